@@ -1,0 +1,1 @@
+"""Side by side with the peers: each module is a command. See README.md."""

@@ -1,0 +1,49 @@
+"""Sphinx's settings. Nothing is downloaded while the pages are built."""
+
+from docutils import nodes
+
+import skmlp
+
+project = "skmlp"
+author = "skmlp developers"
+copyright = "2026, skmlp developers"
+release = skmlp.__version__
+version = release
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+]
+exclude_patterns = ["_build"]
+
+autosummary_generate = True
+numpydoc_show_class_members = False  # the class template lists them
+templates_path = ["_templates"]
+
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {
+    "logo": {"text": "skmlp"},
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {
+    page: [] for page in ("index", "quickstart", "concept", "differences", "api")
+}
+html_show_sourcelink = False
+
+
+def leave_as_text(app, env, node, contnode):
+    """Print references in docstrings inherited from scikit-learn as plain text.
+
+    They point into its manual; to look them up would need the network.
+    """
+    if "docstring of sklearn." in (node.source or ""):
+        return nodes.inline("", contnode.astext())
+    return None
+
+
+def setup(app):
+    app.connect("missing-reference", leave_as_text)

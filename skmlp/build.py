@@ -1,0 +1,28 @@
+"""What launchers are handed: functions that make the servant of a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skmlp.comm.base import Communicator
+from skmlp.data.partitions import LocalRows
+from skmlp.data.placed import PartitionRows
+from skmlp.data.sources import Source
+from skmlp.evaluate import Evaluator
+from skmlp.launch.base import Servant
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import Plan
+from skmlp.train import Trainer
+
+
+def on_source(plan: Plan, comm: Communicator, source: Source) -> Servant:
+    """Make the servant of a rank whose launcher brings the rows as a source."""
+    servant = Trainer if plan.solver in OPTIMIZERS else Evaluator
+    return servant(plan, comm, source)
+
+
+def on_partitions(
+    plan: Plan, comm: Communicator, rows: Mapping[int, LocalRows]
+) -> Servant:
+    """Make the servant of a rank whose shards lie here, and only here."""
+    return on_source(plan, comm, PartitionRows(rows))

@@ -1,0 +1,213 @@
+"""How ranks talk: the interface, and the communicator of a single rank.
+
+Shapes and conventions
+----------------------
+A fit is cut into ``n_shards`` shards; each rank holds one or more of them
+(``Shards.held_by``). A *flat* array is a one-dimensional, C-contiguous float array
+of the model's size. Segment ``k`` of a flat array of size ``S`` is
+``[k * S // n_shards, (k + 1) * S // n_shards)``; the holder of shard ``k`` sums
+segment ``k`` and takes the optimizer's step on it.
+
+All sums run in the order of the shards, whoever holds them, so that every rank gets
+the same bits and a shard that changes hands changes nothing.
+
+Arrays that all ranks fill together (``flat`` in `Communicator.exchange`, ``table`` in
+`Communicator.sum_rows`) must come out of `Communicator.once`: ranks of one process then
+work on one array, ranks of different processes on one each.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
+
+
+class CommError(RuntimeError):
+    """A rank could not go on because of another one."""
+
+
+class Aborted(CommError):
+    """The gang was told to stop; another rank, or the driver, has the cause."""
+
+
+class PeerLost(CommError):
+    """A rank is gone, or gave no sign of life within the time limit."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Which rank holds which shard.
+
+    Attributes
+    ----------
+    holders : tuple of int
+        ``holders[k]`` is the rank that holds shard ``k``. Every rank from 0 to
+        ``n_ranks - 1`` holds at least one.
+    """
+
+    holders: tuple[int, ...]
+
+    @property
+    def n_shards(self) -> int:
+        """Count of shards."""
+        return len(self.holders)
+
+    @property
+    def n_ranks(self) -> int:
+        """Count of ranks."""
+        return max(self.holders) + 1
+
+    def held_by(self, rank: int) -> tuple[int, ...]:
+        """The shards of one rank, in rising order."""
+        return tuple(k for k, holder in enumerate(self.holders) if holder == rank)
+
+    def segment(self, shard: int, size: int) -> slice:
+        """The slice of a flat array of `size` that belongs to `shard`."""
+        return cut(size, self.n_shards, shard)
+
+
+def cut(size: int, n_parts: int, part: int) -> slice:
+    """Part `part` of ``range(size)`` cut into `n_parts` as evenly as can be."""
+    return slice(part * size // n_parts, (part + 1) * size // n_parts)
+
+
+class Exchange(ABC):
+    """The two movements of a step, bound to their buffers once per fit.
+
+    Attributes
+    ----------
+    segments : list of slice
+        The segments of this rank, one for each of its shards, in shard order.
+    totals : list of ndarray
+        After `sum`, ``totals[i]`` is the sum over all shards of ``segments[i]``.
+    """
+
+    segments: list[slice]
+    totals: list[Array]
+
+    @abstractmethod
+    def sum(self) -> None:
+        """Reduce-scatter: sum every shard's part, in shard order, into `totals`.
+
+        When it returns, all ranks have finished computing their parts, so the flat
+        array may be written. The parts must not be written before `gather` returns.
+        """
+
+    @abstractmethod
+    def gather(self) -> None:
+        """All-gather: bring the flat array's segments from their holders to all."""
+
+
+class Communicator(ABC):
+    """How one rank talks to the others. All ranks call the same verbs in one order.
+
+    Attributes
+    ----------
+    rank : int
+        This rank, from 0. Rank 0 is the lead, which answers for the gang.
+    shards : Shards
+        Which rank holds which shard.
+    one_process : bool
+        All ranks live in the driver's process, and what `once` makes is shared by all.
+    """
+
+    rank: int
+    shards: Shards
+    one_process: bool = False
+
+    @property
+    def own_shards(self) -> tuple[int, ...]:
+        """The shards that this rank holds."""
+        return self.shards.held_by(self.rank)
+
+    @abstractmethod
+    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
+        """Bind a step's two movements to their buffers.
+
+        Parameters
+        ----------
+        parts : sequence of ndarray of shape (size,)
+            One flat array for each of `own_shards`: its part of the sum.
+        flat : ndarray of shape (size,)
+            The array that `Exchange.gather` completes, from `once`; same dtype.
+        """
+
+    @abstractmethod
+    def sum_rows(self, table: Array) -> Array:
+        """Sum the rows of a small table, in shard order, with the same bits for all.
+
+        Parameters
+        ----------
+        table : ndarray of shape (n_shards, k), float64
+            From `once`. The rows of `own_shards` hold this rank's values; the other
+            rows are overwritten with those of their holders.
+
+        Returns
+        -------
+        ndarray of shape (k,)
+            A new array.
+        """
+
+    @abstractmethod
+    def once(self, function: Callable[[], T]) -> T:
+        """Call `function` once in each process; all its ranks get the one result.
+
+        Every rank waits until all ranks of its process are there, and until the call
+        is done. An exception of `function` is raised in the rank that ran it.
+        """
+
+    @abstractmethod
+    def abort(self, reason: str) -> None:
+        """Make every rank's current and next verb raise `Aborted`. From any thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the communicator holds; a second call does nothing."""
+
+
+class SoloExchange(Exchange):
+    """Nothing to move: the only part is the sum."""
+
+    def __init__(self, parts: Sequence[Array]) -> None:
+        (part,) = parts
+        self.segments = [slice(0, part.size)]
+        self.totals = [part]
+
+    def sum(self) -> None:
+        """Do nothing."""
+
+    def gather(self) -> None:
+        """Do nothing."""
+
+
+class SoloCommunicator(Communicator):
+    """The communicator of a fit in this process."""
+
+    rank = 0
+    shards = Shards((0,))
+    one_process = True
+
+    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
+        """Bind nothing: the sum is the part itself."""
+        return SoloExchange(parts)
+
+    def sum_rows(self, table: Array) -> Array:
+        """Return the only row."""
+        return np.array(table[0])
+
+    def once(self, function: Callable[[], T]) -> T:
+        """Call `function`."""
+        return function()
+
+    def abort(self, reason: str) -> None:
+        """Do nothing: a single rank never waits."""
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,95 @@
+"""Settings of this thread: how the work is placed, which kernels run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_CHOICES = {
+    "ranks": ("auto", "as_asked"),
+    "kernels": ("auto", "reference", "compiled"),
+}
+_DEFAULTS = {"ranks": "auto", "kernels": "auto"}
+_local = threading.local()
+
+
+def _settings() -> dict[str, str]:
+    if not hasattr(_local, "settings"):
+        _local.settings = dict(_DEFAULTS)
+    settings: dict[str, str] = _local.settings
+    return settings
+
+
+def get_config() -> dict[str, str]:
+    """Return a copy of this thread's settings.
+
+    Returns
+    -------
+    dict
+        The keys are the parameters of `set_config`.
+
+    Examples
+    --------
+    >>> import skmlp
+    >>> skmlp.get_config()["ranks"]
+    'auto'
+    """
+    return dict(_settings())
+
+
+def set_config(*, ranks: str | None = None, kernels: str | None = None) -> None:
+    """Change this thread's settings.
+
+    Parameters
+    ----------
+    ranks : {"auto", "as_asked"}, optional
+        With "auto", a fit that asks for several workers uses fewer where sharing the
+        work would cost more than it saves. With "as_asked" it uses what `n_jobs` says.
+    kernels : {"auto", "reference", "compiled"}, optional
+        The loops between the matrix products: "compiled" by numba, the "reference"
+        in numpy, or "auto": compiled where numba is installed, unless the environment
+        variable ``SKMLP_KERNELS`` says otherwise.
+
+    Raises
+    ------
+    ValueError
+        A value is none of these.
+    """
+    changes: dict[str, Any] = {"ranks": ranks, "kernels": kernels}
+    for key, value in changes.items():
+        if value is not None and value not in _CHOICES[key]:
+            raise ValueError(
+                f"{key}={value!r} is not a setting; it takes one of "
+                + ", ".join(repr(choice) for choice in _CHOICES[key])
+            )
+    _settings().update({k: v for k, v in changes.items() if v is not None})
+
+
+@contextmanager
+def config_context(
+    *, ranks: str | None = None, kernels: str | None = None
+) -> Iterator[None]:
+    """Change this thread's settings inside a ``with`` block.
+
+    Parameters
+    ----------
+    ranks, kernels : str, optional
+        See `set_config`.
+
+    Examples
+    --------
+    >>> import skmlp
+    >>> with skmlp.config_context(kernels="reference"):
+    ...     skmlp.get_config()["kernels"]
+    'reference'
+    >>> skmlp.get_config()["kernels"]
+    'auto'
+    """
+    before = get_config()
+    set_config(ranks=ranks, kernels=kernels)
+    try:
+        yield
+    finally:
+        _local.settings = before

@@ -1,0 +1,107 @@
+"""Which part of a table goes to which shard.
+
+A *part* is a block of successive rows; a *shard* takes whole parts. All functions here
+depend on their arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Span(NamedTuple):
+    """Where the rows of a part stand among all rows."""
+
+    part: int
+    start: int
+    rows: int
+
+
+def join_ranges(spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
+    """(first row, count) of each run of successive rows, of `spans` by rising row."""
+    runs: list[tuple[int, int]] = []
+    for _, start, rows in spans:
+        if runs and sum(runs[-1]) == start:
+            runs[-1] = (runs[-1][0], runs[-1][1] + rows)
+        else:
+            runs.append((start, rows))
+    return tuple(runs)
+
+
+@dataclass
+class _Load:
+    """A shard while parts are being placed."""
+
+    home: str
+    rows: int = 0
+    parts: list[int] = field(default_factory=list)
+
+    def take(self, part: int, rows: int) -> None:
+        self.parts.append(part)
+        self.rows += rows
+
+
+def place(
+    rows: Sequence[int], holders: Sequence[Collection[str]], homes: Sequence[str]
+) -> list[list[Span]]:
+    """Give each part to a shard: where it lies if that is fair, and evenly by rows.
+
+    No shard gets more than its even share of all rows plus the largest part. Parts
+    that lie nowhere yet keep their order over the shards, so that a shard has few runs
+    of rows. A function of its arguments alone.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        Rows of each part; parts without rows are left out.
+    holders : sequence of collection of str
+        The workers that hold each part now; empty for one that is yet to be computed.
+    homes : sequence of str
+        The worker of each shard.
+
+    Returns
+    -------
+    list of list of Span
+        The parts of each shard, by rising row number. A shard may have none.
+    """
+    loads = [_Load(home) for home in homes]
+    fair = sum(rows) / len(loads)
+    homeless = []
+    for part, n in enumerate(rows):
+        at_home = [load for load in loads if load.home in holders[part]]
+        lightest = min(at_home, key=lambda load: load.rows, default=None)
+        if n == 0:
+            continue
+        if lightest is not None and lightest.rows + n / 2 <= fair:
+            lightest.take(part, n)
+        else:
+            homeless.append(part)
+    _fill(loads, homeless, rows, fair)
+    starts = [0, *np.cumsum(rows).tolist()]
+    return [
+        [Span(part, starts[part], rows[part]) for part in sorted(load.parts)]
+        for load in loads
+    ]
+
+
+def _fill(
+    loads: Sequence[_Load], parts: Sequence[int], rows: Sequence[int], fair: float
+) -> None:
+    """Deal `parts` out in their order, to each shard what it lacks of its share."""
+    lacks = np.array([max(fair - load.rows, 0.0) for load in loads])
+    total = sum(rows[part] for part in parts)
+    if total == 0:
+        return
+    # The ends of the shards' sections of the line of all these rows; a part goes where
+    # its middle falls.
+    ends = np.cumsum(lacks) * (total / lacks.sum())
+    before = 0
+    for part in parts:
+        middle = before + rows[part] / 2
+        shard = int(np.searchsorted(ends, middle, side="right"))
+        loads[min(shard, len(loads) - 1)].take(part, rows[part])
+        before += rows[part]

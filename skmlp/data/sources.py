@@ -1,0 +1,245 @@
+"""Where rows come from: what a shard takes of each minibatch.
+
+A source holds the rows that a rank can see. `Source.shard` gives one shard's share of
+them: minibatch by minibatch for training, block by block for a pass over all training
+rows (L-BFGS) or over the validation rows.
+
+`y` holds class codes (rows,), a 0/1 matrix or real targets (rows, n_outputs); `w` has
+shape (rows,), or (0,) where rows have no weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from skmlp.comm.base import cut
+from skmlp.data.order import RowOrder
+from skmlp.model.network import SparseRows
+from skmlp.plan import Plan
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Block = tuple[Any, Array, Array]
+
+
+class ShardRows(ABC):
+    """The rows of one shard."""
+
+    #: The most rows that a minibatch or block brings.
+    max_rows: int
+
+    @abstractmethod
+    def begin_epoch(self, order: Array | None) -> None:
+        """Take up the epoch's order: numbers of all training rows, or None."""
+
+    @abstractmethod
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none.
+
+        What it returns is valid until the next call.
+        """
+
+    @abstractmethod
+    def training_blocks(self) -> Iterator[Block]:
+        """All training rows of the shard, in blocks of at most `max_rows`."""
+
+    @abstractmethod
+    def validation_blocks(self) -> Iterator[Block]:
+        """All validation rows of the shard, in blocks of at most `max_rows`."""
+
+    @abstractmethod
+    def training_weight(self) -> float:
+        """Sum of the weights of the shard's training rows."""
+
+
+class Source(ABC):
+    """Rows that a rank can see."""
+
+    @abstractmethod
+    def shard(self, plan: Plan, shard: int) -> ShardRows:
+        """The rows of one shard."""
+
+    def row_order(self, plan: Plan) -> RowOrder:
+        """The order of the training rows, for a plan that shuffles."""
+        assert plan.order_rng is not None
+        return RowOrder(plan.n_rows, plan.order_rng)
+
+
+def block_rows(plan: Plan) -> int:
+    """Rows of a block outside minibatches: its activations stay within the cache."""
+    widest = max(plan.units[1:])
+    return int(np.clip(2**18 // max(widest, 1), 256, 4096))
+
+
+class GatheredRows(ShardRows):
+    """A shard that takes its rows out of arrays by number.
+
+    Parameters
+    ----------
+    X, y, w
+        See the module.
+    max_rows : int
+        The most rows taken at once.
+    """
+
+    def __init__(self, X: Any, y: Array, w: Array, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self._X, self._y, self._w = X, y, w
+        self._weighted = w.size > 0
+        self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
+        # One buffer, made at the first use: rows in their own order need none.
+        self._buffer: Array | None = None
+        # What an epoch takes: numbers in order (None for all rows as they are), where
+        # each minibatch ends among them, and their targets and weights.
+        self._taken: Array | None = None
+        self._ends: Sequence[int] = ()
+        self._epoch_y, self._epoch_w = y, w
+
+    def _begin(self, taken: Array | None, ends: Sequence[int]) -> None:
+        """Take up an epoch's rows: `taken`, cut at `ends`, which starts with 0."""
+        self._ends = ends
+        if taken is self._taken is None:
+            return
+        self._taken = taken
+        if taken is None:
+            self._epoch_y, self._epoch_w = self._y, self._w
+            return
+        if len(self._epoch_y) != len(taken) or self._epoch_y is self._y:
+            self._epoch_y = np.empty((len(taken), *self._y.shape[1:]), self._y.dtype)
+            self._epoch_w = np.empty(len(taken) if self._w.size else 0, self._w.dtype)
+        self._y.take(taken, 0, self._epoch_y, "clip")
+        if self._w.size:
+            self._w.take(taken, 0, self._epoch_w, "clip")
+
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none."""
+        start, end = self._ends[batch], self._ends[batch + 1]
+        if start == end:
+            return None
+        # Slices of the epoch's targets: taken all at once, they cost less.
+        y = self._epoch_y[start:end]
+        w = self._epoch_w[start:end] if self._weighted else self._epoch_w
+        taken = self._taken
+        return (
+            self._rows(slice(start, end) if taken is None else taken[start:end]),
+            y,
+            w,
+        )
+
+    def _rows(self, rows: Array | slice) -> Any:
+        """Some rows of X: a view for a slice, else a copy in the buffer."""
+        if self._sparse:
+            if isinstance(rows, slice):
+                rows = np.arange(rows.start, rows.stop, dtype=np.intp)
+            return SparseRows(self._sparse, rows, self._X.shape[1])
+        if isinstance(rows, slice):
+            return self._X[rows]
+        if self._buffer is None:
+            self._buffer = np.empty((self.max_rows, self._X.shape[1]), self._X.dtype)
+        # The numbers are in range by construction; "clip" lets take write straight
+        # into the buffer.
+        return self._X.take(rows, 0, self._buffer[: len(rows)], "clip")
+
+    def _blocks(self, numbers: Array | None, first: int, last: int) -> Iterator[Block]:
+        """The rows ``numbers[first:last]`` in blocks; of all rows if None."""
+        for start in range(first, last, self.max_rows):
+            rows: Array | slice = slice(start, min(start + self.max_rows, last))
+            if numbers is not None:
+                rows = numbers[rows]
+            w = self._w[rows] if self._w.size else self._w
+            yield self._rows(rows), self._y[rows], w
+
+
+@dataclass(frozen=True)
+class SharedRows(Source):
+    """All ranks see all rows: in one process, or mapped into several.
+
+    Shard ``k`` of ``L`` takes the positions ``[k * m // L, (k + 1) * m // L)`` of a
+    minibatch of ``m`` rows.
+
+    Attributes
+    ----------
+    X : ndarray or csr_array of shape (n, n_features)
+        All rows, in the training dtype.
+    y, w : ndarray
+        See the module.
+    train, validation : ndarray of intp, or None
+        Numbers of the rows for training and for validation; None without a split.
+    known_order : RowOrder or None
+        The order from an earlier call, so that it need not be computed again.
+    """
+
+    X: Any
+    y: Array
+    w: Array
+    train: Array | None = None
+    validation: Array | None = None
+    known_order: RowOrder | None = None
+
+    def shard(self, plan: Plan, shard: int) -> ShardRows:
+        """The rows of one shard."""
+        return _SharedShard(self, plan, shard)
+
+    def row_order(self, plan: Plan) -> RowOrder:
+        """The order of the training rows, for a plan that shuffles."""
+        if self.known_order is not None:
+            return self.known_order
+        assert plan.order_rng is not None
+        return RowOrder(plan.n_rows, plan.order_rng, self.train)
+
+
+class _SharedShard(GatheredRows):
+    def __init__(self, source: SharedRows, plan: Plan, shard: int) -> None:
+        in_batch = max(-(-plan.batch_size // plan.n_shards), 1)
+        if plan.solver == "lbfgs":
+            in_batch = 1
+        in_block = 1
+        if plan.solver == "lbfgs" or plan.n_validation:
+            in_block = block_rows(plan)
+        max_rows = max(in_batch, min(in_block, max(plan.n_rows, 1)))
+        super().__init__(source.X, source.y, source.w, max_rows)
+        self._source = source
+        # Positions of the shard in the epoch's order: the same in every epoch. None
+        # for all of them.
+        self._positions: Array | None = None
+        parts = []
+        for number in range(plan.n_batches if plan.solver != "lbfgs" else 0):
+            batch = plan.batch(number)
+            part = cut(batch.stop - batch.start, plan.n_shards, shard)
+            parts.append((batch.start + part.start, batch.start + part.stop))
+        self._lengths = [0, *accumulate(stop - start for start, stop in parts)]
+        if plan.n_shards > 1:
+            self._positions = np.concatenate(
+                [np.empty(0, np.intp), *(np.arange(*part) for part in parts)]
+            )
+        self._training = cut(plan.n_rows, plan.n_shards, shard)
+        self._validation = cut(plan.n_validation, plan.n_shards, shard)
+
+    def begin_epoch(self, order: Array | None) -> None:
+        """Take up the epoch's order."""
+        taken = self._source.train if order is None else order
+        if self._positions is not None:
+            taken = self._positions if taken is None else taken[self._positions]
+        self._begin(taken, self._lengths)
+
+    def training_blocks(self) -> Iterator[Block]:
+        """All training rows of the shard, in blocks."""
+        part = self._training
+        return self._blocks(self._source.train, part.start, part.stop)
+
+    def validation_blocks(self) -> Iterator[Block]:
+        """All validation rows of the shard, in blocks."""
+        part = self._validation
+        return self._blocks(self._source.validation, part.start, part.stop)
+
+    def training_weight(self) -> float:
+        """Sum of the weights of the shard's training rows."""
+        numbers = self._source.train
+        rows = self._training if numbers is None else numbers[self._training]
+        return float(self._w[rows].sum(dtype=np.float64))

@@ -1,0 +1,44 @@
+"""From labels to what the losses take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def encode(target: str, classes: Array | None, y: Array, dtype: Any) -> Array:
+    """Targets in the form that a loss takes.
+
+    Parameters
+    ----------
+    target : {"codes", "indicator", "real"}
+        See `skmlp.model.losses.Loss`.
+    classes : ndarray of shape (n_classes,) or None
+        The labels, sorted; for classes only.
+    y : ndarray of shape (rows,) or (rows, n_outputs)
+        Labels, a 0/1 matrix or real numbers.
+    dtype : dtype or None
+        Of real targets.
+
+    Returns
+    -------
+    ndarray of shape (rows,), int32
+        For "codes": the index of each label.
+    ndarray of shape (rows, n_outputs), uint8 or `dtype`
+        For "indicator" and "real". A binary target's one column says whether the label
+        is the second one.
+    """
+    if target == "real":
+        columns = y if y.ndim == 2 else y.reshape(-1, 1)
+        return np.ascontiguousarray(columns, dtype=dtype)
+    assert classes is not None
+    if target == "codes":
+        return np.asarray(np.searchsorted(classes, y.ravel()), np.int32)
+    if y.ndim == 2 and y.shape[1] > 1:
+        return np.asarray(y != 0, np.uint8)
+    if len(classes) < 2:
+        return np.zeros((len(y), 1), np.uint8)
+    return np.asarray(y.reshape(-1, 1) == classes[-1], np.uint8)

@@ -1,0 +1,1 @@
+"""The estimators: the only place that knows scikit-learn's estimator interface."""

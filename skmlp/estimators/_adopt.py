@@ -1,0 +1,201 @@
+"""From the end of a run to fitted attributes, warnings and printed lines."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.optimize import _check_optimize_result
+
+from skmlp.optim.schedules import SMALLEST_ADAPTIVE
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import set_twister_state, twister_state
+from skmlp.state import ALL_EPOCHS, DIVERGED
+
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large "
+    "values and need to be preprocessed."
+)
+INTERRUPTED = "Training interrupted by user."
+
+
+def silent(records):
+    """Print nothing."""
+
+
+def printer(plan):
+    """Make a function that prints an epoch's lines, as scikit-learn words them."""
+    epoch = 0
+    adaptive = OPTIMIZERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
+    what = "Validation score" if plan.early_stopping else "Training loss"
+    patience = int(plan.n_iter_no_change) if np.isfinite(plan.n_iter_no_change) else 0
+    standstill = (
+        f"{what} did not improve more than tol={plan.tol:f} "
+        f"for {patience} consecutive epochs."
+    )
+
+    def show(records):
+        nonlocal epoch
+        for record in records:
+            epoch += 1
+            print(f"Iteration {epoch}, loss = {record.loss:.8f}")
+            if plan.early_stopping:
+                print(f"Validation score: {record.score:f}")
+            if not record.standstill:
+                continue
+            if not adaptive:
+                print(standstill + " Stopping.")
+            elif record.learning_rate <= SMALLEST_ADAPTIVE:
+                print(standstill + " Learning rate too small. Stopping.")
+            else:
+                print(f"{standstill} Setting learning rate to {record.next_rate:f}")
+
+    return show
+
+
+def _common(estimator, plan, params):
+    """The attributes of every fitted network."""
+    estimator.n_layers_ = len(plan.units)
+    estimator.n_outputs_ = plan.units[-1]
+    estimator.out_activation_ = plan.loss_entry.output
+    views = plan.layout.views(params)
+    estimator.coefs_ = [W for W, _ in views]
+    estimator.intercepts_ = [b for _, b in views]
+
+
+def _forget(estimator, *names):
+    for name in names:
+        vars(estimator).pop(name, None)
+
+
+def minimum(estimator, plan, start, found):
+    """Adopt the end of an L-BFGS run."""
+    if not np.isfinite(found.params).all():
+        raise ValueError(NOT_FINITE)
+    _common(estimator, plan, found.params.astype(plan.dtype))
+    _forget(
+        estimator,
+        "_moments",
+        "_moments_of",
+        "_learning_rate",
+        "_learning_rate_from",
+        "_optimizer_step",
+        "_order_record",
+        "_row_order",
+    )
+    if start.first:
+        estimator.t_ = 0
+        _forget(
+            estimator,
+            "loss_curve_",
+            "best_loss_",
+            "validation_scores_",
+            "best_validation_score_",
+            "_no_improvement_count",
+            "_split_record",
+        )
+    estimator.history_ = [
+        {"epoch": i, "loss": loss} for i, loss in enumerate(found.losses, 1)
+    ]
+    estimator.n_iter_ = len(found.losses)
+    if found.result is None:
+        if found.losses:
+            estimator.loss_ = found.loss
+        warnings.warn(INTERRUPTED, stacklevel=2)
+        return estimator
+    estimator.loss_ = found.loss
+    estimator.n_iter_ = _check_optimize_result("lbfgs", found.result, plan.max_iter)
+    return estimator
+
+
+def outcome(estimator, plan, start, end):
+    """Adopt the end of a stochastic run."""
+    state, records = end.state, end.records
+    diverged = state.status == DIVERGED
+    if diverged and not (plan.early_stopping and np.isfinite(state.best)):
+        raise ValueError(NOT_FINITE)
+    before = {} if start.first else vars(estimator)
+    params = state.best_params if plan.early_stopping else state.params
+    _common(estimator, plan, params)
+    estimator.n_iter_ = state.epoch
+    estimator.t_ = state.samples_seen
+    estimator._no_improvement_count = state.no_improvement
+    losses = [record.loss for record in records]
+    estimator.loss_curve_ = [*before.get("loss_curve_", []), *losses]
+    if losses:
+        estimator.loss_ = losses[-1]
+    if plan.early_stopping:
+        scores = [record.score for record in records]
+        known = before.get("validation_scores_") or []
+        estimator.validation_scores_ = [*known, *scores]
+        estimator.best_validation_score_ = state.best
+        estimator.best_loss_ = None
+    else:
+        estimator.validation_scores_ = None
+        estimator.best_validation_score_ = None
+        estimator.best_loss_ = state.best
+    history = before.get("history_", [])
+    estimator.history_ = [
+        *history,
+        *(
+            {
+                "epoch": len(history) + i,
+                "loss": record.loss,
+                "validation_score": record.score if plan.early_stopping else None,
+                "learning_rate": record.learning_rate,
+                "seconds": record.seconds,
+            }
+            for i, record in enumerate(records, 1)
+        ),
+    ]
+    estimator._moments = list(state.moments)
+    estimator._moments_of = plan.solver
+    estimator._optimizer_step = state.step
+    estimator._learning_rate = state.learning_rate
+    estimator._learning_rate_from = plan.learning_rate_init
+    if start.split_record is not None:
+        estimator._split_record = start.split_record
+    _keep_order(estimator, plan, start, state)
+    _tell(plan, state, end.interrupted)
+    return estimator
+
+
+def _keep_order(estimator, plan, start, state):
+    """Advance the caller's random state; note where the order of the rows stands."""
+    _forget(estimator, "_order_record", "_row_order")
+    if plan.order_rng is None or state.rng is None:
+        return
+    # Where somebody else has drawn from the same random state meanwhile, as concurrent
+    # fits on numpy's global one do, setting it would make their draws come twice.
+    if start.shuffles or twister_state(start.rng) == plan.order_rng:
+        set_twister_state(start.rng, state.rng)
+    if plan.incremental:
+        estimator._order_record = {
+            "n_rows": plan.n_rows,
+            "start": plan.order_rng,
+            "shuffles": state.shuffles,
+            "rng": state.rng,
+        }
+        if start.known_order is not None:
+            estimator._row_order = start.known_order
+
+
+def _tell(plan, state, interrupted):
+    """Warn of an end that is no convergence."""
+    if interrupted:
+        warnings.warn(INTERRUPTED, stacklevel=2)
+    elif state.status == DIVERGED:
+        warnings.warn(
+            f"Training diverged in epoch {state.epoch}: the loss or a weight is not "
+            "finite. The weights of the best validation score are kept.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif state.status == ALL_EPOCHS and not plan.incremental:
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({plan.max_iter}) reached and "
+            "the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )

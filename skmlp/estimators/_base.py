@@ -1,0 +1,211 @@
+"""What the classifier and the regressor share: parameters, `fit`, fitted attributes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from numbers import Integral, Real
+from types import SimpleNamespace
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skmlp import kernels as kernel_sets
+from skmlp.config import get_config
+from skmlp.estimators import _fit
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.predict import forward
+
+
+@contextmanager
+def unchanged_on_error(estimator):
+    """Put an estimator's attributes and its random state back if the block raises."""
+    before = dict(vars(estimator))
+    rng = estimator.random_state
+    drawn_from = isinstance(rng, np.random.RandomState)
+    state = rng.get_state(legacy=False) if drawn_from else None
+    try:
+        yield
+    except BaseException:
+        if drawn_from:
+            rng.set_state(state)
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+class ScoreMixin:
+    """Scores of Dask arrays beside those of the mixins of scikit-learn."""
+
+    def score(self, X, y, sample_weight=None):
+        """Score predictions: accuracy of a classifier, R2 of a regressor.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The truth. A Dask array if `X` is one; only sums then leave the workers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        float
+            Multilabel predictions count as right only with all labels right.
+        """
+        if _fit.is_dask(X):
+            from skmlp.estimators import _dask
+
+            return _dask.score(self, X, y, sample_weight)
+        return super().score(X, y, sample_weight)
+
+
+class BaseMLP(BaseEstimator, ABC):
+    """A multi-layer perceptron: parameters and training.
+
+    Subclasses say what the targets are.
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+    }
+
+    @abstractmethod
+    def _check_targets(self, X, y, *, incremental, reset):
+        """Validate X and y; return them with y as the loss takes it."""
+
+    @abstractmethod
+    def _loss_name(self):
+        """The key of the loss in `skmlp.model.losses.LOSSES`."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network on `X` and `y`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. float32 is kept, everything else becomes float64. A Dask array is
+            trained where its chunks lie, on the current Dask client.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or real numbers for the regressor.
+        sample_weight : array-like of shape (n_samples,), default=None
+            A row of weight k counts like k rows. None means equal weights.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            The input is unfit for training; the estimator is left as it was. Or the
+            training diverged.
+        """
+        with unchanged_on_error(self):
+            return _fit.fit(self, X, y, sample_weight, incremental=False)
+
+    def _partial_fit(self, X, y, sample_weight):
+        # scikit-learn checks the parameters in the first call only; a later set_params
+        # counts here, so it is checked here.
+        self._validate_params()
+        with unchanged_on_error(self):
+            return _fit.fit(self, X, y, sample_weight, incremental=True)
+
+    def _check_solver(self):
+        if self.solver not in OPTIMIZERS:
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    def _forward(self, X):
+        """Predictions after the output activation, of shape (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        return forward(
+            X,
+            self.coefs_,
+            self.intercepts_,
+            self.activation,
+            self.out_activation_,
+            kernel_sets.resolve(get_config()["kernels"]),
+        )
+
+    def _lazy(self, method, X, *, dtype=None, n_columns=None):
+        """Let `method` run on each block of a Dask array, later."""
+        from skmlp.estimators import _dask
+
+        check_is_fitted(self)
+        _dask.check_array("X", X)
+        if dtype is None:
+            # As `skmlp.predict.forward` does.
+            dtype = np.result_type(X.dtype, *self.coefs_)
+            if dtype not in (np.float32, np.float64):
+                dtype = np.dtype(np.float64)
+        return _dask.predict(self, method, X, dtype, n_columns)
+
+    def _lazy_raw(self, X):
+        return self._lazy("_forward", X, n_columns=self.n_outputs_)
+
+    @property
+    def _optimizer(self):
+        """The optimizer's state under scikit-learn's private names, to look at."""
+        if not hasattr(self, "_learning_rate"):
+            raise AttributeError(
+                f"{type(self).__name__} has no '_optimizer' before a stochastic fit"
+            )
+        return SimpleNamespace(
+            learning_rate=self._learning_rate,
+            learning_rate_init=self.learning_rate_init,
+            t=self._optimizer_step,
+            moments=self._moments,
+        )
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        # The order of the rows is found again from the random state.
+        state.pop("_row_order", None)
+        return state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

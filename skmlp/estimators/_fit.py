@@ -1,0 +1,288 @@
+"""From an estimator's parameters and data to a plan, a run, and fitted attributes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import _check_sample_weight
+
+from skmlp import build, supervise
+from skmlp import kernels as kernel_sets
+from skmlp.comm.base import Shards
+from skmlp.config import get_config
+from skmlp.data.sources import SharedRows
+from skmlp.estimators import _adopt, _start
+from skmlp.exceptions import UnusedParameterWarning
+from skmlp.launch import choose
+from skmlp.launch.base import Gang
+from skmlp.model.losses import LOSSES
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import Plan
+from skmlp.shard_work import most_bytes
+
+# What each solver leaves aside, and the default that says nothing.
+_UNUSED = {
+    "lbfgs": {
+        "early_stopping": False,
+        "n_iter_no_change": 10,
+        "learning_rate": "constant",
+    },
+    "adam": {"learning_rate": "constant"},
+    "sgd": {},
+}
+
+
+def hidden_sizes(estimator):
+    """`hidden_layer_sizes` as a list, checked."""
+    sizes = estimator.hidden_layer_sizes
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if np.any(np.array(sizes) <= 0):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return [int(size) for size in sizes]
+
+
+def is_first(estimator, incremental):
+    """Whether a fit begins with new parameters."""
+    return not hasattr(estimator, "coefs_") or (
+        not estimator.warm_start and not incremental
+    )
+
+
+def fit(estimator, X, y, sample_weight, *, incremental):
+    """Train an estimator; see its `fit` and `partial_fit`."""
+    check_early(estimator, incremental)
+    if is_dask(X) or is_dask(y) or is_dask(sample_weight):
+        from skmlp.estimators import _dask
+
+        return _dask.fit(estimator, X, y, sample_weight, incremental=incremental)
+    first = is_first(estimator, incremental)
+    X, y = estimator._check_targets(X, y, incremental=incremental, reset=first)
+    if sparse.issparse(X):
+        X = X.tocsr()
+    w = np.empty(0, X.dtype)
+    if sample_weight is not None:
+        w = check_weights(_check_sample_weight(sample_weight, X))
+    place = choose.choose(estimator.n_jobs)
+    if place.kind == "dask":
+        from skmlp.estimators import _dask
+
+        return _dask.fit_rows(
+            estimator, X, y, w, place, first=first, incremental=incremental
+        )
+    return fit_here(estimator, X, y, w, place, first=first, incremental=incremental)
+
+
+def fit_here(estimator, X, y, w, place, *, first, incremental):
+    """Train on this host."""
+    units = layer_units(estimator, X.shape[1], y)
+    start = _start.begin(estimator, units, X.dtype, first, incremental)
+    _start.split(
+        estimator, start, X.shape[0], lambda: _start.packed_labels(estimator, units, y)
+    )
+    _start.order(estimator, start, X.shape[0], incremental)
+    n_train = X.shape[0] if start.train is None else len(start.train)
+    plan = make_plan(estimator, units, X.dtype, n_train, w.size > 0, start, incremental)
+    plan, place = settle(estimator, plan, place)
+    rows = SharedRows(
+        X,
+        y,
+        w.astype(X.dtype, copy=False),
+        start.train,
+        start.validation,
+        start.known_order if place.kind != "processes" else None,
+    )
+    warn_unused(estimator)
+    with open_gang(plan, rows, place) as gang:
+        return run(estimator, gang, plan, start, incremental=incremental)
+
+
+def is_dask(collection):
+    """Whether it is a Dask collection; Dask is not imported for the question."""
+    dask = sys.modules.get("dask.base")
+    return dask is not None and dask.is_dask_collection(collection)
+
+
+def check_early(estimator, incremental):
+    """What needs no data to be wrong."""
+    hidden_sizes(estimator)
+    if incremental and estimator.early_stopping:
+        raise ValueError("partial_fit does not support early_stopping=True")
+
+
+NO_WEIGHT = (
+    "Sample weights must contain at least one non-zero number, and their sum must be "
+    "greater than zero; it is {:g}."
+)
+
+
+def check_weights(w):
+    """Refuse weights that add up to nothing."""
+    total = w.sum(dtype=np.float64)
+    if total <= 0:
+        raise ValueError(NO_WEIGHT.format(total))
+    return w
+
+
+def layer_units(estimator, n_features, y):
+    """Width of each layer."""
+    if LOSSES[estimator._loss_name()].target == "codes":
+        n_outputs = len(estimator.classes_)
+    else:
+        n_outputs = y.shape[1]
+    return (n_features, *hidden_sizes(estimator), n_outputs)
+
+
+def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
+    """Read the hyper-parameters: nobody below the estimators does.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        Its parameters.
+    units : tuple of int
+        Width of each layer.
+    dtype : dtype
+        The training dtype.
+    n_rows : int
+        Training rows, without those set aside.
+    weighted : bool
+        The rows have weights.
+    start : Start
+        For the split and the order of the rows.
+    incremental : bool
+        This is `partial_fit`.
+
+    Returns
+    -------
+    Plan
+        Of one shard.
+    """
+    batch_size = n_rows
+    if estimator.solver in OPTIMIZERS:
+        if estimator.batch_size == "auto":
+            batch_size = min(200, n_rows)
+        else:
+            if estimator.batch_size > n_rows:
+                warnings.warn(
+                    "Got `batch_size` less than 1 or larger than sample size. "
+                    "It is going to be clipped",
+                    stacklevel=2,
+                )
+            batch_size = int(np.clip(estimator.batch_size, 1, n_rows))
+    return Plan(
+        units=units,
+        activation=estimator.activation,
+        loss=estimator._loss_name(),
+        solver=estimator.solver,
+        dtype=np.dtype(dtype).name,
+        alpha=float(estimator.alpha),
+        batch_size=batch_size,
+        n_rows=n_rows,
+        weighted=weighted,
+        learning_rate=estimator.learning_rate,
+        learning_rate_init=float(estimator.learning_rate_init),
+        power_t=float(estimator.power_t),
+        momentum=float(estimator.momentum),
+        nesterovs_momentum=bool(estimator.nesterovs_momentum),
+        beta_1=float(estimator.beta_1),
+        beta_2=float(estimator.beta_2),
+        epsilon=float(estimator.epsilon),
+        max_iter=1 if incremental else int(estimator.max_iter),
+        tol=float(estimator.tol),
+        n_iter_no_change=float(estimator.n_iter_no_change),
+        early_stopping=estimator.solver in OPTIMIZERS
+        and bool(estimator.early_stopping),
+        split=start.split,
+        n_validation=0 if start.validation is None else len(start.validation),
+        incremental=incremental,
+        order_rng=start.order_rng,
+        kernels=kernel_sets.resolve(get_config()["kernels"]),
+    )
+
+
+def settle(estimator, plan, place):
+    """Decide how many shards, and the BLAS threads of each."""
+    if place.kind == "process":
+        return plan, place
+    n_shards = place.n_ranks
+    if get_config()["ranks"] != "as_asked":
+        n_shards = choose.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
+        if n_shards < place.n_ranks and estimator.verbose:
+            print(
+                f"Training on {n_shards} of {place.n_ranks} ranks: with this network "
+                f"and {plan.batch_size} rows a step, more would not be faster."
+            )
+    if n_shards == 1:
+        return plan, choose.HERE
+    threads = max(1, choose.cores() // n_shards)
+    plan = replace(plan, n_shards=n_shards, blas_threads=threads)
+    return plan, replace(place, n_ranks=n_shards)
+
+
+def open_gang(plan, rows, place) -> Gang:
+    """Start the ranks."""
+    if place.kind == "process":
+        from skmlp.launch.local import InProcessGang
+
+        return InProcessGang(build.on_source, plan, rows)
+    shards = Shards(tuple(range(plan.n_shards)))
+    if place.kind == "threads":
+        from skmlp.launch.local import ThreadGang
+
+        return ThreadGang(
+            build.on_source,
+            plan,
+            rows,
+            shards,
+            backend=place.backend,
+            blas_threads=plan.blas_threads,
+        )
+    from skmlp.launch.loky_gang import LokyGang
+
+    return LokyGang(
+        build.on_source,
+        plan,
+        rows,
+        shards,
+        backend=place.backend,
+        blas_threads=plan.blas_threads,
+        max_bytes=most_bytes(plan),
+    )
+
+
+def run(estimator, gang, plan, start, *, incremental):
+    """Train in a gang and adopt what comes out."""
+    estimator.n_shards_ = plan.n_shards
+    if plan.solver not in OPTIMIZERS:
+        minimum = supervise.minimize(
+            gang,
+            plan,
+            start.params,
+            int(estimator.max_fun),
+            show=bool(estimator.verbose is True or estimator.verbose >= 1),
+        )
+        return _adopt.minimum(estimator, plan, start, minimum)
+    state = _start.first_state(estimator, plan, start, incremental)
+    outcome = supervise.train(
+        gang, plan, state, _adopt.printer(plan) if estimator.verbose else _adopt.silent
+    )
+    return _adopt.outcome(estimator, plan, start, outcome)
+
+
+def warn_unused(estimator):
+    """Tell once which parameters the solver leaves aside."""
+    unused = [
+        f"{name}={getattr(estimator, name)!r}"
+        for name, default in _UNUSED[estimator.solver].items()
+        if getattr(estimator, name) != default
+    ]
+    if unused:
+        warnings.warn(
+            f"solver={estimator.solver!r} does not use {', '.join(unused)}",
+            UnusedParameterWarning,
+            stacklevel=2,
+        )

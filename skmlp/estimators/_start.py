@@ -1,0 +1,185 @@
+"""What a run begins with: parameters, split, order of the rows, moments.
+
+Everything that draws from the estimator's random state is here, in scikit-learn's
+sequence: first weights, split, shuffles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils import check_random_state
+
+from skmlp.data.order import RowOrder
+from skmlp.data.split import split_rows
+from skmlp.model.initializers import glorot_uniform
+from skmlp.model.layout import Layout
+from skmlp.optim import schedules
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import Split, set_twister_state, twister_state
+from skmlp.state import TrainState
+
+
+@dataclass
+class Start:
+    """What a run begins with, drawn from the estimator and its random state.
+
+    Attributes
+    ----------
+    params : ndarray
+        The flat vector.
+    first : bool
+        The parameters are new.
+    rng : RandomState
+        The caller's, or one made from the seed.
+    order_rng : tuple or None
+        State before the first shuffle; None without shuffling.
+    shuffles : int
+        Shuffles that earlier calls have done since.
+    known_order : RowOrder or None
+        The order that an earlier call left.
+    split : Split or None
+        How rows are set aside for early stopping.
+    train, validation : ndarray or None
+        Row numbers of the split.
+    split_record : tuple or None
+        Row count and random state before the split, for later warm starts.
+    """
+
+    params: np.ndarray
+    first: bool
+    rng: np.random.RandomState
+    order_rng: tuple | None = None
+    shuffles: int = 0
+    known_order: object = None
+    split: Split | None = None
+    train: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    split_record: tuple | None = None
+
+
+def begin(estimator, units, dtype, first, incremental):
+    """Draw or take over the first parameters."""
+    rng = check_random_state(estimator.random_state)
+    layout = Layout(units)
+    if first:
+        params = glorot_uniform(layout, estimator.activation, rng, dtype)
+    else:
+        check_shapes(estimator, layout, incremental)
+        params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
+    if rng.get_state(legacy=False)["bit_generator"] != "MT19937":
+        # The orders of the rows are defined for the Mersenne twister alone.
+        rng = np.random.RandomState(rng.randint(2**31 - 1))
+    return Start(params, first, rng)
+
+
+def check_shapes(estimator, layout, incremental):
+    """Refuse to go on with parameters of another network."""
+    have = [np.shape(W) for W in estimator.coefs_]
+    want = [tuple(shape) for shape in layout.shapes]
+    biases = [np.shape(b) for b in estimator.intercepts_]
+    if have == want and biases == [(width,) for width in layout.units[1:]]:
+        return
+    what = "partial_fit" if incremental else "warm_start"
+    raise ValueError(
+        f"{what} goes on with the layers of the fitted model, whose weights have the "
+        f"shapes {have}; the parameters and the data now ask for {want}. Set "
+        "hidden_layer_sizes back, or fit a new estimator."
+    )
+
+
+def packed_labels(estimator, units, y):
+    """The bits of the target by which the split is stratified, if it is."""
+    if not is_classifier(estimator) or units[-1] != 1:
+        return None
+    return np.packbits(y != 0).tobytes()
+
+
+def split(estimator, start, n_rows, labels):
+    """Set rows aside for early stopping, with scikit-learn's draws."""
+    if estimator.solver not in OPTIMIZERS or not estimator.early_stopping:
+        return
+    rng = start.rng
+    record = getattr(estimator, "_split_record", None)
+    if not start.first and record is not None and record[0] == n_rows:
+        # The same rows as before are set aside: the model has trained on the others.
+        rng = np.random.RandomState(0)
+        set_twister_state(rng, record[1])
+        start.split_record = record
+        if isinstance(estimator.random_state, Integral):
+            start.rng = rng
+    else:
+        start.split_record = (n_rows, twister_state(rng))
+    start.split = Split(
+        n_rows, float(estimator.validation_fraction), twister_state(rng), labels()
+    )
+    start.train, start.validation = split_rows(start.split, rng)
+
+
+def order(estimator, start, n_rows, incremental):
+    """Where the order of the rows begins; partial_fit goes on where it was."""
+    if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
+        return
+    start.order_rng = twister_state(start.rng)
+    if not incremental:
+        return
+    record = getattr(estimator, "_order_record", None)
+    drawn = estimator.random_state is None or isinstance(
+        estimator.random_state, np.random.RandomState
+    )
+    if (
+        record is not None
+        and record["n_rows"] == n_rows
+        # Where somebody else has drawn from it, another order begins.
+        and not (drawn and start.order_rng != record["rng"])
+    ):
+        start.order_rng = record["start"]
+        start.shuffles = record["shuffles"]
+        start.known_order = getattr(estimator, "_row_order", None)
+    if start.known_order is None:
+        start.known_order = RowOrder(n_rows, start.order_rng)
+
+
+def first_state(estimator, plan, start, incremental):
+    """Where the run begins: anew, or where an earlier call ended."""
+    size, dtype = start.params.size, start.params.dtype
+    n_moments = OPTIMIZERS[plan.solver].n_moments
+    state = TrainState(
+        params=start.params,
+        moments=tuple(np.zeros(size, dtype) for _ in range(n_moments)),
+        learning_rate=plan.learning_rate_init,
+        best=-np.inf if plan.early_stopping else np.inf,
+        best_params=start.params if plan.early_stopping else np.empty(0, dtype),
+        shuffles=start.shuffles,
+    )
+    if start.first:
+        return state
+    state.samples_seen = getattr(estimator, "t_", 0)
+    state.no_improvement = getattr(estimator, "_no_improvement_count", 0)
+    best = getattr(
+        estimator,
+        "best_validation_score_" if plan.early_stopping else "best_loss_",
+        None,
+    )
+    if best is not None:
+        state.best = best
+    known = getattr(estimator, "_moments", None)
+    if (
+        incremental
+        and known is not None
+        and estimator._moments_of == plan.solver
+        and known[0].size == size
+    ):
+        state.moments = tuple(m.astype(dtype, copy=False) for m in known)
+        state.step = estimator._optimizer_step
+        if estimator._learning_rate_from == plan.learning_rate_init:
+            state.learning_rate = estimator._learning_rate
+        elif OPTIMIZERS[plan.solver].scheduled:
+            rate = plan.learning_rate_init
+            state.learning_rate = schedules.after_epoch(
+                plan.learning_rate, rate, rate, state.samples_seen, plan.power_t
+            )
+    return state

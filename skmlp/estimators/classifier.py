@@ -1,0 +1,344 @@
+"""The classifier: labels to targets, probabilities to labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    type_of_target,
+    unique_labels,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skmlp.data.targets import encode
+from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
+from skmlp.estimators._fit import is_dask
+from skmlp.model.losses import LOSSES
+
+
+class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
+    """Multi-layer perceptron classifier.
+
+    Drop-in for `sklearn.neural_network.MLPClassifier`: the same parameters, attributes
+    and, for the same `random_state`, the same model. The documentation's page
+    "Differences from scikit-learn" lists where it departs.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array-like of int or int, default=(100,)
+        Width of each hidden layer. ``()`` is a linear model.
+    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
+        Activation of the hidden layers.
+    solver : {'lbfgs', 'sgd', 'adam'}, default='adam'
+        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'lbfgs'
+        a quasi-Newton method on all rows at once.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty on the weights. It is divided by the rows of a
+        minibatch.
+    batch_size : int or 'auto', default='auto'
+        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule for 'sgd'.
+    learning_rate_init : float, default=0.001
+        The first learning rate.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        The most epochs, or L-BFGS iterations.
+    shuffle : bool, default=True
+        Shuffle the rows before each epoch.
+    random_state : int, RandomState instance or None, default=None
+        For the first weights, the split of early stopping and the shuffling.
+    tol : float, default=1e-4
+        An epoch that improves by less counts against the patience.
+    verbose : bool, default=False
+        Print each epoch.
+    warm_start : bool, default=False
+        Let `fit` go on with the fitted weights.
+    momentum : float, default=0.9
+        Momentum of 'sgd'.
+    nesterovs_momentum : bool, default=True
+        Use Nesterov's momentum.
+    early_stopping : bool, default=False
+        Set rows aside, stop when their accuracy stops rising, keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside.
+    beta_1 : float, default=0.9
+        Decay of Adam's first moment.
+    beta_2 : float, default=0.999
+        Decay of Adam's second moment.
+    epsilon : float, default=1e-8
+        Keeps Adam's step finite.
+    n_iter_no_change : int, default=10
+        Patience: training stops after one more epoch than this without improvement.
+    max_fun : int, default=15000
+        The most loss evaluations of 'lbfgs'.
+    n_jobs : int or None, default=None
+        Ranks that train the one model together: threads of this process, or the
+        workers of joblib's active backend. None means 1 unless a
+        `joblib.parallel_config` says otherwise, -1 all cores. Where sharing the work
+        would be slower, fewer are used.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    coefs_, intercepts_ : list of ndarray
+        Weights of shape (fan_in, fan_out), biases of shape (fan_out,), by layer.
+    loss_ : float
+        The last epoch's loss.
+    best_loss_ : float or None
+        The smallest; None with early stopping.
+    loss_curve_ : list of float
+        The loss of each epoch; not for 'lbfgs'.
+    validation_scores_ : list of float or None
+        Accuracy on the rows set aside, by epoch; None without early stopping.
+    best_validation_score_ : float or None
+        The largest of them.
+    history_ : list of dict
+        One for each epoch: epoch, loss, validation_score, learning_rate, seconds.
+    n_iter_ : int
+        Epochs of the last call.
+    t_ : int
+        Rows seen; 0 for 'lbfgs'.
+    n_layers_, n_outputs_ : int
+        Layers with input and output, and width of the last.
+    out_activation_ : str
+        'softmax' or 'logistic'.
+    n_shards_ : int
+        Parts that each minibatch was cut into.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if `X` had any.
+
+    See Also
+    --------
+    MLPRegressor : The regressor.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skmlp import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = MLPClassifier((20,), max_iter=600, random_state=0).fit(X, y)
+    >>> clf.predict(X[:2])
+    array([0, 0])
+    >>> clf.score(X, y) > 0.95
+    True
+    """
+
+    #: As in scikit-learn: an attribute that is no parameter.
+    loss = "log_loss"
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_jobs=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_jobs = n_jobs
+
+    def _loss_name(self):
+        if self._label_binarizer.y_type_ == "multiclass":
+            return "softmax_log_loss"
+        return "logistic_log_loss"
+
+    def _check_targets(self, X, y, *, incremental, reset):
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        self._check_classes(y, incremental=incremental)
+        return X, self._encode(y)
+
+    def _check_classes(self, y, *, incremental):
+        """Define `classes_`, or compare the labels with them."""
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+            return
+        classes = unique_labels(y)
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in "
+                    f"the previous call to fit. Previously got {self.classes_}, `y` "
+                    f"has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _encode(self, y):
+        """Labels as the loss takes them."""
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            y = self._label_binarizer.transform(y)
+        return encode(LOSSES[self._loss_name()].target, self.classes_, y, None)
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None, classes=None):
+        """Train for one epoch on the given rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call.
+
+        Returns
+        -------
+        self : MLPClassifier
+            The trained estimator.
+
+        Raises
+        ------
+        ValueError
+            `classes` is missing in the first call, differs in a later one, or `y` has
+            labels that are not among them.
+        """
+        with unchanged_on_error(self):
+            if _check_partial_fit_first_call(self, classes):
+                some = y
+                if is_dask(y):
+                    from skmlp.estimators import _dask
+
+                    some = _dask.labels_like(y)
+                multilabel = type_of_target(some).startswith("multilabel")
+                labels = some if multilabel else classes
+                self._label_binarizer = LabelBinarizer().fit(labels)
+            return self._partial_fit(X, y, sample_weight)
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            The labels.
+        """
+        if is_dask(X):
+            check_is_fitted(self)
+            multilabel = self._label_binarizer.y_type_.startswith("multilabel")
+            dtype = int if multilabel else self.classes_.dtype
+            columns = self.n_outputs_ if multilabel else None
+            return self._lazy("predict", X, dtype=dtype, n_columns=columns)
+        raw = self._forward(X)
+        if self.n_outputs_ == 1:
+            raw = raw.ravel()
+        return self._label_binarizer.inverse_transform(raw)
+
+    def predict_proba(self, X):
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            In the order of `classes_`.
+        """
+        if is_dask(X):
+            check_is_fitted(self)
+            return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
+        raw = self._forward(X)
+        if self.n_outputs_ > 1:
+            return raw
+        raw = raw.ravel()
+        return np.vstack([1 - raw, raw]).T
+
+    def predict_log_proba(self, X):
+        """Predict the logarithms of probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            ``log(predict_proba(X))``.
+        """
+        probabilities = self.predict_proba(X)
+        if is_dask(X):
+            return np.log(probabilities)
+        return np.log(probabilities, out=probabilities)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,265 @@
+"""The regressor: real targets."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skmlp.data.targets import encode
+from skmlp.estimators._base import BaseMLP, ScoreMixin
+from skmlp.estimators._fit import is_dask
+
+
+class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
+    """Multi-layer perceptron regressor.
+
+    Drop-in for `sklearn.neural_network.MLPRegressor`: the same parameters, attributes
+    and, for the same `random_state`, the same model. The documentation's page
+    "Differences from scikit-learn" lists where it departs.
+
+    Parameters
+    ----------
+    loss : {'squared_error', 'poisson'}, default='squared_error'
+        Half the squared error, or half the Poisson deviance with an exponential
+        output.
+    hidden_layer_sizes : array-like of int or int, default=(100,)
+        Width of each hidden layer. ``()`` is a linear model.
+    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
+        Activation of the hidden layers.
+    solver : {'lbfgs', 'sgd', 'adam'}, default='adam'
+        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'lbfgs'
+        a quasi-Newton method on all rows at once.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty on the weights. It is divided by the rows of a
+        minibatch.
+    batch_size : int or 'auto', default='auto'
+        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule for 'sgd'.
+    learning_rate_init : float, default=0.001
+        The first learning rate.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        The most epochs, or L-BFGS iterations.
+    shuffle : bool, default=True
+        Shuffle the rows before each epoch.
+    random_state : int, RandomState instance or None, default=None
+        For the first weights, the split of early stopping and the shuffling.
+    tol : float, default=1e-4
+        An epoch that improves by less counts against the patience.
+    verbose : bool, default=False
+        Print each epoch.
+    warm_start : bool, default=False
+        Let `fit` go on with the fitted weights.
+    momentum : float, default=0.9
+        Momentum of 'sgd'.
+    nesterovs_momentum : bool, default=True
+        Use Nesterov's momentum.
+    early_stopping : bool, default=False
+        Set rows aside, stop when their R2 stops rising, keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside.
+    beta_1 : float, default=0.9
+        Decay of Adam's first moment.
+    beta_2 : float, default=0.999
+        Decay of Adam's second moment.
+    epsilon : float, default=1e-8
+        Keeps Adam's step finite.
+    n_iter_no_change : int, default=10
+        Patience: training stops after one more epoch than this without improvement.
+    max_fun : int, default=15000
+        The most loss evaluations of 'lbfgs'.
+    n_jobs : int or None, default=None
+        Ranks that train the one model together: threads of this process, or the
+        workers of joblib's active backend. None means 1 unless a
+        `joblib.parallel_config` says otherwise, -1 all cores. Where sharing the work
+        would be slower, fewer are used.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights of shape (fan_in, fan_out), biases of shape (fan_out,), by layer.
+    loss_ : float
+        The last epoch's loss.
+    best_loss_ : float or None
+        The smallest; None with early stopping.
+    loss_curve_ : list of float
+        The loss of each epoch; not for 'lbfgs'.
+    validation_scores_ : list of float or None
+        R2 on the rows set aside, by epoch; None without early stopping.
+    best_validation_score_ : float or None
+        The largest of them.
+    history_ : list of dict
+        One for each epoch: epoch, loss, validation_score, learning_rate, seconds.
+    n_iter_ : int
+        Epochs of the last call.
+    t_ : int
+        Rows seen; 0 for 'lbfgs'.
+    n_layers_, n_outputs_ : int
+        Layers with input and output, and width of the last.
+    out_activation_ : str
+        'identity' or 'exp'.
+    n_shards_ : int
+        Parts that each minibatch was cut into.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if `X` had any.
+
+    See Also
+    --------
+    MLPClassifier : The classifier.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import scale
+    >>> from skmlp import MLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = MLPRegressor(solver="lbfgs", hidden_layer_sizes=(5,), random_state=0)
+    >>> reg.fit(X, scale(y)).predict(X[:2]).shape
+    (2,)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        loss="squared_error",
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        n_jobs=None,
+    ):
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.n_jobs = n_jobs
+
+    def _loss_name(self):
+        return self.loss
+
+    def _check_targets(self, X, y, *, incremental, reset):
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=reset,
+        )
+        if y.dtype.kind not in "fiub":
+            raise ValueError(f"y must hold real numbers, but its dtype is {y.dtype}")
+        # Targets of dtype object become numbers after scikit-learn's check of them.
+        assert_all_finite(y, input_name="y")
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        self._check_range(y.min())
+        return X, encode("real", None, y, X.dtype)
+
+    def _check_range(self, smallest):
+        if self.loss == "poisson" and smallest < 0:
+            raise ValueError(
+                "loss='poisson' takes targets that are zero or greater, but the "
+                f"smallest is {smallest:g}"
+            )
+
+    @available_if(lambda estimator: estimator._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one epoch on the given rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : MLPRegressor
+            The trained estimator.
+        """
+        return self._partial_fit(X, y, sample_weight)
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The predictions.
+        """
+        if is_dask(X):
+            check_is_fitted(self)
+            columns = self.n_outputs_ if self.n_outputs_ > 1 else None
+            return self._lazy("predict", X, n_columns=columns)
+        raw = self._forward(X)
+        return raw.ravel() if raw.shape[1] == 1 else raw
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags

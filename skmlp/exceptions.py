@@ -1,0 +1,10 @@
+"""Warnings of skmlp's own; errors are those that scikit-learn would raise."""
+
+from __future__ import annotations
+
+
+class UnusedParameterWarning(UserWarning):
+    """A parameter was set that the chosen solver does not use.
+
+    The default value never warns, so that a fit that leaves it alone is silent.
+    """

@@ -1,0 +1,65 @@
+"""The fused loops of the step, twice: in numpy and compiled by numba.
+
+Both modules offer the same tables, ``FORWARD``, ``BACKWARD``, ``LOSS`` and ``STEP``,
+under the names of `skmlp.model` and `skmlp.optim`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+#: What the environment variable and `config_context` may say.
+CHOICES = ("auto", "reference", "compiled")
+ENVIRONMENT = "SKMLP_KERNELS"
+
+
+def resolve(choice: str = "auto") -> str:
+    """The kernel set that `choice` stands for on this machine.
+
+    Parameters
+    ----------
+    choice : {"auto", "reference", "compiled"}
+        "auto" asks the environment variable ``SKMLP_KERNELS``, then takes the compiled
+        kernels if numba is installed.
+
+    Returns
+    -------
+    {"reference", "compiled"}
+
+    Raises
+    ------
+    ValueError
+        The environment variable holds another word.
+    ImportError
+        The compiled kernels are asked for and numba is not installed.
+    """
+    if choice == "auto":
+        choice = os.environ.get(ENVIRONMENT, "auto")
+        if choice not in CHOICES:
+            raise ValueError(
+                f"the environment variable {ENVIRONMENT} is {choice!r}; "
+                f"it takes one of {', '.join(CHOICES)}"
+            )
+    installed = _numba_is_installed()
+    if choice == "compiled" and not installed:
+        raise ImportError(
+            "the compiled kernels need numba, which is not installed: "
+            "'pip install numba', or set the kernels to 'auto' or 'reference'"
+        )
+    if choice == "auto":
+        return "compiled" if installed else "reference"
+    return choice
+
+
+@functools.cache
+def _numba_is_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def load(name: str) -> ModuleType:
+    """The module of the kernel set `name`, "reference" or "compiled"."""
+    return importlib.import_module(f"skmlp.kernels.{name}")

@@ -1,0 +1,111 @@
+"""How ranks start: what every launcher offers to the supervisor.
+
+A launcher starts a `Gang` of ranks, once per fit. Each rank builds a `Servant` with the
+function that the launcher is handed, and then answers the supervisor's messages; the
+launcher knows nothing of training. All ranks get every message; the lead (rank 0)
+answers.
+
+A `Message` is an operation code and flat arrays of numbers. It can travel as raw bytes
+of bounded length; no pickle is ever read from a socket of ours.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from skmlp.comm.base import Communicator, Shards
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Ends the service of a rank; every other code belongs to the servant.
+CLOSE = 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """An order to all ranks, or the lead's answer.
+
+    Attributes
+    ----------
+    op : int
+        What to do; `CLOSE` is the launcher's own, the rest is the servant's.
+    arrays : tuple of ndarray
+        One-dimensional, C-contiguous, of dtype int64, float64 or float32.
+    """
+
+    op: int
+    arrays: tuple[Array, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(a.nbytes for a in self.arrays)
+
+
+class Servant(Protocol):
+    """What a rank runs."""
+
+    def handle(self, message: Message) -> Message:
+        """Do what the message says, together with the other ranks, and answer."""
+        ...
+
+    def last_commit(self) -> Message | None:
+        """The state after the last finished epoch, at any moment, from any thread."""
+        ...
+
+
+#: ``build(plan, comm, data)``: module-level, so that it can be pickled by name.
+Build = Callable[[Any, Communicator, Any], Servant]
+
+
+class RankFailed(RuntimeError):
+    """A rank is gone: killed, lost, or out of reach."""
+
+
+class Gang(ABC):
+    """The ranks of one fit, from their start until `close`.
+
+    Attributes
+    ----------
+    shards : Shards
+        Which rank holds which shard.
+    where : str
+        "in process", "threads", "processes" or "dask": for people.
+    """
+
+    shards: Shards
+    where: str
+
+    @abstractmethod
+    def ask(self, message: Message) -> Message:
+        """Hand `message` to all ranks, wait for all, return the lead's answer.
+
+        Raises
+        ------
+        RankFailed
+            A rank is gone. The message names it.
+        Exception
+            The first cause, if the servant of a rank raised.
+        """
+
+    @abstractmethod
+    def last_commit(self) -> Message | None:
+        """The state after the last finished epoch, if it is within reach."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the service; leave no thread, process of ours, port or file behind.
+
+        Also after a failure or an interrupt, and more than once.
+        """
+
+    def __enter__(self) -> Gang:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

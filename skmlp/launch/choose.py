@@ -1,0 +1,137 @@
+"""Where a fit runs and on how many ranks: from `n_jobs` and joblib's backend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from joblib.parallel import get_active_backend
+
+from skmlp.model.network import multiplications
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the ranks of a fit run.
+
+    Attributes
+    ----------
+    kind : {"process", "threads", "processes", "dask"}
+        In this process, on its threads, on joblib's processes, on a Dask cluster.
+    n_ranks : int or None
+        How many; None for all that a Dask cluster has.
+    backend : joblib backend or None
+        The active backend, for threads and processes.
+    client : distributed.Client or None
+        The client, for Dask.
+    """
+
+    kind: str
+    n_ranks: int | None = 1
+    backend: Any = None
+    client: Any = None
+
+
+HERE = Place("process")
+
+
+def in_dask_worker() -> bool:
+    """Whether this code runs inside a task of a Dask worker."""
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return False
+    try:
+        worker.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def refuse_none(n_jobs: int | None) -> None:
+    """ValueError if `n_jobs` asks for no worker at all."""
+    if n_jobs == 0:
+        raise ValueError(
+            "n_jobs == 0 has no meaning; it takes None, a positive number of workers, "
+            "or a negative one: -1 for all cores"
+        )
+
+
+def choose(n_jobs: int | None) -> Place:
+    """Read `n_jobs` as scikit-learn does: None means 1 unless joblib's context says.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        The estimator's parameter.
+
+    Returns
+    -------
+    Place
+        `HERE` inside a Dask task: a search that runs on the cluster has given every
+        worker its own fits already.
+    """
+    backend, context_jobs = get_active_backend(prefer="threads")
+    if n_jobs is None:
+        n_jobs = context_jobs
+    refuse_none(n_jobs)
+    if type(backend).__name__ == "DaskDistributedBackend":
+        if in_dask_worker():
+            return HERE
+        n_ranks = None if n_jobs is None or n_jobs < 0 else n_jobs
+        return Place("dask", n_ranks, client=backend.client)
+    if n_jobs is None:
+        return HERE
+    if n_jobs == 1:
+        return HERE
+    n_ranks = backend.effective_n_jobs(n_jobs)
+    if n_ranks <= 1:
+        return HERE
+    threads = getattr(backend, "supports_sharedmem", False)
+    return Place("threads" if threads else "processes", n_ranks, backend=backend)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+#: Multiply-adds of one rank's part of a minibatch below which sharing it costs more
+#: than it saves, by place (see docs/decisions).
+LEAST_WORK = {"threads": 2.0e7, "processes": 4.0e7, "dask": 4.0e7}
+
+
+def worthwhile(
+    place: Place, units: tuple[int, ...], batch_rows: int, dtype: str
+) -> int:
+    """How many of the ranks asked for make the training faster.
+
+    A rule of shapes, batch, dtype and cores, never of a clock: the same call gives the
+    same bits twice.
+
+    Parameters
+    ----------
+    place : Place
+        Where, and how many are asked for.
+    units : tuple of int
+        Width of each layer.
+    batch_rows : int
+        Rows of a step.
+    dtype : {"float32", "float64"}
+        A multiply-add in float64 counts twice.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    assert place.n_ranks is not None
+    work = multiplications(units) * batch_rows * (2 if dtype == "float64" else 1)
+    useful = int(work // LEAST_WORK[place.kind])
+    limit = place.n_ranks
+    if place.kind != "dask":
+        limit = min(limit, cores())
+    return max(1, min(limit, useful))

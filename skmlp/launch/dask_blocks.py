@@ -1,0 +1,213 @@
+"""The chunks of Dask arrays, brought into the stores of the workers.
+
+The tasks that do so are pinned. What is computed for the parts of one worker alone
+prefers that worker, so that raw rows don't travel; but it may run elsewhere, for it
+belongs to the user, and must not wait for a worker that is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import dask
+import dask.array as da
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.core import flatten, get_dependencies
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import Client, Future
+
+from skmlp.data.partitions import PartStats
+from skmlp.data.placement import Span, place
+from skmlp.launch.dask_client import Line, ended, results
+from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_worker import merge_parts, put_key, put_part
+
+#: No more tasks than this are looked at for where a part lies.
+MOST_SEEN = 64
+
+
+class DaskBlocks:
+    """The chunks of X, y and weights, side by side.
+
+    Parameters
+    ----------
+    X : dask.array.Array of shape (n, n_features)
+        Of chunks of known size.
+    y : dask.array.Array or ndarray of shape (n,) or (n, n_outputs)
+        Targets or labels.
+    w : dask.array.Array or ndarray of shape (n,), or None
+        Weights.
+
+    Attributes
+    ----------
+    features : int
+        Columns of X.
+    dtype : dtype
+        Of X.
+    weighted : bool
+        Whether there are weights.
+    """
+
+    def __init__(self, X: Any, y: Any, w: Any) -> None:
+        X = X.rechunk({1: -1})
+        self._rows: tuple[int, ...] = X.chunks[0]
+        self.features: int = X.shape[1]
+        self.dtype = X.dtype
+        self.weighted = w is not None
+        given = [X, self._like_X(y)] + ([] if w is None else [self._like_X(w)])
+        # Kept: their futures keep what is persisted.
+        self._given = given
+        self._graph: dict[Any, Any] = {}
+        #: The keys of the parts of X, y and, if there are any, weights.
+        self._columns: list[list[Any]] = []
+        for one in dask.optimize(*given):
+            self._graph.update(one.__dask_graph__())
+            self._columns.append(list(flatten(one.__dask_keys__())))
+
+    def _like_X(self, array: Any) -> Any:
+        """Cut an array as X is cut."""
+        chunks = (self._rows, *((n,) for n in array.shape[1:]))
+        if isinstance(array, da.Array):
+            return array.rechunk(chunks)
+        return da.from_array(array, chunks=chunks, name=False)
+
+    @property
+    def keys(self) -> list[Any]:
+        """The keys of the parts of X."""
+        return self._columns[0]
+
+    async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
+        """For each part, the workers where its rows lie now, and how many they are."""
+        keys = self.sources()
+        # What is being persisted at this moment will lie somewhere: wait for that.
+        waits = [Future(key, line.client) for key in keys if key not in self._graph]
+        await ended(waits)
+        who_has = await line.scheduler("who_has", keys=list(keys))
+        held = [tuple(who_has.get(key) or ()) for key in keys]
+        return list(zip(held, self._rows, strict=True))
+
+    def place(
+        self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
+    ) -> list[list[Span]]:
+        """Give the parts to the shards; see `skmlp.data.placement.place`."""
+        return place(self._rows, [holders for holders, _ in held], homes)
+
+    async def bring(
+        self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
+    ) -> PartStats:
+        """Compute all parts into the stores of their shards' workers."""
+        placed = [
+            (span.part, shard, homes[shard])
+            for shard, parts in enumerate(spans)
+            for span in parts
+        ]
+        merged = self._compute(crew.line.client, crew.run, sorted(placed))
+        try:
+            found: list[PartStats] = await results(crew.line.client, [merged])
+        finally:
+            merged.release()
+        return found[0]
+
+    def _compute(
+        self, client: Client, run: str, placed: Sequence[tuple[int, int, str]]
+    ) -> Future[Any]:
+        """Submit the tasks, for parts with their shard and worker, by rising part."""
+        owners = self._owners(placed)
+        shared = {k: node for k, node in self._graph.items() if not owners.get(k)}
+        layers: dict[str, Any] = {"shared": MaterializedLayer(shared)}
+        needs: dict[str, set[str]] = {"shared": set()}
+        for worker in sorted({worker for _, _, worker in placed}):
+            own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
+            puts = {
+                put_key(run, part): self._put_task(run, shard, part)
+                for part, shard, home in placed
+                if home == worker
+            }
+            layers[f"own-{worker}"] = _pinned(own, worker, strictly=False)
+            layers[f"put-{worker}"] = _pinned(puts, worker, strictly=True)
+            needs[f"own-{worker}"] = {"shared"}
+            needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
+        name = f"skmlp-adopt-{run}"
+        in_order = [TaskRef(put_key(run, part)) for part, _, _ in placed]
+        needs["merge"] = set(layers)
+        layers["merge"] = MaterializedLayer({name: Task(name, merge_parts, *in_order)})
+        whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
+        # It is optimised already; once more, and the tasks would lose their workers.
+        return client.compute(whole, optimize_graph=False)
+
+    def _put_task(self, run: str, shard: int, part: int) -> Task:
+        inputs: list[Any] = [TaskRef(column[part]) for column in self._columns]
+        if not self.weighted:
+            inputs.append(None)
+        return Task(put_key(run, part), put_part, run, shard, part, *inputs)
+
+    def _owners(self, placed: Sequence[tuple[int, int, str]]) -> dict[Any, str | None]:
+        """Whose parts need a task: a worker's, or None for those of several workers."""
+        owners: dict[Any, str | None] = {}
+        for part, _, worker in placed:
+            stack = [column[part] for column in self._columns]
+            while stack:
+                key = stack.pop()
+                # What is persisted is not in the graph.
+                if key not in self._graph or owners.get(key, "") in (worker, None):
+                    continue
+                owners[key] = None if key in owners else worker
+                stack.extend(get_dependencies(self._graph, key))
+        return owners
+
+    def sources(self) -> list[Any]:
+        """For each part, the key that best tells where its rows lie now.
+
+        The part itself, or what it is made of: of the persisted data, that which the
+        fewest parts need, and of several such that which is the fewest tasks away. For
+        a part that is computed from nothing that is persisted, its own key.
+        """
+        found = [_persisted(self._graph, key) for key in self.keys]
+        users = Counter(source for steps in found for source in steps)
+
+        def best(key: Any, steps: dict[Any, int]) -> Any:
+            def rank(source: Any) -> tuple[int, int, str]:
+                return users[source], steps[source], str(source)
+
+            return min(steps, key=rank, default=key)
+
+        return [best(key, steps) for key, steps in zip(self.keys, found, strict=True)]
+
+
+def _persisted(graph: dict[Any, Any], key: Any) -> dict[Any, int]:
+    """The persisted keys that `key` needs, with the number of tasks between."""
+    level, seen, found, steps = {key}, {key}, {}, 0
+    while level and len(seen) <= MOST_SEEN:
+        here = {k for k in level if isinstance(graph.get(k), Future | None)}
+        found.update(dict.fromkeys(here, steps))
+        level = {need for k in level - here for need in _needs(graph, k)} - seen
+        seen |= level
+        steps += 1
+    return found
+
+
+def _needs(graph: dict[Any, Any], key: Any) -> set[Any]:
+    """The keys that a task needs, in the graph or persisted."""
+    node = graph[key]
+    if isinstance(node, GraphNode):
+        return set(node.dependencies)
+    return set(get_dependencies(graph, key))
+
+
+def _pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
+    """A layer of tasks that run on a worker, or had better."""
+    where = {"workers": [worker], "allow_other_workers": not strictly}
+    return MaterializedLayer(tasks, annotations=where)
+
+
+def check_known(array: Any, name: str) -> None:
+    """ValueError if the sizes of the chunks are unknown."""
+    if any(math.isnan(size) for sizes in array.chunks for size in sizes):
+        raise ValueError(
+            f"the chunks of {name} have unknown sizes: call "
+            f"{name}.compute_chunk_sizes() before fit"
+        )

@@ -1,0 +1,362 @@
+"""The driver's side of a Dask cluster: calls with a bound, and a watch over workers.
+
+Calls go through the scheduler (its ``broadcast``), so a client that can't reach the
+workers itself will do. None waits for a worker that is gone: each is raced against the
+scheduler's list of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from distributed import Client, Future
+from distributed.protocol.pickle import loads
+
+from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_rank import Packed
+from skmlp.launch.dask_worker import NAME
+
+T = TypeVar("T")
+
+#: Seconds between two looks at the scheduler's list of workers.
+LOOK = 0.25
+#: Seconds until a task that has not ended is cancelled once more.
+CANCEL_AGAIN = 1.0
+#: Seconds between two calls to a worker that show that it is alive.
+PING = 5.0
+#: Seconds that an interrupted call gets to tidy up.
+TIDY = 10.0
+
+
+class WorkerLost(RankFailed):
+    """A Dask worker is gone, or does not answer.
+
+    Attributes
+    ----------
+    address : str
+        Its address.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"Dask worker {address} {reason}")
+        self.address = address
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _lost, (type(self), self.address, str(self))
+
+
+class WorkerSilent(WorkerLost):
+    """A Dask worker does not answer, though the scheduler still knows it."""
+
+
+def _lost(kind: type[WorkerLost], address: str, text: str) -> WorkerLost:
+    """Make a `WorkerLost` again from its pickle."""
+    error = kind(address, "")
+    error.args = (text,)
+    return error
+
+
+def current_client() -> Client:
+    """The client of the cluster that Dask collections are trained on.
+
+    Raises
+    ------
+    ValueError
+        There is none; or this is the thread of its event loop, which a fit would block.
+    """
+    try:
+        client = Client.current()
+    except ValueError:
+        raise ValueError(
+            "Training on Dask collections needs a dask.distributed Client, and there "
+            "is none: create one first, client = distributed.Client(...), or convert "
+            "the collections to NumPy arrays with .compute()"
+        ) from None
+    refuse_event_loop(client)
+    return client
+
+
+def refuse_event_loop(client: Client) -> None:
+    """ValueError in the thread of the client's event loop, which a fit would block."""
+    if client.asynchronous:
+        raise ValueError(
+            "fit would block the event loop of this asynchronous Dask client: run it "
+            "in a thread, as in `await asyncio.to_thread(model.fit, X, y)`"
+        )
+
+
+class Line:
+    """The driver's calls to the workers of one cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected.
+
+    Raises
+    ------
+    ValueError
+        This is the thread of the client's event loop.
+    """
+
+    def __init__(self, client: Client) -> None:
+        refuse_event_loop(client)
+        self.client = client
+
+    @property
+    def owner(self) -> str:
+        """Whose calls these are: for people."""
+        return str(self.client.id)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the client's event loop and wait for it, open to Ctrl-C.
+
+        An interrupt cancels `work`, and waits at most `TIDY` seconds for its end.
+        """
+        tasks: list[asyncio.Task[Any]] = []
+
+        loop = self.client.loop.asyncio_loop
+
+        async def main() -> T:
+            tasks.append(asyncio.current_task())  # type: ignore[arg-type]  # never None in a coroutine
+            return await work
+
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # it begins in this very turn of the loop
+                loop.call_soon(cancel)
+
+        future = asyncio.run_coroutine_threadsafe(main(), loop)
+        try:
+            # In turns: where Ctrl-C can't wake a waiting thread, it is heard between.
+            while not concurrent.futures.wait([future], timeout=1.0).done:
+                pass
+            return future.result()
+        except BaseException:
+            if not future.done():
+                loop.call_soon_threadsafe(cancel)
+                concurrent.futures.wait([future], timeout=TIDY)
+            raise
+
+    @property
+    def open(self) -> bool:
+        """Whether the client can still be used."""
+        return bool(self.client.status == "running")
+
+    # -- on the client's event loop ----------------------------------------------------
+
+    async def scheduler(
+        self, call: str, limit: float | None = 30.0, /, **facts: Any
+    ) -> Any:
+        """A call to the scheduler, for at most `limit` seconds.
+
+        Raises
+        ------
+        RankFailed
+            The scheduler is gone.
+        """
+        if not self.open:
+            raise RankFailed("the Dask client is closed")
+        function = getattr(self.client.scheduler, call)
+        try:
+            # Not wait_for: on Python 3.11 it loses a cancellation that comes just as
+            # the call ends, and whoever cancelled waits for ever.
+            async with asyncio.timeout(limit):
+                return await function(**facts)
+        except (OSError, TimeoutError) as error:
+            raise RankFailed(
+                f"the Dask scheduler did not answer ({call}): {error!r}"
+            ) from error
+
+    async def call(
+        self, address: str, verb: str, limit: float | None = None, /, **facts: Any
+    ) -> Packed:
+        """Call the `Host` of a worker.
+
+        Parameters
+        ----------
+        address : str
+            The worker's.
+        verb : str
+            What to do: ``Host._on_<verb>``.
+        limit : float, optional
+            Seconds; without it the call is to be raced against `watch`.
+        **facts
+            In msgpack's types.
+
+        Raises
+        ------
+        WorkerLost
+            The worker is gone, or does not answer in time.
+        """
+        message = {"op": NAME, "verb": verb, **facts}
+        work = self.scheduler(
+            "broadcast",
+            None,
+            msg=message,
+            workers=[address],
+            on_error="return_pickle",
+        )
+        try:
+            async with asyncio.timeout(limit):
+                answers = await work
+        except TimeoutError:
+            raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
+        answer = answers[address]
+        if isinstance(answer, bytes):
+            raise WorkerLost(address, f"is gone: {loads(answer)!r}")
+        if not isinstance(answer, dict):  # its handler is gone with the last fit
+            raise WorkerLost(address, "has dropped the fit")
+        return answer
+
+    def submit(
+        self, worker: str, key: str, function: Callable[..., T], *arguments: Any
+    ) -> Future[T]:
+        """Submit a task for one worker and for no other. From any thread."""
+        return self.client.submit(
+            function,
+            *arguments,
+            key=key,
+            workers=[worker],
+            allow_other_workers=False,
+            pure=False,
+        )
+
+    async def alive(self, addresses: Iterable[str]) -> set[str]:
+        """Those of `addresses` that the scheduler knows as workers."""
+        return set(await self.scheduler("ncores", workers=list(addresses)))
+
+    async def watch(
+        self, run: str, addresses: Iterable[str], silence: float | None = None
+    ) -> None:
+        """Look after workers, for ever.
+
+        Parameters
+        ----------
+        run : str
+            The fit.
+        addresses : iterable of str
+            The workers.
+        silence : float, optional
+            Seconds that a worker's event loop may be silent. Without it, a worker
+            counts as alive while the scheduler knows it.
+
+        Raises
+        ------
+        WorkerLost
+            One is gone.
+        """
+        members = list(addresses)
+
+        async def ping(address: str) -> None:
+            while True:
+                await asyncio.sleep(PING)
+                await self.call(address, "ping", silence, run=run)
+
+        async def look() -> None:
+            while True:
+                alive = await self.alive(members)
+                for address in members:
+                    if address not in alive:
+                        raise WorkerLost(address, "is gone")
+                await asyncio.sleep(LOOK)
+
+        pings = [] if silence is None else [ping(address) for address in members]
+        async with together(look(), *pings) as tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+
+    async def guard(
+        self,
+        work: Coroutine[Any, Any, T],
+        run: str,
+        addresses: Iterable[str],
+        silence: float | None = None,
+    ) -> T:
+        """Do `work`, unless a worker is lost meanwhile; for the rest see `watch`."""
+        async with together(work, self.watch(run, addresses, silence)) as tasks:
+            first, watch = tasks
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                watch.result()
+            try:
+                result: T = await first
+            except RankFailed:
+                # The loss of data may be known before that of its worker.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(2 * LOOK):
+                        await watch
+                raise
+            return result
+
+
+@contextlib.asynccontextmanager
+async def together(
+    *work: Coroutine[Any, Any, Any],
+) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Run coroutines as tasks; at the end, cancel those that are not done, and wait."""
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(one) for one in work]
+    try:
+        yield tasks
+    finally:
+        pending = set(tasks)
+        while pending:
+            # Again and again: code below us may swallow a cancellation.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ended(futures: Sequence[Future[Any]]) -> None:
+    """Wait until all futures have ended, or one badly.
+
+    Unlike Dask's own ways of waiting, this one can be cancelled without a trace.
+    """
+    loop = asyncio.get_running_loop()
+    enough = asyncio.Event()
+    left = len(futures)
+
+    def count(future: Future[Any]) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 or future.status != "finished":
+            enough.set()
+
+    def call(future: Future[Any]) -> None:  # in a thread of Dask's
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(count, future)
+
+    for future in futures:
+        future.add_done_callback(call)
+    if futures:
+        await enough.wait()
+
+
+async def results(client: Client, futures: Sequence[Future[Any]]) -> list[Any]:
+    """Wait for the results of futures, on the client's event loop.
+
+    Raises
+    ------
+    RankFailed
+        The scheduler cancelled one: what it needs is lost.
+    Exception
+        What a task raised.
+    """
+    await ended(futures)
+    try:
+        gathered: list[Any] = await client.gather(list(futures), asynchronous=True)
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RankFailed(
+            f"Dask cancelled a task of the fit, or lost data that it needs: {error}"
+        ) from error
+    return gathered

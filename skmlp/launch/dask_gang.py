@@ -1,0 +1,256 @@
+"""The gang of a fit on the workers of a Dask cluster.
+
+A gang holds the locks of its workers, so that two never stand in each other's way on
+workers of one thread; the names are the workers' addresses, as xgboost uses them. Each
+rank is one long task, pinned to its worker, which takes none of its threads once it has
+begun. Orders go to the workers' event loops (`skmlp.launch.dask_worker.Host`), and all
+waiting there is raced against the loss of a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from distributed import Future
+from distributed.protocol.pickle import dumps
+
+from skmlp.comm.handshake import Secret
+from skmlp.launch.base import Build, Gang, Message, RankFailed
+from skmlp.launch.dask_client import WorkerLost, results, together
+from skmlp.launch.dask_crew import CALL, Limits
+from skmlp.launch.dask_data import AdoptedData, adopt
+from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
+from skmlp.launch.dask_worker import serve_rank
+
+__all__ = ["DaskGang", "Limits", "adopt"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for the lead to tell its last commit; it is asked when something is amiss.
+COMMIT = 3.0
+#: Seconds of waiting for other fits until that is logged.
+TELL = 60.0
+
+
+class DaskGang(Gang):
+    """The ranks of a fit on Dask workers; see `skmlp.launch.base.Gang`.
+
+    Parameters
+    ----------
+    build : callable
+        ``build(plan, comm, rows)`` makes a rank's servant; ``rows`` is a dict with the
+        `skmlp.data.partitions.LocalRows` of each shard that the rank holds. It must be
+        known to the workers, as a function of a module that they can import.
+    plan : object
+        Handed to `build`.
+    data : AdoptedData
+        The rows; they say which worker is which rank. They outlive the gang.
+    generation : int
+        The count of the fit's gangs before this one.
+    blas_threads : int, optional
+        BLAS threads of each rank; by default as many as its worker has threads.
+    limits : Limits, optional
+        How long to wait for what.
+
+    Raises
+    ------
+    RankFailed
+        A worker was lost, or something was waited for too long; the message names it.
+    Exception
+        What `build` raised.
+    """
+
+    where = "dask"
+
+    def __init__(
+        self,
+        build: Build,
+        plan: Any,
+        data: AdoptedData,
+        *,
+        generation: int = 0,
+        blas_threads: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.shards = data.shards
+        self._data = data
+        self._crew = data.crew
+        self._line = data.crew.line
+        self._generation = generation
+        self._limits = Limits() if limits is None else limits
+        #: Name of the request for the locks, and whether the scheduler may know it.
+        self._lock = f"skmlp-{data.crew.run}-{generation}"
+        self._locked = False
+        self._tasks: list[Future[Any]] = []
+        self._commit: Message | None = None
+        self._closed = False
+        self._over = ""
+        try:
+            self._line.run(self._start(build, plan, blas_threads))
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, message: Message) -> Message:
+        """Hand `message` to all ranks; see `Gang.ask`."""
+        if self._closed or self._over:
+            raise RuntimeError(self._over or "this gang has been closed")
+        # Unless it comes back, this was the last order.
+        self._over = "this gang has failed, or was interrupted"
+        answers = self._line.run(self._ask(message))
+        self._over = ""
+        return unpack(answers[0]["answer"])
+
+    def last_commit(self) -> Message | None:
+        """What the lead's servant says, if it can be reached within moments.
+
+        Otherwise what it said when it was asked last.
+        """
+        if not self._closed and self._line.open:
+            with contextlib.suppress(RankFailed):
+                self._commit = self._line.run(self._ask_commit())
+        return self._commit
+
+    def close(self) -> None:
+        """End the ranks and leave their workers; see `Gang.close`.
+
+        A rank in a long computation of its own may not end in time; it does as soon as
+        that is over, and a warning names it.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._line.open:
+                self._line.run(self._end())
+        finally:
+            for task in self._tasks:
+                task.release()
+            self._tasks = []
+
+    # -- on the client's event loop: start ---------------------------------------------
+
+    async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
+        # The workers know of the request before it is made: were the driver to die
+        # right after, they would take it back.
+        await self._crew.call_living("lock", lock=self._lock)
+        await self._crew.guard(self._acquire())
+        answers = await self._call_all("listen", CALL)
+        addresses = tuple(
+            (host, port) for host, port in (a["address"] for a in answers)
+        )
+        duty = Duty(
+            run=self._crew.run,
+            shards=self.shards,
+            addresses=addresses,
+            secret=Secret.new(),
+            build=build,
+            plan=plan,
+            stats=self._data.stats,
+            blas_threads=blas_threads,
+            meet_limit=self._limits.start,
+            step_limit=self._limits.step,
+        )
+        await self._call_all("duty", duty=dumps(duty))
+        run, generation = self._crew.run, self._generation
+        for rank, worker in enumerate(self._crew.workers):
+            key = f"skmlp-rank-{run}-{generation}-{rank}"
+            task = self._line.submit(worker, key, serve_rank, run, generation, worker)
+            self._tasks.append(task)
+        ready = map(self._ready, range(self.shards.n_ranks))
+        start = self._limits.start
+        await self._crew.call_all(self._generation, self._limits, ready, start)
+
+    async def _acquire(self) -> None:
+        """Get the locks of all workers in one request: no two fits wait crosswise."""
+        self._locked = True
+        workers, patience = list(self._crew.workers), self._limits.lock
+        request = self._line.scheduler(
+            "multi_lock_acquire",
+            None,
+            locks=workers,
+            id=self._lock,
+            timeout=patience,
+            num_locks=len(workers),
+        )
+        async with together(request) as (answer,):
+            await asyncio.wait([answer], timeout=TELL)
+            if not answer.done():
+                logger.info("%s, so far for %g s", await self._who(), TELL)
+            self._locked = bool(await answer)
+        if not self._locked:
+            raise RankFailed(f"{await self._who()}, in vain for {patience:g} s")
+
+    async def _who(self) -> str:
+        """Who waits for whom, as a sentence."""
+        answers = await self._crew.call_living("who")
+        holders = sorted({fit for a in answers for fit in a["fits"]})
+        return (
+            f"fit {self._crew.run[:8]} of {self._line.owner} waits for the locks of "
+            f"{', '.join(self._crew.workers)}, held by "
+            f"{', '.join(holders) or 'something else than skmlp'}"
+        )
+
+    async def _ready(self, rank: int) -> Packed:
+        """Wait until a rank's servant is built."""
+        call = self._crew.call(rank, "ready", generation=self._generation)
+        # The task may end before its rank begins: on a worker that was started again.
+        end = results(self._line.client, [self._tasks[rank]])
+        async with together(call, end) as (ready, ended):
+            await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                (text,) = ended.result()
+                await asyncio.wait([ready], timeout=self._limits.settle)
+                if not ready.done():
+                    raise WorkerLost(
+                        self._crew.workers[rank], f"ended its rank at once: {text}"
+                    )
+            answer: Packed = ready.result()
+            return answer
+
+    # -- orders ------------------------------------------------------------------------
+
+    async def _ask(self, message: Message) -> list[Packed]:
+        return await self._call_all("ask", order=pack(message))
+
+    async def _ask_commit(self) -> Message | None:
+        answer = await self._crew.call(0, "commit", COMMIT, generation=self._generation)
+        commit = answer.get("commit")
+        return None if commit is None else unpack(commit)
+
+    async def _call_all(
+        self, verb: str, limit: float | None = None, /, **facts: Any
+    ) -> list[Packed]:
+        """Call all ranks; wait for all, or raise the first cause of a failure."""
+        facts["generation"] = self._generation
+        calls = [
+            self._crew.call(rank, verb, limit, **facts)
+            for rank in range(self.shards.n_ranks)
+        ]
+        return await self._crew.call_all(self._generation, self._limits, calls)
+
+    # -- the end -----------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        """Leave nothing of the gang on the cluster, as far as it can be reached."""
+        limit = self._limits.end
+        answers = await self._crew.call_living(
+            "end", limit + CALL, generation=self._generation, patience=limit
+        )
+        for answer in answers:
+            if answer.get("late"):
+                logger.warning(
+                    "%s did not end within %g s; it will, at its next look at the "
+                    "other ranks",
+                    answer["late"],
+                    limit,
+                )
+        if self._locked:
+            self._locked = False
+            # KeyError: the scheduler had given up the request by itself.
+            with contextlib.suppress(RankFailed, KeyError):
+                await self._line.scheduler("multi_lock_release", id=self._lock)
+        await self._crew.call_living("lock", lock="")

@@ -1,0 +1,343 @@
+"""What skmlp keeps on a Dask worker, and the tasks that it runs there.
+
+One `Host` per worker holds the rows and ranks of all fits; it comes with the first
+fit's anchor and goes with the last one. The *anchor* is a small task whose result the
+driver holds: when the driver's client closes or dies, Dask releases the result, and the
+host takes that as the end of the fit: nothing of it stays on the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import Worker, get_worker, secede
+from distributed.comm import get_address_host
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from skmlp.comm.handshake import default_facts
+from skmlp.data.partitions import PartStats, ShardStore, merge
+from skmlp.data.placement import Span
+from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_rank import Kind, Packed, Post, describe
+
+logger = logging.getLogger(__name__)
+
+#: Name of the plugin, and of the worker's handler for the driver's calls.
+NAME = "skmlp"
+
+#: Seconds for a call of a task to its own worker's event loop, which is in the same
+#: process and only late if something blocks it.
+LOOP_LIMIT = 60.0
+
+#: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
+RANK_LIMIT = 10.0
+
+_GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit"}
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The argument of the anchor task.
+
+    Attributes
+    ----------
+    run : str
+        Name of the fit, 32 hexadecimal digits.
+    key : str
+        The task's key.
+    owner : str
+        Whose fit it is: for people.
+    members : tuple of str
+        Dask addresses of the fit's workers, by rank.
+    """
+
+    run: str
+    key: str
+    owner: str
+    members: tuple[str, ...]
+
+
+@dataclass
+class Run:
+    """What belongs to one fit on one worker."""
+
+    anchor: Anchor
+    stores: dict[int, ShardStore] = field(default_factory=dict)
+    post: Post | None = None
+    #: Name of the fit's request for the locks on its workers, while there is one.
+    lock: str = ""
+
+
+class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
+    """The fits of one worker, and the handler of the drivers' calls.
+
+    All methods run on the worker's event loop, but for `run` and `post`, which the
+    tasks call as well.
+    """
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+
+    def setup(self, worker: Worker) -> None:
+        """Take up the drivers' calls."""
+        self._worker = worker
+        worker.handlers[NAME] = self.handle
+
+    async def teardown(self, worker: Worker) -> None:
+        """End all fits here: the worker closes, or the last fit is over."""
+        for run in list(self._runs):
+            self._drop(run, "the worker is closing")
+        worker.handlers.pop(NAME, None)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Watch the anchors."""
+        if finish not in ("released", "forgotten"):
+            return
+        for run in [r for r in self._runs.values() if r.anchor.key == key]:
+            self._drop(run.anchor.run, "the fit's Dask client is gone")
+            if run.lock:
+                release = self._release(run)
+                task = asyncio.get_running_loop().create_task(release)
+                self._releases.add(task)
+                task.add_done_callback(self._releases.discard)
+
+    async def _release(self, run: Run) -> None:
+        """Give the locks of a driver that is gone back to the scheduler."""
+        scheduler = self._worker.scheduler
+        try:
+            if run.post is not None:
+                await run.post.wait_ended(RANK_LIMIT)
+            # One of the workers does it, or all but the first would fail.
+            alive = await scheduler.ncores(workers=list(run.anchor.members))
+            if min(alive, default="") == self._worker.address:
+                await scheduler.multi_lock_release(id=run.lock)
+        except Exception:
+            logger.warning("the locks of a fit could not be released", exc_info=True)
+
+    def open(self, anchor: Anchor) -> None:
+        """Begin a fit."""
+        self._runs[anchor.run] = Run(anchor)
+
+    def _drop(self, name: str, reason: str) -> None:
+        """End a fit, and leave nothing of it."""
+        run = self._runs.pop(name, None)
+        if run is None:
+            return
+        if run.post is not None:
+            run.post.stop(reason)
+        # Not right away: Dask may be going through its plugins.
+        asyncio.get_running_loop().call_soon(self._leave_if_idle)
+
+    def _leave_if_idle(self) -> None:
+        plugins = self._worker.plugins
+        if not self._runs and plugins.get(NAME) is self:
+            del plugins[NAME]
+            self._worker.handlers.pop(NAME, None)
+
+    # -- calls of the driver -----------------------------------------------------------
+
+    async def handle(self, verb: str, run: str = "", **facts: Any) -> Packed:
+        """Answer a call of a driver; it never raises."""
+        try:
+            if verb == "who":
+                return {"kind": Kind.DONE, "fits": self._who()}
+            mine = self._runs.get(run)
+            if mine is None:
+                return _GONE
+            answer: Packed = await getattr(self, f"_on_{verb}")(mine, **facts)
+            return answer
+        except Exception as error:
+            logger.warning("skmlp's %r failed", verb, exc_info=True)
+            return describe(error)
+
+    def _who(self) -> list[str]:
+        """The fits that hold this worker, in words."""
+        return [
+            f"fit {name[:8]} of {run.anchor.owner}"
+            for name, run in self._runs.items()
+            if run.post is not None
+        ]
+
+    async def _on_hold(
+        self, run: Run, shards: list[Any], layout: dict[str, Any]
+    ) -> Packed:
+        """Make room for the parts of some shards."""
+        for shard, spans in shards:
+            run.stores[shard] = ShardStore([Span(*span) for span in spans], **layout)
+        return {"kind": Kind.DONE}
+
+    async def _on_drop(self, run: Run) -> Packed:
+        """End the fit."""
+        self._drop(run.anchor.run, "the fit is over")
+        return {"kind": Kind.DONE}
+
+    async def _on_lock(self, run: Run, lock: str) -> Packed:
+        """Know what to release should the driver go."""
+        run.lock = lock
+        return {"kind": Kind.DONE}
+
+    async def _on_listen(self, run: Run, generation: int) -> Packed:
+        """Make a post for this worker's rank, and tell its listener's address."""
+        if run.post is not None:
+            run.post.stop("the gang has started again")
+        host = get_address_host(self._worker.address)
+        rank = run.anchor.members.index(self._worker.address)
+        try:
+            run.post = Post(generation, rank, host)
+        except OSError as error:
+            raise RankFailed(
+                f"Dask worker {self._worker.address} can't listen on {host}: {error}"
+            ) from error
+        return {"kind": Kind.DONE, "address": list(run.post.listener.address)}
+
+    async def _on_duty(self, run: Run, generation: int, duty: bytes) -> Packed:
+        """Tell the rank what it will need when its task begins."""
+        post = self.post(run, generation)
+        if post is None:
+            return _GONE
+        post.duty = duty
+        return {"kind": Kind.DONE}
+
+    async def _on_ready(self, run: Run, generation: int) -> Packed:
+        post = self.post(run, generation)
+        return _GONE if post is None else await post.ready()
+
+    async def _on_ask(self, run: Run, generation: int, order: Packed) -> Packed:
+        post = self.post(run, generation)
+        return _GONE if post is None else await post.ask(order)
+
+    async def _on_commit(self, run: Run, generation: int) -> Packed:
+        post = self.post(run, generation)
+        return _GONE if post is None else post.last_commit()
+
+    async def _on_abort(self, run: Run, generation: int, reason: str) -> Packed:
+        """Stop the rank; `idle` says that its task had not even begun."""
+        post = self.post(run, generation)
+        idle = post is not None and not post.begun
+        if post is not None:
+            post.stop(reason)
+        return {"kind": Kind.DONE, "idle": self._worker.address if idle else ""}
+
+    async def _on_end(self, run: Run, generation: int, patience: float) -> Packed:
+        """End the gang here; `late` names the rank whose thread goes on."""
+        late = ""
+        post = self.post(run, generation)
+        if post is not None:
+            post.stop("the gang is closed")
+            if not await post.wait_ended(patience):
+                late = f"rank {post.rank} on {self._worker.address}"
+            if run.post is post:
+                run.post = None
+        return {"kind": Kind.DONE, "late": late}
+
+    async def _on_ping(self, run: Run) -> Packed:
+        return {"kind": Kind.DONE}
+
+    @staticmethod
+    def post(run: Run, generation: int) -> Post | None:
+        """The post of one gang; None for one that is over."""
+        post = run.post
+        return post if post is not None and post.generation == generation else None
+
+    # -- for the tasks -----------------------------------------------------------------
+
+    def run(self, name: str) -> Run | None:
+        """What belongs to a fit, if it is not over."""
+        return self._runs.get(name)
+
+
+def _host(worker: Worker) -> Host | None:
+    host: Host | None = worker.plugins.get(NAME)
+    return host
+
+
+# -- the tasks -------------------------------------------------------------------------
+
+
+def drop_anchor(anchor: Anchor) -> dict[str, Any]:
+    """Begin a fit on the worker that runs this task.
+
+    Returns
+    -------
+    dict
+        ``threads``, of the worker, and ``facts``, which the bits of a fit depend on.
+    """
+    worker = get_worker()
+
+    async def begin() -> None:
+        host = _host(worker)
+        if host is None:
+            host = Host()
+            await worker.plugin_add(host, name=NAME, catch_errors=False)
+        host.open(anchor)
+
+    loop = worker.loop.asyncio_loop
+    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
+    return {"threads": worker.state.nthreads, "facts": default_facts()}
+
+
+def put_key(run: str, part: int) -> str:
+    """The key of the task that stores a part."""
+    return f"skmlp-put-{run}-{part}"
+
+
+def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
+    """Convert a part of a shard into the store of the worker that runs this task."""
+    host = _host(get_worker())
+    mine = None if host is None else host.run(run)
+    store = None if mine is None else mine.stores.get(shard)
+    if store is None:
+        # The fit is over, or Dask runs this again on a worker that has taken the
+        # place of another one. Nobody waits for what comes out.
+        return PartStats(0, 0, problem=str(_GONE["text"]))
+    return store.put(part, X, y, w)
+
+
+def merge_parts(*parts: PartStats) -> PartStats:
+    """`merge`, as a task: only what is known of all parts goes to the driver."""
+    return merge(parts)
+
+
+def serve_rank(run: str, generation: int, address: str) -> str:
+    """Be a rank until the driver ends it.
+
+    Parameters
+    ----------
+    run : str
+        Name of the fit.
+    generation : int
+        Of the gang.
+    address : str
+        Of the worker that this is meant for.
+
+    Returns
+    -------
+    str
+        What ended it. It does not raise: who waits for the rank has been told.
+    """
+    worker = get_worker()
+    host = _host(worker)
+    mine = None if host is None else host.run(run)
+    post = None if mine is None else Host.post(mine, generation)
+    if mine is None or post is None or worker.address != address:
+        return str(_GONE["text"])
+    # From here on the rank's thread takes none of the worker's slots.
+    secede()
+    threading.current_thread().name = f"skmlp-rank-{post.rank}"
+    return post.serve(mine.stores, worker.state.nthreads, _tls(worker))
+
+
+def _tls(worker: Worker) -> tuple[Any, Any] | None:
+    """The cluster's TLS contexts, for the listening and for the dialing end."""
+    if not worker.address.startswith("tls://"):
+        return None
+    listening = worker.security.get_listen_args("worker")["ssl_context"]
+    dialing = worker.security.get_connection_args("worker")["ssl_context"]
+    return listening, dialing

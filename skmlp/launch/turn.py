@@ -1,0 +1,50 @@
+"""Whose turn it is: one gang of processes at a time."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Turn:
+    """Lets one gang of processes at a time use joblib's pool, of which there is one.
+
+    Two gangs that start at once could get half of the workers each, and wait for the
+    other half for ever.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._holder: threading.Thread | None = None
+        self._token: object = None
+
+    def take(self, limit: float) -> object:
+        """Wait for the turn of the calling thread; returns what `give` needs.
+
+        Raises
+        ------
+        RuntimeError
+            The thread has a gang open already, or the limit passed.
+        """
+        me = threading.current_thread()
+        with self._free:
+            if self._holder is me:
+                raise RuntimeError(
+                    f"thread {me.name!r} has a gang of processes open, which must be "
+                    "closed before the next one starts: they share one pool"
+                )
+            if not self._free.wait_for(lambda: self._token is None, limit):
+                assert self._holder is not None
+                raise RuntimeError(
+                    f"thread {me.name!r} waited {limit:g} s for joblib's pool of "
+                    f"processes, which the gang of thread {self._holder.name!r} holds: "
+                    "one gang of processes runs at a time"
+                )
+            self._holder, self._token = me, object()
+            return self._token
+
+    def give(self, token: object) -> None:
+        """End the turn, if it is still that of `token`. From any thread."""
+        with self._free:
+            if self._token is token:
+                self._holder = self._token = None
+                self._free.notify()

@@ -1,0 +1,114 @@
+"""Scores as sums over rows: each shard adds up its part, the parts are summed, and only
+then divided. A score of means of means would be another number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skmlp.model.losses import LOSSES
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def n_parts(loss: str, n_outputs: int) -> int:
+    """How many numbers the parts of a score take."""
+    return 2 if LOSSES[loss].target != "real" else 2 + n_outputs
+
+
+def score_parts(loss: str, prediction: Array, y: Array, w: Array, out: Array) -> None:
+    """Add the parts of some rows to `out`.
+
+    Parameters
+    ----------
+    loss : str
+        Says what `y` holds.
+    prediction : ndarray of shape (rows, n_outputs)
+        After the output activation.
+    y : ndarray of shape (rows,) or (rows, n_outputs)
+        Targets.
+    w : ndarray of shape (rows,) or (0,)
+        Weights.
+    out : ndarray of shape (n_parts,), float64
+        For classes: weight of the right rows, weight of all. For real targets: weight
+        of all, count of predictions that are not finite, and for each output the
+        weighted sum of squared errors.
+    """
+    kind = LOSSES[loss].target
+    if kind == "real":
+        error = (y - prediction).astype(np.float64, copy=False)
+        error *= error
+        out[0] += w.sum(dtype=np.float64) if w.size else float(len(y))
+        out[1] += np.count_nonzero(~np.isfinite(prediction))
+        out[2:] += (w @ error) if w.size else error.sum(axis=0)
+        return
+    if kind == "codes":
+        right = prediction.argmax(axis=1) == y
+    else:
+        right = ((prediction > 0.5) == (y != 0)).all(axis=1)
+    if w.size:
+        out[0] += w[right].sum(dtype=np.float64)
+        out[1] += w.sum(dtype=np.float64)
+    else:
+        out[0] += np.count_nonzero(right)
+        out[1] += right.size
+
+
+def mean_parts(y: Array, w: Array, out: Array) -> None:
+    """Add the weight of some rows, and the weighted sum of their targets, to `out`.
+
+    Parameters
+    ----------
+    y : ndarray of shape (rows, n_outputs)
+        Real targets.
+    w : ndarray of shape (rows,) or (0,)
+        Weights.
+    out : ndarray of shape (1 + n_outputs,), float64
+        The sums.
+    """
+    y = y.astype(np.float64, copy=False)
+    out[0] += w.sum(dtype=np.float64) if w.size else float(len(y))
+    out[1:] += (w @ y) if w.size else y.sum(axis=0)
+
+
+def spread_parts(y: Array, w: Array, mean: Array, out: Array) -> None:
+    """Add the weighted squared distances from `mean` to `out`: R2's denominator.
+
+    It takes a second pass over the rows: in one pass it would cancel.
+    """
+    squares = (y.astype(np.float64, copy=False) - mean) ** 2
+    out += (w @ squares) if w.size else squares.sum(axis=0)
+
+
+def score(loss: str, parts: Array, spreads: Array) -> float:
+    """The score: accuracy for classes (of a row as a whole), R2 for real targets.
+
+    Parameters
+    ----------
+    loss : str
+        Says which.
+    parts : ndarray of shape (n_parts,)
+        Summed over all rows.
+    spreads : ndarray of shape (n_outputs,) or (0,)
+        `spread_parts` of all targets; for R2 only.
+
+    Returns
+    -------
+    float
+        NaN where a prediction of a real target was not finite.
+    """
+    if LOSSES[loss].target != "real":
+        return float(parts[0] / parts[1])
+    if parts[1]:
+        return float("nan")
+    errors = parts[2:]
+    # As sklearn.metrics.r2_score: an output without spread counts 1 if it is met
+    # exactly, else 0.
+    scores = np.ones(len(errors))
+    spreading, wrong = spreads != 0, errors != 0
+    both = spreading & wrong
+    scores[both] = 1.0 - errors[both] / spreads[both]
+    scores[wrong & ~spreading] = 0.0
+    return float(scores.mean())

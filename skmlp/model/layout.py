@@ -1,0 +1,74 @@
+"""Where each layer's parameters stand in the flat vector.
+
+The flat vector holds all weight matrices, layer by layer and row by row, then all
+biases: ``[W_0, W_1, ..., b_0, b_1, ...]``. The weights, which alone carry the L2
+penalty, are thus a prefix, and the order is that of scikit-learn's L-BFGS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Views = list[tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shapes of a network.
+
+    Attributes
+    ----------
+    units : tuple of int
+        Width of each layer, from the features to the outputs.
+    """
+
+    units: tuple[int, ...]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """``(fan_in, fan_out)`` of each weight matrix."""
+        return list(pairwise(self.units))
+
+    @property
+    def n_weights(self) -> int:
+        """Length of the prefix that holds the weight matrices."""
+        return sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """Length of the flat vector."""
+        return self.n_weights + sum(self.units[1:])
+
+    def views(self, flat: Array) -> Views:
+        """The pairs ``(W, b)`` of all layers, as views of `flat`."""
+        weights, biases = [], []
+        start = 0
+        for shape in self.shapes:
+            stop = start + shape[0] * shape[1]
+            weights.append(flat[start:stop].reshape(shape))
+            start = stop
+        for width in self.units[1:]:
+            biases.append(flat[start : start + width])
+            start += width
+        return list(zip(weights, biases, strict=True))
+
+    def pack(
+        self,
+        coefs: Sequence[Array],
+        intercepts: Sequence[Array],
+        dtype: np.dtype[Any],
+    ) -> Array:
+        """A new flat vector with copies of the layers' arrays."""
+        flat = np.empty(self.size, dtype=dtype)
+        for (W, b), coef, intercept in zip(
+            self.views(flat), coefs, intercepts, strict=True
+        ):
+            W[...] = coef
+            b[...] = intercept
+        return flat

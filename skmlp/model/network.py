@@ -1,0 +1,247 @@
+"""Forward and accumulate: what one minibatch does to a network's gradient.
+
+The network holds no parameters. It works on views ``(W, b)`` of a flat vector, which
+the caller owns (`skmlp.model.layout`), and on buffers that it allocates once.
+
+For layer ``i`` with input ``a_i`` (``a_0`` is the minibatch):
+``z_i = a_i W_i + b_i``, ``a_{i+1} = act(z_i)``; the last layer's is the output
+activation. Backward, with ``d_i`` the gradient of the summed loss by ``z_i``:
+``dW_i = a_i^T d_i``, ``db_i = sum of the rows of d_i``,
+``d_{i-1} = (d_i W_i^T) * act'(z_{i-1})``. Nothing is divided here.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from skmlp.model.layout import Layout, Views
+from skmlp.model.losses import LOSSES
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Distinct row counts whose views are kept; a fit has one or two, rows that stay in
+#: place on Dask some dozens.
+_KEPT_PROGRAMS = 256
+
+
+class SparseRows:
+    """Some rows of a CSR matrix, by number: nothing is copied.
+
+    Parameters
+    ----------
+    parts : tuple of ndarray
+        ``data``, ``indices`` and ``indptr`` of the whole matrix.
+    rows : ndarray of shape (rows,), intp
+        Row numbers.
+    n_features : int
+        Columns.
+    """
+
+    __slots__ = ("parts", "rows", "shape")
+
+    def __init__(
+        self, parts: tuple[Array, Array, Array], rows: Array, n_features: int
+    ) -> None:
+        self.parts = parts
+        self.rows = rows
+        self.shape = (len(rows), n_features)
+
+
+class Network:
+    """The computations of a multi-layer perceptron on one shard.
+
+    Parameters
+    ----------
+    layout : Layout
+        Its shapes.
+    activation : str
+        The hidden activation.
+    loss : str
+        A key of `skmlp.model.losses.LOSSES`.
+    kernels : module
+        `skmlp.kernels.reference` or its compiled twin.
+    dtype : dtype
+        Of rows, parameters and buffers.
+    max_rows : int
+        The most rows that a call brings.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        activation: str,
+        loss: str,
+        kernels: ModuleType,
+        dtype: np.dtype[Any],
+        max_rows: int,
+    ) -> None:
+        self.layout = layout
+        self._forward = kernels.FORWARD[activation]
+        self._backward = kernels.BACKWARD[activation]
+        self._output = kernels.FORWARD[LOSSES[loss].output]
+        self._loss = kernels.LOSS[loss]
+        self._csr_dot = kernels.csr_dot
+        self._csr_transposed_dot = kernels.csr_transposed_dot
+        widths = layout.units[1:]
+        self._layers = [np.empty((max_rows, width), dtype) for width in widths]
+        self._deltas = [np.empty((max_rows, width), dtype) for width in widths[:-1]]
+        scratch = max(widths) * max_rows if kernels.needs_scratch else 0
+        self._scratch = np.empty(scratch, dtype)
+
+    def _buffers(self, rows: int) -> tuple[list[Array], list[Array], list[Array]]:
+        """Layers, deltas and scratch, cut to `rows`."""
+        layers = [layer[:rows] for layer in self._layers]
+        scratch = [
+            self._scratch[: a.size].reshape(a.shape)
+            if self._scratch.size
+            else self._scratch.reshape(0, 1)
+            for a in layers
+        ]
+        return layers, [delta[:rows] for delta in self._deltas], scratch
+
+    def bind(self, views: Views, out: Views) -> Accumulate:
+        """Make the function that does a minibatch.
+
+        Parameters
+        ----------
+        views : list of (W, b)
+            The parameters.
+        out : list of (W, b)
+            Where each call writes the gradient.
+
+        Returns
+        -------
+        Accumulate
+        """
+        return Accumulate(self, views, out)
+
+    def _times(self, X: Array | SparseRows, W: Array, out: Array) -> None:
+        """Multiply some rows with the first weights."""
+        if isinstance(X, SparseRows):
+            self._csr_dot(*X.parts, X.rows, W, out)
+        else:
+            X.dot(W, out)
+
+    def forward(self, views: Views, X: Array | SparseRows) -> Array:
+        """Predictions of some rows, after the output activation.
+
+        Returns
+        -------
+        ndarray of shape (rows, n_outputs)
+            A buffer of the network: valid until the next call.
+        """
+        layers, _, _ = self._buffers(X.shape[0])
+        last = len(views) - 1
+        self._times(X, views[0][0], layers[0])
+        for i, (_, b) in enumerate(views):
+            if i:
+                np.dot(layers[i - 1], views[i][0], out=layers[i])
+            (self._output if i == last else self._forward)(layers[i], b)
+        return layers[last]
+
+
+class Accumulate:
+    """Forward and backward of some rows, bound to its parameters and its gradient.
+
+    The views that a count of rows needs are cut once: in the steps of a small net
+    cutting them would cost as much as computing.
+
+    Parameters
+    ----------
+    network : Network
+        Whose buffers are used.
+    views, out : list of (W, b)
+        The parameters, and where the gradient goes.
+    """
+
+    def __init__(self, network: Network, views: Views, out: Views) -> None:
+        self._network = network
+        self._views = views
+        self._out = out
+        self._first, self._first_out = views[0][0], out[0][0]
+        self._programs: dict[int, tuple[Any, ...]] = {}
+
+    def _program(self, rows: int) -> tuple[Any, ...]:
+        """All arguments of the calls for so many rows, in the order of the calls."""
+        views, out = self._views, self._out
+        layers, deltas, scratch = self._network._buffers(rows)
+        last = len(views) - 1
+        forward = [
+            (layers[i], views[i][1], layers[i].dot, views[i + 1][0], layers[i + 1])
+            for i in range(last)
+        ]
+        ends = [*deltas, layers[last]]
+        backward = [
+            (
+                layers[i - 1].T.dot,
+                ends[i],
+                out[i][0],
+                ends[i].dot,
+                views[i][0].T,
+                layers[i - 1],
+                deltas[i - 1],
+                out[i - 1][1],
+                scratch[i - 1],
+            )
+            for i in range(last, 0, -1)
+        ]
+        loss = (views[last][1], out[last][1], scratch[last])
+        program = (layers[0], forward, layers[last], loss, backward, ends[0])
+        if len(self._programs) >= _KEPT_PROGRAMS:
+            self._programs.clear()
+        self._programs[rows] = program
+        return program
+
+    def __call__(self, X: Any, y: Array, w: Array) -> float:
+        """Gradient and value of the summed loss of some rows.
+
+        Parameters
+        ----------
+        X : ndarray or SparseRows of shape (rows, n_features)
+            The rows; at least one.
+        y : ndarray of shape (rows,) or (rows, n_outputs)
+            Their targets, in the form that the loss takes.
+        w : ndarray of shape (rows,) or (0,)
+            Their weights; empty for none.
+
+        Returns
+        -------
+        float
+            The sum of weight times loss. The gradient of it is written over `out`.
+        """
+        network, rows = self._network, X.shape[0]
+        program = self._programs.get(rows) or self._program(rows)
+        z, forward, end, (b, grad_b, scratch), backward, delta = program
+        dense = type(X) is not SparseRows
+        if dense:
+            X.dot(self._first, z)
+        else:
+            network._csr_dot(*X.parts, X.rows, self._first, z)
+        activate = network._forward
+        for z, bias, dot, W, out in forward:
+            activate(z, bias)
+            dot(W, out)
+        loss: float = network._loss(end, b, y, w, grad_b, scratch)
+        derive = network._backward
+        for dot, d, grad_W, dot_back, W_T, a, d_below, grad_below, room in backward:
+            dot(d, grad_W)
+            dot_back(W_T, d_below)
+            derive(a, d_below, grad_below, room)
+        if dense:
+            X.T.dot(delta, self._first_out)
+        else:
+            network._csr_transposed_dot(*X.parts, X.rows, delta, self._first_out)
+        return loss
+
+
+def multiplications(units: tuple[int, ...]) -> int:
+    """Multiply-adds that the step of one row costs: three per weight, less the first.
+
+    Forward, gradient by the weights, and (but for the first layer) by the inputs.
+    """
+    products = [fan_in * fan_out for fan_in, fan_out in pairwise(units)]
+    return 3 * sum(products) - products[0]

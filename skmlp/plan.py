@@ -1,0 +1,153 @@
+"""What is to be done: the record of one run.
+
+The estimators read the hyper-parameters once, when they make the plan; everything below
+them reads the plan. It is frozen, picklable and small: no rows, no parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from skmlp.model.layout import Layout
+from skmlp.model.losses import LOSSES, Loss
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How rows are set aside for early stopping: enough to do it again anywhere.
+
+    Attributes
+    ----------
+    n_rows : int
+        All rows.
+    fraction : float
+        Share of them to set aside.
+    rng : tuple of (bytes, int)
+        State of the Mersenne twister before the draws.
+    labels : bytes or None
+        The packed bits of a binary target, by which the split is stratified.
+    """
+
+    n_rows: int
+    fraction: float
+    rng: tuple[bytes, int]
+    labels: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the numbers of one run.
+
+    Hyper-parameters have the names and meanings of scikit-learn's MLP.
+
+    Attributes
+    ----------
+    units : tuple of int
+        Width of each layer, from features to outputs.
+    loss : str
+        A key of `skmlp.model.losses.LOSSES`.
+    dtype : {"float32", "float64"}
+        Of rows, parameters and sums.
+    batch_size : int
+        Rows of a minibatch, over all shards; at most `n_rows`.
+    n_rows : int
+        Training rows, without those set aside for validation.
+    weighted : bool
+        The rows have weights.
+    split : Split or None
+        How rows are set aside for early stopping.
+    n_validation : int
+        How many; 0 for none.
+    max_iter : int
+        Epochs, or L-BFGS iterations.
+    incremental : bool
+        One epoch of `partial_fit`: standstill ends nothing.
+    order_rng : tuple of (bytes, int) or None
+        State of the Mersenne twister before the first shuffle; None keeps the rows in
+        their order.
+    n_shards : int
+        Parts of every minibatch.
+    blas_threads : int or None
+        Threads of matrix products on each shard; None leaves them alone.
+    kernels : {"reference", "compiled"}
+        The kernel set.
+    classes : ndarray or None
+        Labels in the order of the outputs, for ranks that encode their own rows.
+    """
+
+    units: tuple[int, ...]
+    activation: str
+    loss: str
+    solver: str
+    dtype: str
+    alpha: float
+    batch_size: int
+    n_rows: int
+    weighted: bool
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    momentum: float
+    nesterovs_momentum: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    max_iter: int
+    tol: float
+    n_iter_no_change: float
+    early_stopping: bool
+    split: Split | None = None
+    n_validation: int = 0
+    incremental: bool = False
+    order_rng: tuple[bytes, int] | None = None
+    n_shards: int = 1
+    blas_threads: int | None = None
+    kernels: str = "reference"
+    classes: Array | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def layout(self) -> Layout:
+        """The network's shapes."""
+        return Layout(self.units)
+
+    @property
+    def loss_entry(self) -> Loss:
+        """The loss's entry."""
+        return LOSSES[self.loss]
+
+    @property
+    def n_batches(self) -> int:
+        """Minibatches of an epoch."""
+        return -(-self.n_rows // self.batch_size)
+
+    @property
+    def loss_scale(self) -> float:
+        """What the summed data loss is multiplied by before it is reported."""
+        return 1.0 / self.units[-1] if self.loss_entry.mean_over_outputs else 1.0
+
+    def batch(self, number: int) -> slice:
+        """Positions of a minibatch in the order of the epoch."""
+        start = number * self.batch_size
+        return slice(start, min(start + self.batch_size, self.n_rows))
+
+
+def twister_state(rng: np.random.RandomState) -> tuple[bytes, int]:
+    """The part of a Mersenne twister's state that shuffling advances."""
+    state = rng.get_state(legacy=False)
+    inner = state["state"]
+    return np.asarray(inner["key"], dtype=np.uint32).tobytes(), int(inner["pos"])
+
+
+def set_twister_state(rng: np.random.RandomState, state: tuple[bytes, int]) -> None:
+    """Put `rng` where `twister_state` found another; its Gaussian cache stays."""
+    whole = rng.get_state(legacy=False)
+    whole["state"] = {
+        "key": np.frombuffer(state[0], dtype=np.uint32),
+        "pos": state[1],
+    }
+    rng.set_state(whole)

@@ -1,0 +1,109 @@
+"""What every servant of a rank has: its shards, their network, and sums over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skmlp import kernels as kernel_sets
+from skmlp.comm.base import Communicator
+from skmlp.data.sources import ShardRows, Source
+from skmlp.model.network import Network
+from skmlp.plan import Plan
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Operations of the servants.
+TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's arrays
+EVALUATE = 2  # parameters -> [sum of the loss, sum of weights], gradient of the sum
+
+
+def most_bytes(plan: Plan) -> int:
+    """Bytes that the arrays of a message to or from a servant never exceed."""
+    flat = plan.layout.size * 8 * 5  # parameters, best ones, moments
+    return flat + 8 * (1024 + 8 * plan.max_iter)
+
+
+class ShardWork:
+    """The shards of a rank, and what it takes to compute on them.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is to be done.
+    comm : Communicator
+        The way to the other ranks.
+    source : Source
+        The rows.
+    """
+
+    def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
+        self._plan = plan
+        self._comm = comm
+        self._own = comm.own_shards
+        self._kernels = kernel_sets.load(plan.kernels)
+        self._dtype = np.dtype(plan.dtype)
+        layout = plan.layout
+        size = layout.size
+        self._shards: list[ShardRows] = [source.shard(plan, k) for k in self._own]
+        self._network = Network(
+            layout,
+            plan.activation,
+            plan.loss,
+            self._kernels,
+            self._dtype,
+            max(shard.max_rows for shard in self._shards),
+        )
+        self._parts = [np.empty(size, self._dtype) for _ in self._own]
+        self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))
+        self._views = layout.views(self._params)
+        self._accumulate = [
+            self._network.bind(self._views, layout.views(part)) for part in self._parts
+        ]
+        self._mean_weight = self._measure_weight()
+
+    def _sum_over_shards(
+        self, width: int, add: Callable[[ShardRows, Array], None]
+    ) -> Array:
+        """Sum what `add` adds to a row of numbers for each shard."""
+        comm = self._comm
+        table: Array = comm.once(
+            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
+        )
+        for shard, k in zip(self._shards, self._own, strict=True):
+            add(shard, table[k])
+        return comm.sum_rows(table)
+
+    def _measure_weight(self) -> float:
+        """Mean weight of the training rows; 1 without weights."""
+        if not self._plan.weighted:
+            return 1.0
+
+        def add(shard: ShardRows, row: Array) -> None:
+            row += shard.training_weight()
+
+        def add_validation(shard: ShardRows, row: Array) -> None:
+            for _, _, w in shard.validation_blocks():
+                row += w.sum(dtype=np.float64)
+
+        total = self._positive(self._sum_over_shards(1, add), "training")
+        if self._plan.n_validation:
+            self._positive(self._sum_over_shards(1, add_validation), "validation")
+        return total / self._plan.n_rows
+
+    @staticmethod
+    def _positive(sums: Array, which: str) -> float:
+        """Refuse weights that add up to nothing."""
+        if not sums[0] > 0:
+            raise ValueError(
+                "Sample weights must contain at least one non-zero number, and the sum "
+                f"of those of the {which} rows must be greater than zero; it is "
+                f"{sums[0]:g}."
+            )
+        return float(sums[0])
+
+    def _divisor(self, rows: int) -> float:
+        """Give what sums over `rows` rows are divided by: their expected weight."""
+        return rows * self._mean_weight

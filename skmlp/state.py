@@ -1,0 +1,177 @@
+"""Where a training run stands: a value of plain arrays and numbers.
+
+Training is a function from state to state, so a retry or a resume is the same call
+again. A state travels as a few flat arrays (`TrainState.to_arrays`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Why a run ended.
+RUNNING = 0
+STANDSTILL = 1
+RATE_TOO_SMALL = 2
+ALL_EPOCHS = 3
+DIVERGED = 4
+
+# What an epoch's record holds: see `Record`.
+_RECORD = 6
+
+
+@dataclass(frozen=True)
+class Record:
+    """One epoch, for the curves and for people.
+
+    Attributes
+    ----------
+    loss : float
+        Running mean of the minibatches' objectives.
+    score : float
+        Validation score; NaN too where there is none.
+    learning_rate : float
+        Of this epoch.
+    standstill : int
+        1 if the patience ran out at the end of this epoch.
+    next_rate : float
+        Learning rate of the next epoch.
+    seconds : float
+        Wall-clock time.
+    """
+
+    loss: float
+    score: float
+    learning_rate: float
+    standstill: int
+    next_rate: float
+    seconds: float
+
+
+@dataclass
+class TrainState:
+    """All that changes while training.
+
+    Attributes
+    ----------
+    params : ndarray of shape (size,)
+        The flat vector.
+    moments : tuple of ndarray of shape (size,)
+        The optimizer's.
+    best_params : ndarray of shape (size,) or (0,)
+        Parameters of the best validation score; empty without early stopping.
+    epoch : int
+        Finished epochs of this run.
+    step : int
+        Steps that the moments have seen.
+    samples_seen : int
+        Rows seen, over all runs of a warm start.
+    learning_rate : float
+        Of the next epoch.
+    no_improvement : int
+        Epochs since the last improvement by more than the tolerance.
+    best : float
+        Best loss, or best validation score.
+    shuffles : int
+        How often the order was shuffled since the plan's `order_rng`.
+    status : int
+        `RUNNING` or why the run ended.
+    rng : tuple of (bytes, int) or None
+        State of the twister after the last shuffle.
+    records : list of Record
+        The epochs since the state was last handed on.
+    """
+
+    params: Array
+    moments: tuple[Array, ...]
+    learning_rate: float
+    best: float
+    best_params: Array = field(default_factory=lambda: np.empty(0))
+    epoch: int = 0
+    step: int = 0
+    samples_seen: int = 0
+    no_improvement: int = 0
+    shuffles: int = 0
+    status: int = RUNNING
+    rng: tuple[bytes, int] | None = None
+    records: list[Record] = field(default_factory=list)
+
+    def to_arrays(self) -> tuple[Array, ...]:
+        """Flat arrays, without copying the large ones."""
+        key, pos = self.rng if self.rng is not None else (b"", -1)
+        numbers = [
+            len(self.moments),
+            self.epoch,
+            self.step,
+            self.samples_seen,
+            self.no_improvement,
+            self.shuffles,
+            self.status,
+            pos,
+        ]
+        words = np.frombuffer(key, dtype=np.uint32)
+        integers = np.empty(len(numbers) + len(words), dtype=np.int64)
+        integers[: len(numbers)] = numbers
+        integers[len(numbers) :] = words
+        reals = [self.learning_rate, self.best]
+        for record in self.records:
+            reals += [
+                record.loss,
+                record.score,
+                record.learning_rate,
+                float(record.standstill),
+                record.next_rate,
+                record.seconds,
+            ]
+        return (
+            integers,
+            np.array(reals, dtype=np.float64),
+            self.params,
+            self.best_params,
+            *self.moments,
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: tuple[Array, ...]) -> TrainState:
+        """The inverse of `to_arrays`; the large arrays are not copied."""
+        integers, reals, params, best_params, *moments = arrays
+        n_moments, epoch, step, seen, bad, shuffles, status, pos = (
+            int(i) for i in integers[:8]
+        )
+        if len(moments) != n_moments:
+            raise ValueError(
+                f"the state has {len(moments)} moments, it should have {n_moments}"
+            )
+        rng = None
+        if pos >= 0:
+            rng = (integers[8:].astype(np.uint32).tobytes(), pos)
+        records = [
+            Record(
+                float(row[0]),
+                float(row[1]),
+                float(row[2]),
+                int(row[3]),
+                float(row[4]),
+                float(row[5]),
+            )
+            for row in reals[2:].reshape(-1, _RECORD)
+        ]
+        return cls(
+            params=params,
+            moments=tuple(moments),
+            learning_rate=float(reals[0]),
+            best=float(reals[1]),
+            best_params=best_params,
+            epoch=epoch,
+            step=step,
+            samples_seen=seen,
+            no_improvement=bad,
+            shuffles=shuffles,
+            status=status,
+            rng=rng,
+            records=records,
+        )

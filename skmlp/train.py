@@ -1,0 +1,309 @@
+"""The one training loop, the same on every rank.
+
+The step: ``take rows -> network.accumulate(out=part) -> exchange.sum() ->
+optimizer.step on the own segments -> exchange.gather()``. Nothing is divided before
+all shards are summed, and the penalty is added once, in the optimizer's step. What
+decides the control flow (loss, score) is summed over all shards with the same bits on
+all ranks. The loop does not know how many ranks there are.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skmlp import metrics
+from skmlp.comm.base import Communicator
+from skmlp.data.order import RowOrder
+from skmlp.data.sources import ShardRows, Source
+from skmlp.launch.base import Message
+from skmlp.optim import schedules
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import Plan
+from skmlp.shard_work import TRAIN, ShardWork
+from skmlp.state import (
+    ALL_EPOCHS,
+    DIVERGED,
+    RATE_TOO_SMALL,
+    RUNNING,
+    STANDSTILL,
+    Record,
+    TrainState,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Columns of the table that an epoch sums over the shards; the score's parts follow.
+_LOSS, _NORM, _BROKEN, _COLUMNS = 0, 1, 2, 3
+
+
+class Trainer(ShardWork):
+    """Runs epochs, together with the other ranks.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is to be done, by a stochastic solver.
+    comm : Communicator
+        The way to the other ranks.
+    source : Source
+        The rows.
+    """
+
+    def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
+        super().__init__(plan, comm, source)
+        size, dtype = self._params.size, self._dtype
+        self._optimizer = OPTIMIZERS[plan.solver](plan, self._kernels)
+        self._moments: list[Array] = [
+            comm.once(lambda: np.zeros(size, dtype))
+            for _ in range(self._optimizer.n_moments)
+        ]
+        self._exchange = comm.exchange(self._parts, self._params)
+        self._moment_exchanges = [
+            comm.exchange(self._parts, moment) for moment in self._moments
+        ]
+        n_weights = plan.layout.n_weights
+        self._segments = self._exchange.segments
+        self._moves = [
+            self._optimizer.bind(
+                self._params[where],
+                total,
+                [moment[where] for moment in self._moments],
+                np.empty(total.size if self._kernels.needs_scratch else 0, dtype),
+                min(max(n_weights - where.start, 0), total.size),
+            )
+            for where, total in zip(self._segments, self._exchange.totals, strict=True)
+        ]
+        width = _COLUMNS
+        if plan.n_validation:
+            width += metrics.n_parts(plan.loss, plan.units[-1])
+        self._table: Array = comm.once(
+            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
+        )
+        self._spread = self._measure_spread()
+        n_best = size if plan.early_stopping else 0
+        self._best: Array = comm.once(lambda: np.empty(n_best, dtype))
+        self._order: RowOrder | None = None
+        if plan.order_rng is not None:
+            self._order = comm.once(lambda: source.row_order(plan))
+        self._state: TrainState | None = None
+        # Where all ranks live in the driver's process, the state of the last finished
+        # epoch is kept for it, in two places by turns: a Ctrl-C falls anywhere.
+        self._commits: list[list[Array]] = []
+        if comm.one_process:
+            arrays = [self._params, self._best, *self._moments]
+            self._commits = comm.once(
+                lambda: [[np.empty_like(a) for a in arrays] for _ in range(2)]
+            )
+        self._committed: tuple[TrainState, int] | None = None
+
+    def _measure_spread(self) -> Array:
+        """Denominators of R2 on the validation rows; empty for classes."""
+        plan = self._plan
+        if not plan.n_validation or plan.loss_entry.target != "real":
+            return np.empty(0)
+        width = plan.units[-1]
+
+        def add_mean(shard: ShardRows, row: Array) -> None:
+            for _, y, w in shard.validation_blocks():
+                metrics.mean_parts(y, w, row)
+
+        sums = self._sum_over_shards(1 + width, add_mean)
+        mean = sums[1:] / sums[0]
+
+        def add_spread(shard: ShardRows, row: Array) -> None:
+            for _, y, w in shard.validation_blocks():
+                metrics.spread_parts(y, w, mean, row)
+
+        return self._sum_over_shards(width, add_spread)
+
+    def handle(self, message: Message) -> Message:
+        """Do what the supervisor asks."""
+        # A diverging run overflows; it is found at the end of the epoch.
+        with np.errstate(all="ignore"):
+            (n_epochs,), state = message.arrays[0], message.arrays[1:]
+            if state:
+                self._load(TrainState.from_arrays(state))
+            return self._train(int(n_epochs))
+
+    def last_commit(self) -> Message | None:
+        """Return the state after the last finished epoch."""
+        if self._committed is None:
+            return None
+        state, n_records = self._committed
+        state = replace(state, records=state.records[:n_records])
+        if self._order is not None:
+            self._order.seek(state.shuffles)
+            state.rng = self._order.rng
+        return Message(TRAIN, state.to_arrays())
+
+    def _load(self, state: TrainState) -> None:
+        """Go on from `state`."""
+
+        def copy() -> None:
+            np.copyto(self._params, state.params)
+            for moment, value in zip(self._moments, state.moments, strict=True):
+                np.copyto(moment, value)
+            if state.best_params.size:
+                np.copyto(self._best, state.best_params)
+
+        self._comm.once(copy)
+        state.params = self._params
+        state.moments = tuple(self._moments)
+        state.best_params = self._best
+        self._state = state
+
+    def _train(self, n_epochs: int) -> Message:
+        state = self._state
+        if state is None:
+            raise ValueError("the first order to train must bring a state")
+        state.records = []
+        for _ in range(n_epochs):
+            if state.status != RUNNING:
+                break
+            self._epoch(state)
+            self._commit(state)
+        for exchange in self._moment_exchanges:
+            exchange.gather()
+        if self._order is not None:
+            state.rng = self._order.rng
+        return Message(TRAIN, state.to_arrays())
+
+    def _epoch(self, state: TrainState) -> None:
+        plan = self._plan
+        began = time.perf_counter()
+        self._table[list(self._own)] = 0.0
+        order = None
+        if self._order is not None:
+            state.shuffles += 1
+            rows = self._order
+            order = self._comm.once(lambda: rows.seek(state.shuffles))
+        for shard in self._shards:
+            shard.begin_epoch(order)
+        self._steps(state)
+        if plan.n_validation:
+            self._validate()
+        rate = state.learning_rate
+        sums = self._comm.sum_rows(self._table)
+        standstill = self._finish_epoch(state, sums)
+        state.records.append(
+            Record(
+                loss=self._epoch_loss(sums),
+                score=self._epoch_score(sums),
+                learning_rate=rate,
+                standstill=standstill,
+                next_rate=state.learning_rate,
+                seconds=time.perf_counter() - began,
+            )
+        )
+
+    def _steps(self, state: TrainState) -> None:
+        """All minibatches of an epoch: the hot loop."""
+        plan, rate, step = self._plan, state.learning_rate, state.step
+        exchange_sum, exchange_gather = self._exchange.sum, self._exchange.gather
+        shards = list(zip(self._shards, self._parts, self._accumulate, strict=True))
+        moves = list(enumerate(self._moves))
+        losses, norms = [0.0] * len(shards), [0.0] * len(shards)
+        divisor = self._divisor(plan.batch_size)
+        last = plan.batch(plan.n_batches - 1)
+        for number in range(plan.n_batches):
+            for k, (shard, part, accumulate) in enumerate(shards):
+                block = shard.take(number)
+                if block is None:
+                    part.fill(0)
+                else:
+                    losses[k] += accumulate(*block)
+            exchange_sum()
+            step += 1
+            if number == plan.n_batches - 1:
+                divisor = self._divisor(last.stop - last.start)
+            for k, move in moves:
+                norms[k] += move(divisor, rate, step)
+            exchange_gather()
+        state.step = step
+        for k, where in enumerate(self._segments):
+            row = self._table[self._own[k]]
+            row[_LOSS], row[_NORM] = losses[k], norms[k]
+            row[_BROKEN] = not self._kernels.all_finite(self._params[where])
+
+    def _validate(self) -> None:
+        """Add the parts of the validation score to the table."""
+        plan = self._plan
+        for shard, k in zip(self._shards, self._own, strict=True):
+            parts = self._table[k, _COLUMNS:]
+            for X, y, w in shard.validation_blocks():
+                prediction = self._network.forward(self._views, X)
+                metrics.score_parts(plan.loss, prediction, y, w, parts)
+
+    def _epoch_loss(self, sums: Array) -> float:
+        plan = self._plan
+        total = sums[_LOSS] * plan.loss_scale + 0.5 * plan.alpha * sums[_NORM]
+        return float(total) / self._divisor(plan.n_rows)
+
+    def _epoch_score(self, sums: Array) -> float:
+        if not self._plan.n_validation:
+            return math.nan
+        return metrics.score(self._plan.loss, sums[_COLUMNS:], self._spread)
+
+    def _finish_epoch(self, state: TrainState, sums: Array) -> int:
+        """Count, compare with the best, decide; 1 where the patience ran out."""
+        plan = self._plan
+        state.epoch += 1
+        state.samples_seen += plan.n_rows
+        loss, score = self._epoch_loss(sums), self._epoch_score(sums)
+        if plan.early_stopping:
+            worse = score < state.best + plan.tol
+            better = score > state.best
+            if better:
+                state.best = score
+                self._comm.once(lambda: np.copyto(self._best, self._params))
+        else:
+            worse = loss > state.best - plan.tol
+            better = loss < state.best
+            if better:
+                state.best = loss
+        state.no_improvement = state.no_improvement + 1 if worse else 0
+        if self._optimizer.scheduled:
+            state.learning_rate = schedules.after_epoch(
+                plan.learning_rate,
+                state.learning_rate,
+                plan.learning_rate_init,
+                state.samples_seen,
+                plan.power_t,
+            )
+        if math.isnan(loss) or sums[_BROKEN]:
+            state.status = DIVERGED
+            return 0
+        standstill = state.no_improvement > plan.n_iter_no_change
+        if standstill:
+            schedule = plan.learning_rate if self._optimizer.scheduled else "constant"
+            lowered = schedules.at_standstill(schedule, state.learning_rate)
+            if lowered is not None:
+                state.learning_rate = lowered
+                state.no_improvement = 0
+            elif schedule == "adaptive":
+                state.status = RATE_TOO_SMALL
+            else:
+                state.status = STANDSTILL
+        if state.status == RUNNING and state.epoch >= plan.max_iter:
+            state.status = ALL_EPOCHS
+        return int(standstill)
+
+    def _commit(self, state: TrainState) -> None:
+        """Keep the state for the driver, where it shares our memory."""
+        if not self._commits:
+            return
+        place = self._commits[state.epoch % 2]
+        for kept, live in zip(
+            place, [self._params, self._best, *self._moments], strict=True
+        ):
+            for where in self._segments:
+                np.copyto(kept[where], live[where])
+        params, best, *moments = place
+        # The records only grow, so their count is enough to find those of now.
+        copy = replace(state, params=params, best_params=best, moments=tuple(moments))
+        self._committed = self._comm.once(lambda: (copy, len(state.records)))

@@ -1,0 +1,67 @@
+"""What every communicator must do, as functions that a rank runs.
+
+They are module-level, so that ranks in other processes can run them too.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from skmlp.comm.base import Communicator
+
+N_STEPS = 4
+
+
+def part(dtype: Any, size: int, step: int, shard: int) -> np.ndarray:
+    """A shard's part in a step, of such magnitudes that the order of a sum shows."""
+    n = min(size, 10_007)
+    rng = np.random.RandomState([n, step, shard])
+    values = rng.randn(n) * 10.0 ** rng.randint(-6, 7, n)
+    return np.resize(values.astype(dtype), size)
+
+
+def sum_of(dtype: Any, size: int, step: int, n_shards: int) -> np.ndarray:
+    """The sum of all parts, in the order of the shards."""
+    return reduce(np.add, [part(dtype, size, step, k) for k in range(n_shards)])
+
+
+def steps(
+    comm: Communicator, dtype: Any, size: int, n_steps: int = N_STEPS
+) -> list[np.ndarray]:
+    """The flat array after each of some steps that store the sum in it."""
+    own = comm.own_shards
+    flat = comm.once(lambda: np.zeros(size, dtype))
+    parts = [np.empty(size, dtype) for _ in own]
+    exchange = comm.exchange(parts, flat)
+    history = []
+    for step in range(n_steps):
+        for k, array in zip(own, parts, strict=True):
+            array[:] = part(dtype, size, step, k)
+        exchange.sum()
+        for segment, total in zip(exchange.segments, exchange.totals, strict=True):
+            flat[segment] = total
+        exchange.gather()
+        history.append(flat.copy())
+    return history
+
+
+def segments(comm: Communicator, size: int) -> list[slice]:
+    """The segments of an exchange of `size`."""
+    flat = comm.once(lambda: np.zeros(size))
+    parts = [np.zeros(size) for _ in comm.own_shards]
+    return comm.exchange(parts, flat).segments
+
+
+def row_sums(comm: Communicator, width: int, n_calls: int) -> list[np.ndarray]:
+    """The sums of a table that is filled anew, and at once, for each call."""
+    n_shards = comm.shards.n_shards
+    table = comm.once(lambda: np.full((n_shards, width), np.nan))
+    sums = []
+    for call in range(n_calls):
+        for k in comm.own_shards:
+            table[k] = part(np.float64, width, call, k)
+        sums.append(comm.sum_rows(table))
+    return sums

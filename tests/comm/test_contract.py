@@ -1,0 +1,208 @@
+"""The laws of all communicators, over all ways to spread shards on ranks."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from skmlp.comm import mesh
+from skmlp.comm.base import Aborted, CommError
+from tests.comm import laws
+from tests.comm.gangs import gang, good, make_contexts, run
+
+pytestmark = pytest.mark.timeout(60)
+
+LAYOUTS = [(0,), (0, 1), (0, 1, 2), (0, 1, 0), (0, 0, 1), (1, 0), (0, 1, 1, 0, 2)]
+CASES = [
+    ("solo", (0,)),
+    *itertools.product(["threads", "sockets"], LAYOUTS),
+    *itertools.product(["tls"], [(0, 1), (0, 1, 1, 0, 2)]),
+]
+SIZES = [1, 2, 3, 5, 97, 10_007]
+MEGABYTES_4 = {np.float32: 1_000_003, np.float64: 500_003}
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory):
+    return make_contexts(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def comms(request, contexts):
+    kind, holders = request.param
+    with gang(kind, holders, contexts if kind == "tls" else None) as comms:
+        yield comms
+
+
+def case_id(value):
+    return f"{value[0]}-{''.join(map(str, value[1]))}"
+
+
+all_cases = pytest.mark.parametrize("comms", CASES, ids=case_id, indirect=True)
+
+
+def test_the_order_of_a_sum_shows_in_these_data():
+    parts = [laws.part(np.float64, 97, 0, k) for k in range(3)]
+    forth = parts[0] + parts[1] + parts[2]
+    assert (forth != parts[2] + parts[1] + parts[0]).any()
+
+
+@all_cases
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_bytes", ["small", "4 MB"])
+def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
+    comms, dtype, n_bytes
+):
+    n_shards = comms[0].shards.n_shards
+    sizes = SIZES if n_bytes == "small" else [MEGABYTES_4[dtype]]
+    n_steps = laws.N_STEPS if n_bytes == "small" else 2
+    for size in sizes:
+        expected = [laws.sum_of(dtype, size, step, n_shards) for step in range(n_steps)]
+        ranks = good(run(comms, lambda c, n=size: laws.steps(c, dtype, n, n_steps)))
+        for got in ranks:
+            assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
+
+
+@all_cases
+def test_fifty_steps_with_changing_data(comms):
+    n_shards = comms[0].shards.n_shards
+    ranks = good(run(comms, lambda c: laws.steps(c, np.float32, 131, 50)))
+    for step, results in enumerate(zip(*ranks, strict=True)):
+        want = laws.sum_of(np.float32, 131, step, n_shards).tobytes()
+        assert [a.tobytes() for a in results] == [want] * len(comms)
+
+
+@all_cases
+def test_the_ranks_segments_cover_the_flat_array_once(comms):
+    for size in SIZES:
+        ranks = good(run(comms, lambda c, n=size: laws.segments(c, n)))
+        covered = [i for own in ranks for s in own for i in range(s.start, s.stop)]
+        assert sorted(covered) == list(range(size))
+
+
+@all_cases
+def test_two_exchanges_do_not_disturb_each_other(comms):
+    def interleave(comm):
+        flats = [comm.once(lambda: np.zeros(11)) for _ in range(2)]
+        parts = [np.ones(11) for _ in comm.own_shards]
+        one, two = (comm.exchange(parts, flat) for flat in flats)
+        for exchange, factor in ((one, 1.0), (two, 10.0)):
+            exchange.sum()
+            for s, total in zip(exchange.segments, exchange.totals, strict=True):
+                flats[exchange is two][s] = factor * total
+            exchange.gather()
+        two.gather()
+        one.gather()
+        return [flat.tolist() for flat in flats]
+
+    n = float(comms[0].shards.n_shards)
+    for flats in good(run(comms, interleave)):
+        assert flats == [[n] * 11, [10 * n] * 11]
+
+
+@all_cases
+@pytest.mark.parametrize("width", [1, 5])
+def test_sum_rows_sums_in_shard_order(comms, width):
+    n_shards = comms[0].shards.n_shards
+    for sums in good(run(comms, lambda c: laws.row_sums(c, width, 10))):
+        for call, got in enumerate(sums):
+            want = laws.sum_of(np.float64, width, call, n_shards)
+            assert got.tobytes() == want.tobytes()
+
+
+@all_cases
+def test_a_sum_of_rows_is_a_new_array(comms):
+    def twice(comm):
+        table = comm.once(lambda: np.ones((comm.shards.n_shards, 2)))
+        first = comm.sum_rows(table)
+        first += 1
+        return comm.sum_rows(table).tolist()
+
+    n = float(comms[0].shards.n_shards)
+    assert good(run(comms, twice)) == [[n, n]] * len(comms)
+
+
+@all_cases
+def test_once_calls_once_in_each_process(comms):
+    calls = []
+
+    def repeat(comm):
+        return [comm.once(lambda n=n: calls.append(n) or [n]) for n in range(20)]
+
+    ranks = good(run(comms, repeat))
+    assert all(made == [[n] for n in range(20)] for made in ranks)
+    if comms[0].one_process:
+        assert calls == list(range(20))
+        assert all(
+            a is b for made in ranks for a, b in zip(made, ranks[0], strict=True)
+        )
+    else:
+        # Each of these ranks stands for a process of its own.
+        assert sorted(calls) == sorted([*range(20)] * len(comms))
+
+
+@all_cases
+def test_an_exception_in_once_is_raised_and_stops_the_others(comms):
+    ranks = run(comms, lambda c: c.once(lambda: 1 / 0))
+    assert any(isinstance(error, ZeroDivisionError) for error in ranks)
+    assert all(isinstance(e, (ZeroDivisionError, CommError)) for e in ranks)
+
+
+@pytest.mark.parametrize(
+    "comms", CASES[1:], ids=case_id, indirect=True
+)  # the solo rank never waits, and binds whatever it is given
+@pytest.mark.parametrize(
+    ("parts", "flat", "match"),
+    [
+        ([], np.zeros(3), "parts"),
+        ([np.zeros(3)], np.zeros(4), "alike"),
+        ([np.zeros(3, np.float32)], np.zeros(3), "alike"),
+        ([np.zeros((3, 1))], np.zeros(3), "flat"),
+        ([np.zeros(6)[::2]], np.zeros(3), "flat"),
+    ],
+)
+def test_unfit_buffers_are_refused(comms, parts, flat, match):
+    comm = comms[0]
+    with pytest.raises(ValueError, match=match):
+        comm.exchange(parts * len(comm.own_shards), flat)
+    with pytest.raises(ValueError, match="table"):
+        comm.sum_rows(np.zeros((99, 1)))
+
+
+@pytest.mark.parametrize("comms", CASES[1:], ids=case_id, indirect=True)
+def test_after_an_abort_every_verb_raises_with_the_reason(comms):
+    def bind(comm):
+        flat = comm.once(lambda: np.zeros(3))
+        return comm.exchange([np.zeros(3) for _ in comm.own_shards], flat)
+
+    exchanges = good(run(comms, bind))
+    for comm in comms:
+        comm.abort("the user has had enough")
+    for comm, exchange in zip(comms, exchanges, strict=True):
+        table = np.zeros((comm.shards.n_shards, 1))
+        for verb in (
+            exchange.sum,
+            exchange.gather,
+            lambda c=comm: c.once(int),
+            lambda c=comm, t=table: c.sum_rows(t),
+        ):
+            with pytest.raises(Aborted, match="the user has had enough"):
+                verb()
+
+
+@all_cases
+def test_a_second_close_does_nothing(comms):
+    for comm in comms * 2:
+        comm.close()
+
+
+@pytest.mark.parametrize("holders", [(0, 1), (0, 1, 0), (0, 1, 1, 0, 2)])
+def test_steps_where_the_system_has_no_poll(holders, monkeypatch):
+    monkeypatch.setattr(mesh, "wait", mesh._wait_by_select)
+    with gang("sockets", holders) as comms:
+        ranks = good(run(comms, lambda c: laws.steps(c, np.float32, 1_000_003, 2)))
+    for step in range(2):
+        want = laws.sum_of(np.float32, 1_000_003, step, len(holders))
+        assert all(history[step].tobytes() == want.tobytes() for history in ranks)

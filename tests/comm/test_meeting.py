@@ -1,0 +1,317 @@
+"""Ranks find each other; who is missing, gone or different is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+import numpy as np
+import pytest
+
+from skmlp.comm.base import Aborted, PeerLost, Shards
+from skmlp.comm.handshake import (
+    Expected,
+    Hello,
+    Refused,
+    Secret,
+    accept_hello,
+    send_hello,
+)
+from skmlp.comm.sockets import Listener, SocketCommunicator
+from tests.comm import laws
+from tests.comm.gangs import (
+    HOST,
+    LIMIT,
+    PRINT,
+    RUN,
+    addresses_of,
+    connect,
+    dial,
+    good,
+    in_threads,
+    make_contexts,
+    read_to_the_end,
+    run,
+    socket_gang,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+SECRET = Secret.new()
+GENERATION = 3
+
+
+def name(address):
+    return re.escape("{}:{}".format(*address))
+
+
+# ---- Ranks that are missing, gone, or different ----------------------------------
+
+
+def test_missing_ranks_are_named(listeners):
+    def meet(rank):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1, 2),
+            addresses_of(listeners),
+            secret=SECRET,
+            limit=0.3,
+        )
+
+    zero, two = in_threads([lambda: meet(0), lambda: meet(2)])
+    where = name(listeners[1].address)
+    for rank, error, trouble in (
+        (0, zero, "it did not call"),
+        (2, two, "it does not answer"),
+    ):
+        assert isinstance(error, PeerLost)
+        pattern = rf"rank {rank} waited 0\.3 s for rank 1 at {where}: {trouble}"
+        assert re.fullmatch(pattern, str(error))
+
+
+def test_all_missing_ranks_are_named(listeners):
+    with pytest.raises(PeerLost, match=r"for rank 1 at .*; rank 2 at "):
+        connect(
+            listeners[0],
+            0,
+            (0, 1, 2),
+            addresses_of(listeners),
+            secret=SECRET,
+            limit=0.05,
+        )
+
+
+def test_a_rank_whose_listener_is_gone_is_not_waited_for(listeners):
+    listeners[0].close()
+    match = f"rank 0 at {name(listeners[0].address)} is gone"
+    with pytest.raises(PeerLost, match=match):
+        connect(listeners[1], 1, (0, 1), addresses_of(listeners[:2]), secret=SECRET)
+
+
+def test_ranks_that_differ_are_told_so(listeners):
+    def meet(rank, **changes):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1),
+            addresses_of(listeners[:2]),
+            secret=SECRET,
+            **changes,
+        )
+
+    zero, one = in_threads(
+        [lambda: meet(0, limit=1.0), lambda: meet(1, fingerprint=bytes(32))]
+    )
+    assert isinstance(zero, PeerLost)
+    assert isinstance(one, Refused)
+    assert str(one).startswith("rank 0 at ")
+    for error in (zero, one):
+        assert "same versions of skmlp and numpy" in str(error)
+
+
+def test_an_address_that_belongs_to_somebody_else_is_refused(listeners, pool):
+    def impostor():
+        expected = Expected(RUN, GENERATION, PRINT, range(9))
+        listeners[0].socket.settimeout(LIMIT)
+        sock, _ = listeners[0].socket.accept()
+        with sock, contextlib.suppress(PeerLost):
+            accept_hello(sock, Secret.new(), expected, LIMIT)
+
+    done = pool.submit(impostor)
+    with pytest.raises(Refused, match="does not know the secret"):
+        connect(listeners[1], 1, (0, 1), addresses_of(listeners[:2]), secret=SECRET)
+    done.result(LIMIT)
+
+
+def test_a_rank_that_dials_again_replaces_its_first_connection(listeners, pool):
+    zero = pool.submit(
+        connect,
+        listeners[0],
+        0,
+        (0, 1, 2),
+        addresses_of(listeners),
+        secret=SECRET,
+        generation=GENERATION,
+    )
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for rank in (1, 1, 2):
+            sock = stack.enter_context(dial(listeners[0].address))
+            send_hello(sock, SECRET, Hello(RUN, GENERATION, rank, PRINT), LIMIT)
+            socks.append(sock)
+        read_to_the_end(socks[0])
+        with contextlib.closing(zero.result(LIMIT)) as comm:
+            links = comm._mesh.links
+            peers = {rank: links[rank].sock.getpeername() for rank in links}
+        assert peers == {1: socks[1].getsockname(), 2: socks[2].getsockname()}
+
+
+# ---- Generations -------------------------------------------------------------------
+
+
+def test_one_listener_serves_all_generations(listeners):
+    for generation in range(3):
+
+        def meet(rank, generation=generation):
+            return connect(
+                listeners[rank],
+                rank,
+                (0, 1, 2),
+                addresses_of(listeners),
+                secret=SECRET,
+                generation=generation,
+            )
+
+        comms = good(in_threads([lambda r=r: meet(r) for r in range(3)]))
+        good(run(comms, lambda c: laws.steps(c, np.float64, 97)))
+        for comm in comms:
+            comm.close()
+
+
+def test_who_comes_to_a_generation_first_waits_for_the_others(listeners, pool):
+    def meet(rank, generation, limit=LIMIT):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1),
+            addresses_of(listeners[:2]),
+            secret=SECRET,
+            generation=generation,
+            limit=limit,
+        )
+
+    one = pool.submit(meet, 1, 4)
+    with pytest.raises(PeerLost):
+        meet(0, 3, limit=0.2)
+    comms = [meet(0, 4), one.result(LIMIT)]
+    for comm in comms:
+        comm.close()
+
+
+def test_who_comes_late_from_a_past_generation_is_refused(listeners, pool):
+    def meet(rank, generation):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1),
+            addresses_of(listeners[:2]),
+            secret=SECRET,
+            generation=generation,
+        )
+
+    zero = pool.submit(meet, 0, 4)
+    with pytest.raises(Refused, match="generation is over"):
+        meet(1, 3)
+    meet(1, 4).close()
+    zero.result(LIMIT).close()
+
+
+def test_an_abort_wakes_a_meeting_and_all_earlier_ones_but_no_later_one(
+    listeners, pool
+):
+    def meet(rank, generation):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1),
+            addresses_of(listeners[:2]),
+            secret=SECRET,
+            generation=generation,
+        )
+
+    zero = pool.submit(meet, 0, 3)
+    with dial(listeners[0].address) as sock:
+        sock.sendall(b"skmlp\0\0\1" + bytes(32))
+        assert sock.recv(1)  # the meeting is under way
+        listeners[0].abort("the client has gone", 3)
+        with pytest.raises(Aborted, match="the client has gone"):
+            zero.result(LIMIT)
+    with pytest.raises(Aborted, match="the client has gone"):
+        meet(0, 2)
+    comms = good(in_threads([lambda: meet(0, 4), lambda: meet(1, 4)]))
+    for comm in comms:
+        comm.close()
+
+
+# ---- TLS ---------------------------------------------------------------------------
+
+
+def test_a_certificate_of_another_cluster_is_refused(listeners, tmp_path):
+    folders = [tmp_path / "ours", tmp_path / "theirs"]
+    for folder in folders:
+        folder.mkdir()
+    contexts = [make_contexts(folder) for folder in folders]
+
+    def meet(rank, limit):
+        return connect(
+            listeners[rank],
+            rank,
+            (0, 1),
+            addresses_of(listeners[:2]),
+            secret=SECRET,
+            ssl_contexts=contexts[rank],
+            limit=limit,
+        )
+
+    zero, one = in_threads([lambda: meet(0, 1.0), lambda: meet(1, LIMIT)])
+    assert isinstance(zero, PeerLost)
+    assert isinstance(one, Refused)
+    assert "certificate" in str(one)
+
+
+# ---- What is left behind -----------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="can't count descriptors")
+def test_no_descriptor_is_left(tmp_path):
+    contexts = make_contexts(tmp_path)
+
+    def everything():
+        for settings in ({}, {"ssl_contexts": contexts}):
+            with socket_gang((0, 1, 2), **settings) as comms:
+                good(run(comms, lambda c: laws.steps(c, np.float64, 97)))
+        listener = Listener(HOST)
+        socks = [dial(listener.address) for _ in range(5)]
+        with pytest.raises(PeerLost):
+            connect(
+                listener, 0, (0, 1), [listener.address] * 2, secret=SECRET, limit=0.05
+            )
+        for sock in socks:
+            sock.close()
+        listener.close()
+        listener.close()
+
+    everything()  # what is opened once for good is open now
+    before = sorted(os.listdir("/dev/fd"))
+    everything()
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
+def test_sockets_and_addresses_must_fit_the_shards(listeners):
+    with pytest.raises(ValueError, match="socket to each other rank"):
+        SocketCommunicator(0, Shards((0, 1)), {}, step_limit=LIMIT)
+    with pytest.raises(ValueError, match="2 ranks need as many addresses"):
+        connect(listeners[0], 0, (0, 1), addresses_of(listeners), secret=SECRET)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_ranks_meet_over_ipv4_and_ipv6(host):
+    try:
+        listeners = [Listener(host) for _ in range(2)]
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    comms = good(
+        in_threads(
+            [
+                lambda r=r: connect(
+                    listeners[r], r, (0, 1), addresses_of(listeners), secret=SECRET
+                )
+                for r in range(2)
+            ]
+        )
+    )
+    good(run(comms, lambda c: laws.steps(c, np.float64, 97)))
+    for closing in (*comms, *listeners):
+        closing.close()

@@ -1,0 +1,91 @@
+"""Parameters out of range, each of them, are found before any training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.neural_network as original
+
+from tests.estimators.attempts import (
+    ESTIMATORS,
+    KWARGS,
+    X,
+    Y,
+    assert_like_the_original,
+    attempt,
+    make,
+)
+
+#: Values that each parameter must not have.
+OUT_OF_RANGE: dict[str, list[Any]] = {
+    "loss": ["log_loss", None, 3],
+    "hidden_layer_sizes": [0, -3, 2.5, None, "wide"],
+    "activation": ["swish", None, 1],
+    "solver": ["newton", None],
+    "alpha": [-1e-9, "small", None, np.nan],
+    "batch_size": [0, -1, 1.5, "all", None],
+    "learning_rate": ["cosine", None, 0.1],
+    "learning_rate_init": [0, -0.1, "x", None],
+    "power_t": [-0.5, None],
+    "max_iter": [0, -1, 10.0, None, "many"],
+    "shuffle": ["yes", None, 2],
+    "random_state": ["seed", -1, 0.5],
+    "tol": [-1e-4, None],
+    "verbose": ["loud", None, -1],
+    "warm_start": ["yes", None],
+    "momentum": [-0.1, 1.1, None],
+    "nesterovs_momentum": ["no", None],
+    "early_stopping": ["yes", None],
+    "validation_fraction": [-0.1, 1.0, 1.5, None],
+    "beta_1": [-0.1, 1.0, None],
+    "beta_2": [-0.1, 1.0, None],
+    "epsilon": [0.0, -1e-8, None],
+    "n_iter_no_change": [0, -1, 2.5, None],
+    "max_fun": [0, 1.5, None],
+}
+BAD_PARAMETERS = [
+    (name, parameter, value)
+    for name in ESTIMATORS
+    for parameter, values in OUT_OF_RANGE.items()
+    for value in values
+    if (name, parameter) != ("MLPClassifier", "loss")
+]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_no_parameter_is_forgotten(name):
+    known = set(getattr(original, name)().get_params())
+    assert known <= set(OUT_OF_RANGE)
+
+
+@pytest.mark.parametrize("fitted", ["unfitted", "fitted"])
+@pytest.mark.parametrize(("name", "parameter", "value"), BAD_PARAMETERS)
+def test_fit(name, parameter, value, fitted, capsys):
+    estimator = make(name, fitted).set_params(**{parameter: value})
+    capsys.readouterr()
+    error = attempt(estimator, lambda e: e.fit(X, Y))
+    assert not capsys.readouterr().out
+    twin = make(name, "unfitted", original).set_params(**{parameter: value})
+    assert_like_the_original(error, twin, lambda e: e.fit(X, Y))
+
+
+@pytest.mark.parametrize("fitted", ["unfitted", "fitted"])
+@pytest.mark.parametrize(("name", "parameter", "value"), BAD_PARAMETERS)
+def test_partial_fit(name, parameter, value, fitted, capsys):
+    """Also of a fitted model, whose parameters the original does not look at again."""
+    estimator = make(name, fitted).set_params(**{parameter: value})
+    capsys.readouterr()
+    error = attempt(estimator, lambda e: e.partial_fit(X, Y, **KWARGS[name]))
+    assert not capsys.readouterr().out
+    assert isinstance(error, (ValueError, AttributeError))
+    assert parameter in str(error) or isinstance(error, AttributeError)
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "all"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_n_jobs_out_of_range(name, n_jobs):
+    error = attempt(make(name, "unfitted", n_jobs=n_jobs), lambda e: e.fit(X, Y))
+    assert isinstance(error, ValueError)
+    assert "n_jobs" in str(error)

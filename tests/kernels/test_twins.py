@@ -1,0 +1,204 @@
+"""The compiled kernels do what their readable twins in numpy do, whatever comes in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skmlp.kernels import compiled, reference
+from skmlp.model.activations import ACTIVATIONS
+from skmlp.model.losses import LOSSES
+from skmlp.optim.transforms import OPTIMIZERS
+
+DTYPES = [np.float64, np.float32]
+ROWS, WIDTH = 37, 19
+ODD = [0.0, -0.0, np.nan, np.inf, -np.inf, 1e-300, -1e-30, 710.0, -746.0, 89.0, -104.0]
+
+
+def close(mine, other, dtype, scale=1):
+    assert mine.dtype == dtype
+    eps = np.finfo(dtype).eps
+    assert_allclose(mine, other, rtol=40 * scale * eps, atol=scale * 1e3 * eps)
+
+
+def numbers(dtype, *, odd, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(ROWS, WIDTH)) * rng.choice([1e-6, 1, 30], (ROWS, 1))
+    if odd:
+        values[::5, ::3].flat[: len(ODD)] = ODD
+    with np.errstate(over="ignore", under="ignore"):
+        return values.astype(dtype)
+
+
+@pytest.fixture(autouse=True)
+def _overflow_is_expected():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def test_same_names():
+    for table in ("FORWARD", "BACKWARD", "LOSS", "STEP"):
+        assert set(getattr(compiled, table)) == set(getattr(reference, table))
+    assert set(ACTIVATIONS) <= set(reference.FORWARD)
+    assert set(ACTIVATIONS) == set(reference.BACKWARD)
+    assert {loss.output for loss in LOSSES.values()} <= set(reference.FORWARD)
+    assert set(LOSSES) == set(reference.LOSS)
+    assert set(OPTIMIZERS) == set(reference.STEP)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("name", reference.FORWARD)
+def test_forward(name, odd, dtype):
+    z = numbers(dtype, odd=odd)
+    b = numbers(dtype, odd=False, seed=1)[0]
+    mine, other = z.copy(), z.copy()
+    compiled.FORWARD[name](mine, b)
+    reference.FORWARD[name](other, b)
+    eps = np.finfo(dtype).eps
+    # exp(x) magnifies the rounding of x by x itself.
+    assert_allclose(mine, other, rtol=4 * eps * (130 if name == "softmax" else 1))
+    assert mine.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("name", reference.BACKWARD)
+def test_backward(name, odd, dtype):
+    a, delta = numbers(dtype, odd=odd), numbers(dtype, odd=odd, seed=2)
+    a[::4, ::2] = 0
+    grads = [np.full(WIDTH, 7, dtype) for _ in range(2)]
+    deltas = [delta.copy() for _ in range(2)]
+    for kernels, d, grad in zip((compiled, reference), deltas, grads, strict=True):
+        kernels.BACKWARD[name](a, d, grad, np.empty_like(d))
+    close(deltas[0], deltas[1], dtype)
+    finite = np.isfinite(grads[1])
+    assert_array_equal(np.isfinite(grads[0]), finite)
+    magnitude = np.abs(deltas[1]).sum(axis=0)
+    error = np.abs(grads[0] - grads[1])[finite]
+    assert (error <= ROWS * np.finfo(dtype).eps * magnitude[finite]).all()
+
+
+def targets(loss, dtype):
+    rng = np.random.default_rng(3)
+    kind = LOSSES[loss].target
+    if kind == "codes":
+        return rng.integers(0, WIDTH, ROWS).astype(np.int32)
+    if kind == "indicator":
+        return rng.integers(0, 2, (ROWS, WIDTH)).astype(np.uint8)
+    return rng.poisson(1.0, (ROWS, WIDTH)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", reference.LOSS)
+def test_loss(name, weighted, odd, dtype):
+    z = numbers(dtype, odd=False) / 8
+    if odd:
+        z[3, 4], z[5, 6], z[7, 8] = np.nan, np.inf, -np.inf
+    b = numbers(dtype, odd=False, seed=1)[0] / 8
+    y = targets(name, dtype)
+    w = np.linspace(0, 2, ROWS if weighted else 0).astype(dtype)
+    found = []
+    for kernels in (compiled, reference):
+        delta, grad = z.copy(), np.full(WIDTH, 7, dtype)
+        loss = kernels.LOSS[name](delta, b, y, w, grad, np.empty_like(z))
+        found.append((delta, grad, loss))
+    (mine, my_grad, my_loss), (other, other_grad, other_loss) = found
+    eps = np.finfo(dtype).eps
+    assert_allclose(mine, other, rtol=200 * eps, atol=50 * eps)
+    assert_allclose(my_grad, other_grad, rtol=500 * eps, atol=500 * ROWS * eps)
+    # A row's loss beside a probability of 1 is as uncertain as that probability.
+    assert_allclose(my_loss, other_loss, rtol=1e-4 if dtype == np.float32 else 1e-11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", reference.LOSS)
+def test_loss_gradient_is_numeric_gradient(name, dtype):
+    z, y = numbers(np.float64, odd=False) / 40, targets(name, np.float64)
+    b, w = np.zeros(WIDTH), np.linspace(0.5, 2, ROWS)
+    rng = np.random.default_rng(4)
+    direction = rng.normal(size=z.shape)
+    for kernels in (compiled, reference):
+
+        def loss(at, kernels=kernels):
+            room = at.copy()
+            value = kernels.LOSS[name](room, b, y, w, np.empty(WIDTH), np.empty_like(z))
+            return value, room
+
+        h = 1e-5
+        slope = (loss(z + h * direction)[0] - loss(z - h * direction)[0]) / (2 * h)
+        assert_allclose((loss(z)[1] * direction).sum(), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("n_penalised", [0, 100, ROWS * WIDTH])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sgd", (0.9, True)),
+        ("sgd", (0.9, False)),
+        ("sgd", (0.0, True)),
+        ("adam", (0.9, 0.999, 1e-8)),
+        ("adam", (0.0, 0.0, 1e-3)),
+    ],
+)
+def test_steps(name, settings, n_penalised, odd, dtype):
+    arrays = [numbers(dtype, odd=odd, seed=s).ravel() / 30 for s in range(4)]
+    arrays[3] = np.abs(arrays[3])
+    n_moments = OPTIMIZERS[name].n_moments
+    found = []
+    for kernels in (compiled, reference):
+        params, total, *moments = (a.copy() for a in arrays)
+        moments = moments[2 - n_moments :]
+        scratch = np.empty_like(params)
+        norms = [
+            kernels.STEP[name](
+                params,
+                total.copy(),  # the step spoils it
+                *moments,
+                scratch,
+                n_penalised,
+                0.01,
+                3.0,
+                rate,
+                *settings,
+            )
+            for rate in (0.1, 0.05)
+        ]
+        found.append((params, *moments, np.array(norms, dtype)))
+    for mine, other in zip(*found, strict=True):
+        close(mine, other, dtype, scale=20)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernels", [compiled, reference])
+def test_all_finite(kernels, dtype):
+    flat = np.linspace(-1, 1, 1001).astype(dtype)
+    assert kernels.all_finite(flat)
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in (0, 500, 1000):
+            broken = flat.copy()
+            broken[place] = bad
+            assert not kernels.all_finite(broken)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernels", [compiled, reference])
+def test_products_with_sparse_rows(kernels, dtype):
+    X = sparse.random_array((50, 30), density=0.2, format="csr", rng=0).astype(dtype)
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, 50, 17).astype(np.intp)
+    W = rng.normal(size=(30, 6)).astype(dtype)
+    delta = rng.normal(size=(17, 6)).astype(dtype)
+    parts = (X.data, X.indices, X.indptr)
+    z, grad = np.full((17, 6), 7, dtype), np.full((30, 6), 7, dtype)
+    kernels.csr_dot(*parts, rows, W, z)
+    kernels.csr_transposed_dot(*parts, rows, delta, grad)
+    dense = X.toarray()[rows]
+    close(z, dense @ W, dtype)
+    close(grad, dense.T @ delta, dtype)

@@ -1,0 +1,141 @@
+"""Small Dask clusters for tests, and looks at what is left on them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from distributed import Client, LocalCluster
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def cluster(n_workers: int, threads: int = 1, **kwargs) -> Iterator[Client]:
+    """A client of a fresh cluster."""
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads,
+            dashboard_address=":0",
+            **kwargs,
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+class MortalWorkers:
+    """Worker processes of one thread without a nanny: who is killed stays dead.
+
+    Parameters
+    ----------
+    client : Client
+        Of the cluster that they join.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._processes: list[subprocess.Popen] = []
+
+    def start(self, n_workers: int, python_path: str = "") -> None:
+        """Start so many that there are `n_workers`."""
+        command = [sys.executable, "-P", "-m", "distributed.cli.dask_worker"]
+        command += [
+            "--no-nanny",
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            self.client.scheduler.address,
+        ]
+        paths = [python_path, str(ROOT), os.environ.get("PYTHONPATH", "")]
+        for _ in range(n_workers - len(addresses(self.client))):
+            process = subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            self._processes.append(process)
+        self.client.wait_for_workers(n_workers, timeout=60)
+
+    def kill(self, *victims: str) -> None:
+        """End workers as the system would: they have no time for a word."""
+        ids = pids(self.client)
+        for victim in victims:
+            os.kill(ids[victim], signal.SIGKILL)
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in self._processes:
+            process.kill()
+            process.wait(timeout=30)
+
+
+def addresses(client: Client) -> list[str]:
+    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def pids(client: Client) -> dict[str, int]:
+    return client.run(os.getpid)
+
+
+def until(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:
+    """Wait for something that other processes bring about."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"waited {limit:g} s for {what}"
+        time.sleep(0.02)
+
+
+def left_behind(client: Client) -> dict[str, object]:
+    """All that a fit could leave on a cluster; empty if it left nothing."""
+
+    def on_scheduler(dask_scheduler):
+        locks = dask_scheduler.extensions["multi_locks"]
+        return {
+            "tasks": [str(key) for key in dask_scheduler.tasks if "skmlp" in str(key)],
+            "locks": {name: users for name, users in locks.locks.items() if users},
+            "requests": dict(locks.requests),
+        }
+
+    def on_worker(dask_worker):
+        import threading
+
+        threads = [thread.name for thread in threading.enumerate()]
+        return {
+            "plugin": "skmlp" in dask_worker.plugins,
+            "handler": "skmlp" in dask_worker.handlers,
+            "tasks": [k for k in dask_worker.state.tasks if "skmlp" in str(k)],
+            "threads": [name for name in threads if name.startswith("skmlp")],
+        }
+
+    found = {"scheduler": client.run_on_scheduler(on_scheduler)}
+    found |= client.run(on_worker)
+    return {
+        f"{where} {what}": thing
+        for where, things in found.items()
+        for what, thing in things.items()
+        if thing
+    }
+
+
+def sockets(client: Client) -> dict[str, tuple[int, int]]:
+    """For each worker process, its listening TCP sockets and its UNIX sockets.
+
+    Other TCP connections are Dask's own business: it keeps some for later.
+    """
+
+    def count() -> tuple[int, int]:
+        process = psutil.Process()
+        listening = [c for c in process.net_connections("tcp") if c.status == "LISTEN"]
+        return len(listening), len(process.net_connections("unix"))
+
+    return client.run(count)

@@ -1,0 +1,90 @@
+"""The launchers of one host, by name, and what they must not leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+
+from skmlp.comm.base import Shards
+from skmlp.launch.base import Gang, Message
+from skmlp.launch.blas import blas_threads_now
+from skmlp.launch.local import InProcessGang, ThreadGang
+from skmlp.launch.loky_gang import LokyGang
+from tests.launch.servants import COLUMNS, FACTS, Data, Plan, build
+
+MAX_BYTES = 1 << 26
+
+#: How the shards lie on ranks.
+LAYOUTS = ((0,), (0, 1), (0, 1, 2), (0, 1, 0))
+
+#: All launchers with all the layouts they have.
+GANGS = [("in process", (0,))] + [
+    (where, holders) for where in ("threads", "processes") for holders in LAYOUTS
+]
+#: One gang of each launcher.
+ONE_EACH = [("in process", (0,)), ("threads", (0, 1)), ("processes", (0, 1))]
+#: Where one rank can fail and another one wait for it.
+PAIRS = [("threads", (0, 1)), ("processes", (0, 1))]
+
+
+def start(
+    where: str,
+    holders: tuple[int, ...] = (0, 1),
+    plan: Plan | None = None,
+    data: Data | None = None,
+    **options: object,
+) -> Gang:
+    """Start a gang of test servants."""
+    plan, data = plan or Plan(), data or Data()
+    if where == "in process":
+        return InProcessGang(build, plan, data, **options)
+    if where == "threads":
+        return ThreadGang(build, plan, data, Shards(holders), **options)
+    options.setdefault("max_bytes", MAX_BYTES)
+    return LokyGang(build, plan, data, Shards(holders), **options)
+
+
+def facts(gang: Gang) -> list[dict[str, float]]:
+    """What the holder of each shard says about itself."""
+    (row,) = gang.ask(Message(FACTS)).arrays
+    table = row.reshape(gang.shards.n_shards, len(COLUMNS))
+    return [dict(zip(COLUMNS, line, strict=True)) for line in table]
+
+
+def an_order(op: int, *numbers: int) -> Message:
+    """A message with one array of whole numbers, or none."""
+    return Message(op, (np.array(numbers, dtype=np.int64),) if numbers else ())
+
+
+def open_sockets() -> set[tuple[object, ...]]:
+    """All sockets of this process."""
+    process = psutil.Process()
+    listed = getattr(process, "net_connections", process.connections)(kind="all")
+    return {(c.fd, c.family, c.type, c.laddr, c.raddr) for c in listed}
+
+
+def own_threads() -> set[str]:
+    """The threads of this process, but for those of loky's pool, which may stay."""
+    return {
+        f"{t.name} {t.ident}"
+        for t in threading.enumerate()
+        if t.name not in ("ExecutorManagerThread", "QueueFeederThread")
+    }
+
+
+@contextlib.contextmanager
+def leaving_nothing(folder: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Check that no thread, socket, BLAS limit or file is left behind."""
+    gc.collect()
+    before = own_threads(), open_sockets(), blas_threads_now()
+    yield
+    gc.collect()
+    assert (own_threads(), open_sockets(), blas_threads_now()) == before
+    if folder is not None:
+        assert os.listdir(folder) == []

@@ -1,0 +1,230 @@
+"""Processes that are killed or stopped, drivers that die, Ctrl-C: no hang, no rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from skmlp.launch import loky_gang
+from skmlp.launch.base import Gang, Message, RankFailed
+from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
+from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
+
+pytestmark = pytest.mark.skipif(
+    os.name == "nt", reason="the faults are signals that Windows does not have"
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path, monkeypatch):
+    folder = tmp_path / "joblib"
+    folder.mkdir()
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(folder))
+    with leaving_nothing(folder):
+        yield
+
+
+def pids_of(gang: Gang) -> list[int]:
+    return [int(row["pid"]) for row in facts(gang)]
+
+
+def eventually(condition: Callable[[], bool], what: str, limit: float = 30.0) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {limit:g} s"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Press Ctrl-C once, soon."""
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come at once
+        timer.start()
+        yield
+    timer.join(20)
+
+
+# ---- Killed and stopped ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_named_and_the_next_gang_works(rank):
+    with start("processes") as gang:
+        pids = pids_of(gang)
+        with pytest.raises(RankFailed, match=f"rank {rank} .process {pids[rank]}. is"):
+            gang.ask(an_order(KILL, rank))
+    with start("processes") as gang:
+        assert not set(pids) & set(pids_of(gang))
+
+
+def test_a_process_that_is_killed_between_two_messages_is_named():
+    with start("processes") as gang:
+        (pid, _) = pids_of(gang)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not psutil.pid_exists(pid), "the end of the process")
+        with pytest.raises(RankFailed, match=f"rank 0 .process {pid}. is gone"):
+            gang.ask(Message(ECHO))
+
+
+def test_a_process_that_ends_while_it_builds_is_named():
+    with pytest.raises(RankFailed, match=r"rank 1 \(process \d+\) is gone"):
+        start("processes", plan=Plan(exit=1))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
+    monkeypatch.setattr(loky_gang, "CAUSE_LIMIT", 0.5)
+    with start("processes", backend="multiprocessing") as gang:
+        (flat,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
+        np.testing.assert_array_equal(flat, np.full(5, 3.0))
+        pids = pids_of(gang)
+        with pytest.raises(RankFailed, match=f"rank 1 .process {pids[1]}. is gone"):
+            gang.ask(an_order(KILL, 1))
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
+    monkeypatch.setattr(loky_gang, "CAUSE_LIMIT", 0.5)
+    with start("processes", step_limit=1.0) as gang:
+        pids = pids_of(gang)
+        os.kill(pids[1], signal.SIGSTOP)
+        with pytest.raises(RankFailed, match=r"rank 0.*rank 1"):
+            gang.ask(Message(ADD, (np.ones(5),)))
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_rank_that_works_without_a_word_is_killed_at_the_end():
+    gang = start("processes", (0,), plan=Plan(), close_limit=0.3)
+    (pid,) = pids_of(gang)
+    os.kill(pid, signal.SIGSTOP)
+    gang.close()
+    assert not psutil.pid_exists(pid)
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("where", "holders"), ONE_EACH)
+def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
+    with start(where, holders) as gang:
+        (before,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
+        before = before.copy()
+        with interrupted_after(0.2):
+            gang.ask(Message(TURN))
+        gang.close()
+        (after,) = gang.last_commit().arrays
+        assert np.all(after >= before)
+    with start(where, holders) as gang:
+        gang.ask(Message(ECHO))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize(("where", "holders"), ONE_EACH[1:])
+def test_an_interrupt_at_the_start_leaves_nothing(where, holders, seconds):
+    with interrupted_after(seconds), start(where, holders) as gang:
+        gang.ask(Message(TURN))
+
+
+def test_a_thread_that_does_not_end_is_named_and_waited_for_again():
+    gate = threading.Event()
+    gang = start("threads", plan=Plan(gate=gate), close_limit=0.2)
+    with interrupted_after(0.2):
+        gang.ask(Message(HOLD))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"ranks 0, 1 .*did not end within 0\.2"):
+            gang.close()
+    gate.set()
+    gang.close()
+
+
+# ---- The driver --------------------------------------------------------------------
+
+DRIVER = """
+import os, signal, sys
+from skmlp.launch.base import Message
+from tests.launch.launchers import facts, start
+from tests.launch.servants import TURN
+
+def pids(gang):
+    return [int(row["pid"]) for row in facts(gang)]
+
+with start("processes") as gang:
+    try:
+        print(*pids(gang), flush=True)
+        gang.ask(Message(TURN))
+    except KeyboardInterrupt:
+        gang.close()
+with start("processes") as gang:
+    print(*pids(gang), flush=True)
+"""
+
+
+class Driver:
+    """A process in a session of its own, with a gang that turns until it is ended."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.ranks = [int(pid) for pid in self.process.stdout.readline().split()]
+
+    def end(self) -> None:
+        self.process.kill()
+        # loky's workers would outlive the driver by minutes. Its resource tracker ends
+        # after them, and cleans up.
+        for pid in self.ranks:
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate(timeout=30)
+
+
+@pytest.fixture
+def driver():
+    driver = Driver()
+    yield driver
+    driver.end()
+
+
+def test_the_ranks_of_a_driver_that_dies_end(driver):
+    ranks = [psutil.Process(pid) for pid in driver.ranks]
+    assert len(ranks) == 2
+
+    def at_work() -> bool:
+        # loky's workers outlive their driver for minutes, but idle.
+        return any(
+            getattr(rank, "net_connections", rank.connections)() for rank in ranks
+        )
+
+    assert at_work()
+    driver.process.kill()
+    eventually(lambda: not at_work(), "the end of both ranks")
+
+
+def test_ctrl_c_in_a_terminal_is_left_to_the_driver(driver):
+    os.killpg(driver.process.pid, signal.SIGINT)
+    out, _ = driver.process.communicate(timeout=60)
+    assert driver.process.returncode == 0, out
+    assert sorted(map(int, out.split())) == sorted(driver.ranks)

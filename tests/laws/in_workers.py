@@ -1,0 +1,73 @@
+"""What runs in the processes of workers: ranks with a fault, and a nested estimator."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import skmlp
+from skmlp import build
+from skmlp.comm.base import Communicator
+from skmlp.launch.base import Build, Message, Servant
+
+
+class Failing:
+    """A rank whose servant meets a fault instead of taking its n-th order."""
+
+    def __init__(self, servant: Servant, order: int, fault: Callable[[], None]) -> None:
+        self._servant = servant
+        self._left = order
+        self._fault = fault
+
+    def handle(self, message: Message) -> Message:
+        self._left -= 1
+        if self._left == 0:
+            self._fault()
+        return self._servant.handle(message)
+
+    def last_commit(self) -> Message | None:
+        return self._servant.last_commit()
+
+
+def divide_by_zero() -> None:
+    raise ZeroDivisionError("in a rank")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _with_fault(
+    make: Build,
+    rank: int,
+    order: int,
+    fault: Callable[[], None],
+    plan: Any,
+    comm: Communicator,
+    data: Any,
+) -> Servant:
+    servant = make(plan, comm, data)
+    return Failing(servant, order, fault) if comm.rank == rank else servant
+
+
+def spoil(patch: Any, rank: int, order: int, fault: Callable[[], None]) -> None:
+    """Let `rank` of the gangs to come meet `fault`, wherever they are."""
+    for name in ("on_source", "on_partitions"):
+        faulty = partial(_with_fault, getattr(build, name), rank, order, fault)
+        patch.setattr(build, name, faulty)
+
+
+class AsAsked(skmlp.MLPClassifier):
+    """Takes as many ranks as it asks for: `skmlp.config_context` is a thread's own."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        with skmlp.config_context(ranks="as_asked"):
+            return super().fit(X, y, sample_weight)
+
+
+def count_shards(estimator: Any, X: Any, y: Any) -> int:
+    """A scorer for `GridSearchCV`: how the candidate was trained."""
+    return int(estimator.n_shards_)

@@ -1,0 +1,398 @@
+"""A table of fits, the places where each of them runs, and what must agree."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import sparse
+
+import skmlp
+from skmlp.launch.base import Gang
+from tests.laws.twins import ATOL, RTOL, data_of
+
+# ---- The table of fits -------------------------------------------------------------
+
+EVERYTHING = slice(None)
+ONCE = (("fit", EVERYTHING),)
+TWICE = ONCE * 2
+#: Pieces of several lengths, one of them again: the order of its rows goes on.
+PIECES = tuple(
+    ("partial_fit", rows) for rows in (slice(0, 15), slice(15, 40), slice(15, 40))
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A sequence of calls that ends in a model.
+
+    Attributes
+    ----------
+    task : str
+        Of `tests.laws.twins.data_of`.
+    params : mapping
+        The estimator's parameters, beside those that all have.
+    rows, columns : int
+        How much of the task's data.
+    weighted : bool
+        The rows have weights, some of them 0.
+    kind : {"dense", "csr", "float32"}
+        What X is.
+    calls : tuple of (str, slice)
+        Method and rows of each call.
+    seed : {"int", "instance"}
+        What random_state is.
+    """
+
+    task: str
+    params: Mapping[str, Any]
+    rows: int = 40
+    columns: int = 7
+    weighted: bool = False
+    kind: str = "dense"
+    calls: tuple[tuple[str, slice], ...] = ONCE
+    seed: str = "int"
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        # 4 epochs of sums in another order, in float32: 1e-6 and less each.
+        exact = self.kind != "float32"
+        return {"rtol": RTOL, "atol": ATOL} if exact else {"rtol": 1e-4, "atol": 1e-5}
+
+    def data(self) -> tuple[Any, Any, Any]:
+        """X, y and weights or None."""
+        X, y = data_of(self.task, self.rows)
+        X = X[:, : self.columns]
+        w = np.arange(self.rows) % 4 / 2.0 if self.weighted else None
+        if self.kind == "csr":
+            return sparse.csr_matrix(X), y, w
+        return X.astype(np.float32) if self.kind == "float32" else X, y, w
+
+    def estimator(self, n_jobs: int | None) -> Any:
+        params: dict[str, Any] = {
+            "hidden_layer_sizes": 6,
+            "batch_size": 8,
+            "max_iter": 4,
+            "random_state": 3 if self.seed == "int" else np.random.RandomState(3),
+            "n_jobs": n_jobs,
+            **self.params,
+        }
+        if params.get("solver") == "lbfgs":
+            del params["batch_size"]
+        if self.task.startswith("poisson"):
+            params["loss"] = "poisson"
+        regression = "output" in self.task or "poisson" in self.task
+        return (skmlp.MLPRegressor if regression else skmlp.MLPClassifier)(**params)
+
+    def run(self, place: Place) -> Any:
+        """Make all calls in `place`; return the estimator."""
+        data = self.data()
+        model = self.estimator(place.n_jobs)
+        for method, rows in self.calls:
+            given = [None if a is None else a[rows] for a in data]
+            first = method == "partial_fit" and not hasattr(model, "coefs_")
+            kwargs = {}
+            if first and hasattr(model, "predict_proba"):
+                labels = data[1]
+                kwargs["classes"] = (
+                    np.arange(labels.shape[1])
+                    if labels.ndim == 2
+                    else np.unique(labels)
+                )
+            with place.entered():
+                getattr(model, method)(*place.bring(*given), **kwargs)
+            assert model.n_shards_ == place.n_shards
+        return model
+
+
+def _sgd(**params: Any) -> dict[str, Any]:
+    return {"solver": "sgd", "learning_rate_init": 0.05, **params}
+
+
+#: 30 iterations at most: L-BFGS magnifies the last bit.
+LBFGS = {"solver": "lbfgs", "max_iter": 12}
+STOP = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2}
+
+TABLE = {
+    "sgd": Fit("multiclass", _sgd(activation="tanh")),
+    "sgd, plain momentum, invscaling": Fit(
+        "binary",
+        _sgd(nesterovs_momentum=False, learning_rate="invscaling", power_t=0.3),
+    ),
+    "sgd, no momentum, adaptive": Fit(
+        "one output",
+        _sgd(
+            momentum=0,
+            learning_rate="adaptive",
+            tol=0.5,
+            n_iter_no_change=1,
+            max_iter=9,
+        ),
+        weighted=True,
+    ),
+    "adam": Fit("multiclass", {"hidden_layer_sizes": (5, 4)}, seed="instance"),
+    "adam, unequal batches": Fit("two outputs", {"batch_size": 7}, weighted=True),
+    "adam, one batch": Fit("binary strings", {"batch_size": "auto"}, weighted=True),
+    "lbfgs": Fit("multiclass", LBFGS),
+    "lbfgs, two outputs": Fit("two outputs", LBFGS, weighted=True),
+    "lbfgs, poisson": Fit("poisson, two", {**LBFGS, "max_iter": 8}),
+    "stopping early": Fit("multiclass", {**STOP, "max_iter": 12}, seed="instance"),
+    "stopping early, stratified": Fit("binary", _sgd(**STOP), weighted=True),
+    "stopping early, R2": Fit("two outputs", _sgd(**STOP), weighted=True),
+    "stopping early, labels, csr": Fit("multilabel", {**STOP}, kind="csr"),
+    "multilabel": Fit("multilabel", {"activation": "logistic"}, weighted=True),
+    "poisson": Fit("poisson", {"activation": "tanh"}),
+    "warm start": Fit("multiclass", {"warm_start": True}, calls=TWICE, seed="instance"),
+    "warm start, lbfgs": Fit(
+        "binary", {**LBFGS, "warm_start": True, "max_iter": 8}, calls=TWICE
+    ),
+    "warm start, stopping early": Fit(
+        "one output", {**STOP, "warm_start": True}, calls=TWICE, seed="instance"
+    ),
+    "pieces": Fit("multiclass", {}, weighted=True, calls=PIECES),
+    "pieces, sgd": Fit("multilabel", _sgd(), calls=PIECES, seed="instance"),
+    "in their order": Fit("one output", {"shuffle": False}),
+    "in their order, sgd": Fit("binary", _sgd(shuffle=False, batch_size=9)),
+    "csr": Fit("multiclass", {}, kind="csr", weighted=True),
+    "csr, lbfgs": Fit("one output", LBFGS, kind="csr"),
+    "float32": Fit("two outputs", {}, kind="float32", weighted=True),
+    "float32, lbfgs": Fit("multiclass", {**LBFGS, "max_iter": 8}, kind="float32"),
+    "batches of one row": Fit("multiclass", {"batch_size": 1}, rows=20),
+    "batches of two rows": Fit("binary", _sgd(batch_size=2, **STOP), rows=21),
+    "two rows": Fit("one output", {"batch_size": "auto"}, rows=2, weighted=True),
+    "one row, lbfgs": Fit("two outputs", LBFGS, rows=1),
+    "two parameters": Fit("one output", {"hidden_layer_sizes": ()}, columns=1),
+}
+
+
+# ---- The places --------------------------------------------------------------------
+
+
+def _as_is(X: Any, y: Any, w: Any) -> Sequence[Any]:
+    return X, y, w
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fit runs, and on how many ranks.
+
+    Attributes
+    ----------
+    where : str
+        What the gang must say of itself.
+    n_ranks, n_shards : int
+        How many there must be.
+    n_jobs : int or None
+        The estimator's parameter.
+    context : mapping
+        For `joblib.parallel_config`; empty for none.
+    client : distributed.Client or None
+        The current one, where there is a cluster.
+    bring : callable
+        Turns X, y and weights into what `fit` is handed.
+    """
+
+    where: str
+    n_ranks: int = 1
+    n_shards: int = 1
+    n_jobs: int | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    client: Any = None
+    bring: Callable[[Any, Any, Any], Sequence[Any]] = _as_is
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """Be there."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(skmlp.config_context(ranks="as_asked"))
+            if self.client is not None:
+                stack.enter_context(self.client.as_current())
+            if self.context:
+                stack.enter_context(joblib.parallel_config(**self.context))
+            yield
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be there; at the end, check that the one gang was what it should be.
+
+        Inside `gangs_seen`.
+        """
+        before = len(seen_here())
+        with self.around():
+            yield
+        assert seen_here()[before:] == [(self.where, self.n_ranks, self.n_shards)]
+
+
+_seen = threading.local()
+
+
+def seen_here() -> list[tuple[str, int, int]]:
+    """Where the gangs of this thread were so far, and how many ranks and shards."""
+    if not hasattr(_seen, "gangs"):
+        _seen.gangs = []
+    gangs: list[tuple[str, int, int]] = _seen.gangs
+    return gangs
+
+
+@contextlib.contextmanager
+def gangs_seen() -> Iterator[None]:
+    """Note all gangs that fits of this process start; see `seen_here`."""
+    enter = Gang.__enter__
+
+    def see(gang: Gang) -> Gang:
+        shards = gang.shards
+        seen_here().append((gang.where, shards.n_ranks, shards.n_shards))
+        return enter(gang)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gang, "__enter__", see)
+        yield
+
+
+HERE = Place("in process")
+
+
+def threads(n: int) -> Place:
+    return Place("threads", n, n, n_jobs=n) if n > 1 else Place("in process", n_jobs=1)
+
+
+def processes(n: int) -> Place:
+    """With n_jobs from the context: None in the estimator asks for that."""
+    return Place("processes", n, n, context={"backend": "loky", "n_jobs": n})
+
+
+def on_dask(client: Any, n_workers: int, n_shards: int) -> Place:
+    """Arrays of this process, on a cluster."""
+    return Place(
+        "dask",
+        min(n_workers, n_shards),
+        n_shards,
+        n_jobs=n_shards,
+        context={"backend": "dask"},
+        client=client,
+    )
+
+
+def dask_arrays(
+    client: Any, n_workers: int, layout: str, n_jobs: int | None = None
+) -> Place:
+    """Dask arrays, cut as `layout` says; by default on all workers."""
+    n_shards = n_workers if n_jobs is None else n_jobs
+
+    def bring(X: Any, y: Any, w: Any) -> Sequence[Any]:
+        arrays = to_dask(X, y, w, LAYOUTS[layout](X.shape[0], n_shards))
+        return on_one_worker(client, arrays) if layout == "one worker" else arrays
+
+    n_ranks = min(n_workers, n_shards)
+    return Place("dask", n_ranks, n_shards, n_jobs, client=client, bring=bring)
+
+
+def _even(n: int, k: int) -> tuple[int, ...]:
+    return tuple((i + 1) * n // k - i * n // k for i in range(k))
+
+
+def _tiny(n: int, k: int) -> tuple[int, ...]:
+    return (3,) * (n // 3) + ((n % 3,) if n % 3 else ())
+
+
+#: From the number of rows and of shards to the rows of each chunk of X.
+LAYOUTS: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "even": _even,
+    # All but one shard are empty.
+    "one chunk": lambda n, k: (n,),
+    "uneven": lambda n, k: (1, max(n - 4, 0), *(1,) * min(n - 1, 3)),
+    "tiny": _tiny,
+    "empty chunks": lambda n, k: (0, n // 3, 0, 0, n - n // 3, 0),
+    "one worker": _tiny,
+}
+
+
+def to_dask(X: Any, y: Any, w: Any, chunks: tuple[int, ...]) -> list[Any]:
+    """Lazy arrays; the chunks of y and of the weights are not those of X."""
+    import dask.array as da
+
+    dense = X.toarray() if sparse.issparse(X) else X
+    rows = da.from_array(dense, chunks=(chunks, -1))
+    if sparse.issparse(X):
+        rows = rows.map_blocks(sparse.csr_matrix, meta=sparse.csr_matrix((0, 0)))
+    half = max(len(y) // 2, 1)
+    targets = da.from_array(y, chunks=(half,) + (1,) * (y.ndim - 1))
+    return [rows, targets, None if w is None else da.from_array(w, chunks=len(w))]
+
+
+def on_one_worker(client: Any, arrays: Sequence[Any]) -> list[Any]:
+    """The arrays, computed, all of them on one worker."""
+    from distributed import wait
+
+    (address, *_) = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    given = [a for a in arrays if a is not None]
+    persisted = client.persist(given, workers=[address])
+    wait(persisted, timeout=30)
+    there = iter(persisted)
+    return [None if a is None else next(there) for a in arrays]
+
+
+# ---- What must agree ---------------------------------------------------------------
+
+NAMES = [
+    *("classes_", "n_features_in_", "n_outputs_", "n_layers_", "out_activation_"),
+    *("coefs_", "intercepts_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_"),
+    *("validation_scores_", "best_validation_score_", "history_", "_moments"),
+    *("_optimizer_step", "_learning_rate", "_no_improvement_count"),
+]
+
+
+def model_of(estimator: Any) -> dict[str, Any]:
+    """All that a fit leaves, where it ran and how long it took apart."""
+    found = {name: getattr(estimator, name, None) for name in NAMES}
+    found["history_"] = [
+        {name: value for name, value in epoch.items() if name != "seconds"}
+        for epoch in found["history_"]
+    ]
+    if isinstance(estimator.random_state, np.random.RandomState):
+        found["random_state"] = estimator.random_state.get_state(legacy=False)
+    return found
+
+
+@functools.cache
+def alone(name: str) -> Any:
+    """The model of the in-process fit."""
+    return TABLE[name].run(HERE)
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Arrays, numbers, strings and None in nested containers, with their places."""
+    if isinstance(value, dict):
+        for key in value:
+            yield from _leaves(value[key], f"{path}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        yield f"len({path})", len(value)
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def assert_same_model(one: Any, other: Any, rtol: float, atol: float) -> None:
+    """Compare everything that two fits left; ``rtol = atol = 0`` asks for all bits."""
+    left, right = (dict(_leaves(model_of(m), "model")) for m in (one, other))
+    assert left.keys() == right.keys()
+    for path, value in left.items():
+        real = isinstance(value, float) or getattr(value, "dtype", "") in ("f4", "f8")
+        if real:
+            assert_allclose(value, right[path], rtol=rtol, atol=atol, err_msg=path)
+            assert np.asarray(value).dtype == np.asarray(right[path]).dtype, path
+        else:
+            np.testing.assert_array_equal(value, right[path], err_msg=path)
+
+
+def assert_same_bits(one: Any, other: Any) -> None:
+    assert_same_model(one, other, rtol=0, atol=0)

@@ -1,0 +1,126 @@
+"""The network's gradient is the numeric gradient, whatever the net, rows or kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skmlp import kernels as kernel_sets
+from skmlp.model.activations import ACTIVATIONS
+from skmlp.model.initializers import glorot_uniform
+from skmlp.model.layout import Layout
+from skmlp.model.losses import LOSSES
+from skmlp.model.network import Network, SparseRows, multiplications
+
+ROWS, FEATURES, OUTPUTS = 11, 6, 4
+FLOAT64 = np.dtype(np.float64)
+
+
+def targets(loss):
+    rng = np.random.default_rng(1)
+    kind = LOSSES[loss].target
+    if kind == "codes":
+        return rng.integers(0, OUTPUTS, ROWS).astype(np.int32)
+    if kind == "indicator":
+        return rng.integers(0, 2, (ROWS, OUTPUTS)).astype(np.uint8)
+    return rng.poisson(1.0, (ROWS, OUTPUTS)).astype(float)
+
+
+def make(hidden=(5, 3), activation="tanh", loss="squared_error", kernels="compiled"):
+    layout = Layout((FEATURES, *hidden, OUTPUTS))
+    net = Network(layout, activation, loss, kernel_sets.load(kernels), FLOAT64, ROWS)
+    params = glorot_uniform(layout, activation, np.random.RandomState(0), FLOAT64)
+    return net, layout, params
+
+
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 3)])
+def test_gradient_is_numeric_gradient(hidden, activation, loss, kernels):
+    net, layout, params = make(hidden, activation, loss, kernels)
+    rng = np.random.default_rng(2)
+    X, y, w = rng.normal(size=(ROWS, FEATURES)), targets(loss), rng.uniform(0, 2, ROWS)
+    gradient = np.empty_like(params)
+
+    def value(at):
+        return net.bind(layout.views(at), layout.views(gradient))(X, y, w)
+
+    direction = rng.normal(size=params.size)
+    h = 1e-6
+    slope = (value(params + h * direction) - value(params - h * direction)) / (2 * h)
+    value(params)
+    assert_allclose(gradient @ direction, slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_parts_of_rows_add_up(weighted, kernels):
+    net, layout, params = make(loss="softmax_log_loss", kernels=kernels)
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(ROWS, FEATURES)), targets("softmax_log_loss")
+    w = rng.uniform(0, 2, ROWS if weighted else 0)
+    views = layout.views(params)
+    whole = np.empty_like(params)
+    loss = net.bind(views, layout.views(whole))(X, y, w)
+    total, sum_of_losses = np.zeros_like(params), 0.0
+    for part in (slice(0, 1), slice(1, 7), slice(7, ROWS)):
+        gradient = np.empty_like(params)
+        sum_of_losses += net.bind(views, layout.views(gradient))(
+            X[part], y[part], w[part]
+        )
+        total += gradient
+    assert_allclose(total, whole, rtol=1e-12, atol=1e-14)
+    assert_allclose(sum_of_losses, loss, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+def test_a_weight_is_a_count(kernels):
+    net, layout, params = make(loss="poisson", kernels=kernels)
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(4, FEATURES)), targets("poisson")[:4]
+    counts = np.array([0, 1, 2, 3])
+    views = layout.views(params)
+    weighted, repeated = np.empty_like(params), np.empty_like(params)
+    one = net.bind(views, layout.views(weighted))(X, y, counts.astype(float))
+    X, y = np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0)
+    other = net.bind(views, layout.views(repeated))(X, y, np.empty(0))
+    assert_allclose(one, other, rtol=1e-13)
+    assert_allclose(weighted, repeated, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "compiled"])
+def test_sparse_rows_are_rows(kernels):
+    net, layout, params = make(kernels=kernels)
+    X = sparse.random_array((30, FEATURES), density=0.4, format="csr", rng=0)
+    rows = np.array([3, 3, 0, 29, 7], dtype=np.intp)
+    y, w = targets("squared_error")[:5], np.empty(0)
+    views = layout.views(params)
+    one, other = np.empty_like(params), np.empty_like(params)
+    picked = SparseRows((X.data, X.indices, X.indptr), rows, FEATURES)
+    a = net.bind(views, layout.views(one))(picked, y, w)
+    b = net.bind(views, layout.views(other))(X.toarray()[rows], y, w)
+    assert_allclose(a, b, rtol=1e-13)
+    assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+    assert_allclose(
+        net.forward(views, picked).copy(), net.forward(views, X.toarray()[rows])
+    )
+
+
+def test_layout_packs_what_it_views():
+    layout = Layout((3, 4, 2))
+    flat = np.arange(layout.size, dtype=float)
+    views = layout.views(flat)
+    assert [(W.shape, b.shape) for W, b in views] == [((3, 4), (4,)), ((4, 2), (2,))]
+    assert sum(W.size for W, _ in views) == layout.n_weights
+    packed = layout.pack([W for W, _ in views], [b for _, b in views], FLOAT64)
+    assert_array_equal(packed, flat)
+    views[0][0][0, 0] = -1
+    assert flat[0] == -1
+
+
+def test_multiplications():
+    # Forward 12 + 8, gradients by weights as many, by the hidden layer 8.
+    assert multiplications((3, 4, 2)) == 20 + 20 + 8

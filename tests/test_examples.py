@@ -1,0 +1,137 @@
+"""The examples run, and the page of plain numpy is the package."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skmlp import MLPClassifier, MLPRegressor
+
+# Processes are started, a cluster among them; on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(240)
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+
+
+@functools.cache
+def run(*arguments: str) -> str:
+    """Standard output of a fresh interpreter; its errors are shown if it fails."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},  # installed or not
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path):
+    assert run(str(path)).strip()
+
+
+def test_digits_are_really_shared():
+    """Two ranks wherever two were asked for, or the example shows nothing."""
+    table = run(str(ROOT / "examples" / "01_digits.py"))
+    shards = dict(re.findall(r"^([a-z ]+?) +(\d+) ", table, re.MULTILINE))
+    assert shards == {
+        "in this process": "1",
+        "two threads": "2",
+        "two processes": "2",
+        "two dask workers": "2",
+        "dask arrays": "2",
+    }
+
+
+def test_the_readme_says_what_runs():
+    """Its Python blocks make one script, and each is run in turn."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    assert run("-c", "\n".join(blocks)).strip()
+
+
+def test_ci_finds_the_two_commands_of_the_readme():
+    """``.ci/run`` runs the lines that begin so; more or fewer would not be two."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python3 -m venv .*", text, re.MULTILINE)
+    assert len(commands) == 2
+    assert "examples/01_digits.py" in commands[0]
+    assert "pytest" in commands[1]
+
+
+# ---- The page against the package --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page():
+    path = ROOT / "examples" / "00_from_scratch.py"
+    spec = importlib.util.spec_from_file_location("from_scratch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("n_shards", [1, 2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("hidden", [(4,), (5, 3), ()])
+@pytest.mark.parametrize("task", ["xor", "regression", "two outputs"])
+def test_from_scratch_equals_the_package(page, task, hidden, alpha, n_shards):
+    X, y = page.X, page.y
+    if task != "xor":
+        random = np.random.RandomState(1)
+        X = random.normal(size=(7, 3))
+        y = random.normal(size=7) if task == "regression" else np.eye(7)[:, :2] > 0
+    kind, output = (
+        (MLPRegressor, page.identity)
+        if task == "regression"
+        else (MLPClassifier, page.logistic)
+    )
+    model = kind(
+        hidden_layer_sizes=hidden,
+        activation="tanh",
+        solver="sgd",
+        momentum=0,
+        alpha=alpha,
+        batch_size=len(X),
+        learning_rate_init=0.1,
+        shuffle=False,
+        max_iter=50,
+        tol=0,
+        n_iter_no_change=50,
+        random_state=3,
+    ).fit(X, y)
+    layers = page.train(
+        X,
+        y,
+        hidden,
+        output=output,
+        learning_rate=0.1,
+        alpha=alpha,
+        n_steps=50,
+        seed=3,
+        n_shards=n_shards,
+    )
+    for i, (W, b) in enumerate(layers):
+        np.testing.assert_allclose(model.coefs_[i], W, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(model.intercepts_[i], b, rtol=0, atol=1e-10)
+    prediction = page.forward(X, layers, output)[-1]
+    if task == "regression":
+        np.testing.assert_allclose(model.predict(X), prediction.ravel(), atol=1e-10)
+    else:
+        proba = model.predict_proba(X)
+        proba = proba[:, 1:] if task == "xor" else proba
+        np.testing.assert_allclose(proba, prediction, atol=1e-10)

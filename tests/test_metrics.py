@@ -1,0 +1,69 @@
+"""Scores from summed parts are scikit-learn's, however the rows are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import accuracy_score, r2_score
+
+from skmlp import metrics
+
+RNG = np.random.default_rng(0)
+CUTS = [(0, 30), (0, 1, 30), (0, 7, 7, 19, 30)]
+
+
+def summed(loss, prediction, y, w, cuts):
+    parts = np.zeros(metrics.n_parts(loss, prediction.shape[1]))
+    spreads = np.empty(0)
+    pieces = [slice(a, b) for a, b in pairwise(cuts)]
+    for rows in pieces:
+        metrics.score_parts(loss, prediction[rows], y[rows], w[rows], parts)
+    if loss == "squared_error":
+        sums, spreads = np.zeros(1 + y.shape[1]), np.zeros(y.shape[1])
+        for rows in pieces:
+            metrics.mean_parts(y[rows], w[rows], sums)
+        for rows in pieces:
+            metrics.spread_parts(y[rows], w[rows], sums[1:] / sums[0], spreads)
+    return metrics.score(loss, parts, spreads)
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accuracy(weighted, cuts):
+    w = RNG.uniform(size=30) if weighted else np.empty(0)
+    expected = {"sample_weight": w if weighted else None}
+    p = RNG.uniform(size=(30, 3))
+    codes = RNG.integers(0, 3, 30)
+    labels = RNG.integers(0, 2, (30, 3))
+    assert_allclose(
+        summed("softmax_log_loss", p, codes, w, cuts),
+        accuracy_score(codes, p.argmax(axis=1), **expected),
+    )
+    assert_allclose(
+        summed("logistic_log_loss", p, labels, w, cuts),
+        accuracy_score(labels, p > 0.5, **expected),
+    )
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_r2(offset, weighted, cuts):
+    w = RNG.uniform(size=30) if weighted else np.empty(0)
+    y = RNG.normal(size=(30, 3)) + offset
+    if not weighted:
+        y[:, 2] = 5  # an output without spread; with weights its mean is off by a bit
+    p = y + RNG.normal(size=(30, 3))
+    expected = {"sample_weight": w if weighted else None}
+    assert_allclose(
+        summed("squared_error", p, y, w, cuts), r2_score(y, p, **expected), rtol=1e-9
+    )
+    p[:, 2] = y[:, 2]
+    assert_allclose(
+        summed("squared_error", p, y, w, cuts), r2_score(y, p, **expected), rtol=1e-9
+    )
+    p[3, 1] = np.inf
+    assert np.isnan(summed("squared_error", p, y, w, cuts))
