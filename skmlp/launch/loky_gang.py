@@ -59,6 +59,8 @@ CLOSE_LIMIT = 30.0
 CAUSE_LIMIT = 5.0
 
 
+Ready = list[tuple[selectors.SelectorKey, int]]
+
 #: joblib's pool of processes.
 _POOL = Turn()
 
@@ -135,9 +137,10 @@ class LokyGang(Gang):
         self._call: JoblibCall | None = None
         self._pids: dict[int, int] = {}
         self._controls: dict[int, socket.socket] = {}
-        #: What ranks said at their end, and those that ended without a word, in order.
+        #: What ranks said at their end, and those that ended without a word, together
+        #: with those that the same look found.
         self._farewells: dict[int, tuple[Kind, str]] = {}
-        self._gone: list[str] = []
+        self._gone: list[dict[int, str]] = []
         # With one worker, joblib would run the task in this process.
         parallel = make_parallel(max(2, n_ranks), backend, None)
         # A gang that is dropped without `close` must not leave its ranks waiting.
@@ -310,26 +313,41 @@ class LokyGang(Gang):
                 self._fail(
                     f"{names}: no word for {self._step_limit:g} s after the others'"
                 )
-            for key, _ in ready:
-                if key.fileobj is self._bell:
-                    self._fail()
-                message = self._read(key.data)
-                if message is None:
-                    self._fail()
-                waiting.discard(key.data)
-                if key.data == 0:
-                    result = message
+            come = self._read_all(ready)
+            if len(come) < len(ready):
+                self._fail()
+            waiting -= set(come)
+            result = come.get(0, result)
         return result
 
+    def _read_all(self, ready: Ready) -> dict[int, Message]:
+        """Read a frame of each rank that has one; what is not a last word is returned.
+
+        A selector tells in no special order who is ready. When one process dies loky
+        kills the others, so that the first to be read need not be the first that ended.
+        """
+        come, gone = {}, {}
+        for key, _ in ready:
+            if key.fileobj is self._bell:
+                self._selector.unregister(self._bell)
+                continue
+            rank = key.data
+            try:
+                message = self._read(rank)
+            except (OSError, wire.BadFrame) as error:
+                self._selector.unregister(key.fileobj)
+                if rank not in self._farewells:
+                    gone[rank] = f"{self._name(rank)} is gone: {error}"
+            else:
+                if message is not None:
+                    come[rank] = message
+        if gone:
+            self._gone.append(gone)
+        return come
+
     def _read(self, rank: int) -> Message | None:
-        """Read a frame of a rank; None if it is the last one, or there is none."""
-        try:
-            kind, message = wire.receive(self._controls[rank], self._max_bytes)
-        except (OSError, wire.BadFrame) as error:
-            self._selector.unregister(self._controls[rank])
-            if rank not in self._farewells:
-                self._gone.append(f"{self._name(rank)} is gone: {error}")
-            return None
+        """Read a frame of a rank; None if it is its last word, which is kept."""
+        kind, message = wire.receive(self._controls[rank], self._max_bytes)
         if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
             return message
         self._farewells[rank] = kind, text_of(message)
@@ -364,18 +382,18 @@ class LokyGang(Gang):
         ]
         if any(kind is Kind.FAILED for kind, _ in self._farewells.values()):
             raise RuntimeError("; ".join(told)) from error
-        # The first one that is gone is the cause; loky kills the others.
-        signs = [*self._gone[:1], *told] or [sign or "joblib has ended the ranks"]
+        # The first one that is gone is the cause; loky kills the others. Where they
+        # were found together, nothing tells which one it was.
+        first = self._gone[0] if self._gone else {}
+        signs = [first[rank] for rank in sorted(first)] + told
+        if not signs:
+            signs = [sign or "joblib has ended the ranks"]
         raise RankFailed("; ".join(signs)) from error
 
     def _listen(self, seconds: float) -> bool:
         """Read what the ranks say at their end; returns whether there was anything."""
         ready = self._selector.select(seconds)
-        for key, _ in ready:
-            if key.fileobj is self._bell:
-                self._selector.unregister(self._bell)
-            else:
-                self._read(key.data)
+        self._read_all(ready)
         return bool(ready)
 
     def _name(self, rank: int) -> str:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,10 @@ def _nothing_is_left(tmp_path, monkeypatch):
 
 def pids_of(gang: Gang) -> list[int]:
     return [int(row["pid"]) for row in facts(gang)]
+
+
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid)
 
 
 def eventually(condition: Callable[[], bool], what: str, limit: float = 30.0) -> None:
@@ -80,6 +85,19 @@ def test_a_process_that_is_killed_between_two_messages_is_named():
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: not psutil.pid_exists(pid), "the end of the process")
         with pytest.raises(RankFailed, match=f"rank 0 .process {pid}. is gone"):
+            gang.ask(Message(ECHO))
+
+
+def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
+    """The selector may show the ones first that loky has killed since."""
+    with start("processes") as gang:
+        pids = pids_of(gang)
+        os.kill(pids[0], signal.SIGKILL)
+        for pid in pids:
+            eventually(partial(ended, pid), f"the end of process {pid}")
+        look = gang._selector.select
+        gang._selector.select = lambda limit=None: look(limit)[::-1]
+        with pytest.raises(RankFailed, match=f"rank 0 .process {pids[0]}. is gone"):
             gang.ask(Message(ECHO))
 
 
