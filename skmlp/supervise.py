@@ -1,7 +1,12 @@
-"""The driver's side of a fit: it asks the gang for rounds and keeps the state."""
+"""The driver's side of a fit: it asks gangs for rounds and keeps the state.
+
+A round is a function of the state that it begins with, so a round that was lost with a
+rank is asked for again, of another gang with the same shards: the same bits come out.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,16 +16,130 @@ import numpy as np
 import scipy
 from scipy import optimize
 
-from skmlp.launch.base import Gang, Message
+from skmlp.launch.base import Gang, Launcher, Message, RankFailed
 from skmlp.plan import Plan
 from skmlp.shard_work import EVALUATE, TRAIN
 from skmlp.state import RUNNING, Record, TrainState
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Observe = Callable[[list[Record]], None]
+#: Makes an order; it is told whether the gang is new and knows no state yet.
+Order = Callable[[bool], Message]
+
+logger = logging.getLogger(__name__)
 
 #: A round is an epoch or about so long, whichever is longer.
 ROUND_SECONDS = 1.0
+
+#: Failures without a finished round between them after which the first cause is raised.
+FAILURES = 3
+
+
+class Supervisor:
+    """Asks a gang, and puts another one in its place where ranks are lost.
+
+    Parameters
+    ----------
+    launcher : Launcher
+        Starts the gangs; the first one at the first order.
+    tell : callable, optional
+        Called with a line of text after each failure that the fit survives.
+
+    Attributes
+    ----------
+    restarts : list of str
+        Why there was another gang, each time.
+    """
+
+    def __init__(
+        self, launcher: Launcher, tell: Callable[[str], None] | None = None
+    ) -> None:
+        self.restarts: list[str] = []
+        self._launcher = launcher
+        self._tell = tell
+        self._gang: Gang | None = None
+        self._generation = 0
+        self._failures: list[RankFailed] = []
+
+    def ask(self, order: Order) -> Message:
+        """Have an order carried out, by as many gangs as it takes.
+
+        Raises
+        ------
+        RankFailed
+            There is nobody left to do it, or it failed again and again: the first
+            cause.
+        Exception
+            What the servant of a rank raised.
+        """
+        while True:
+            try:
+                gang, fresh = self._ready()
+                answer = gang.ask(order(fresh))
+            except RankFailed as failure:
+                self._replace(failure)
+            else:
+                self._failures.clear()
+                return answer
+
+    def _ready(self) -> tuple[Gang, bool]:
+        """The gang, and whether it is new."""
+        if self._gang is not None and self._launcher.could_grow():
+            self._end()
+            self._launcher.grow()
+            self._note("workers have joined")
+        if self._gang is not None:
+            return self._gang, False
+        generation, self._generation = self._generation, self._generation + 1
+        self._gang = self._launcher.start(generation)
+        return self._gang, True
+
+    def _replace(self, failure: RankFailed) -> None:
+        """Make ready for the next gang, or raise the first cause."""
+        self._end()
+        self._failures.append(failure)
+        first = self._failures[0]
+        # Each of many workers may be lost in turn before a round is done.
+        patience = FAILURES + self._launcher.n_lost
+        if len(self._failures) >= patience:
+            raise first
+        try:
+            self._launcher.recover(failure)
+        except RankFailed as error:
+            if error is failure and first is failure:
+                raise
+            raise first from error
+        self._note(str(failure))
+
+    def _note(self, reason: str) -> None:
+        self.restarts.append(reason)
+        logger.warning("the fit goes on with other ranks: %s", reason)
+        if self._tell is not None:
+            self._tell(f"Going on with other ranks: {reason}")
+
+    def _end(self) -> None:
+        gang, self._gang = self._gang, None
+        if gang is not None:
+            gang.close()
+
+    def interrupt(self) -> Message | None:
+        """End the gang; return the state after the last epoch that it can tell of."""
+        gang = self._gang
+        if gang is None:
+            return None
+        # Ranks that are still computing would write to what we read.
+        gang.close()
+        return gang.last_commit()
+
+    def close(self) -> None:
+        """End the gang."""
+        self._end()
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 @dataclass
@@ -42,12 +161,14 @@ class Outcome:
     interrupted: bool = False
 
 
-def train(gang: Gang, plan: Plan, state: TrainState, observe: Observe) -> Outcome:
+def train(
+    supervisor: Supervisor, plan: Plan, state: TrainState, observe: Observe
+) -> Outcome:
     """Run epochs until the plan's end.
 
     Parameters
     ----------
-    gang : Gang
+    supervisor : Supervisor
         Where.
     plan : Plan
         What.
@@ -61,23 +182,23 @@ def train(gang: Gang, plan: Plan, state: TrainState, observe: Observe) -> Outcom
     Outcome
     """
     outcome = Outcome(state)
-    arrays = state.to_arrays()
     n_epochs = 1
+
+    def order(fresh: bool) -> Message:
+        arrays = outcome.state.to_arrays() if fresh else ()
+        return Message(TRAIN, (np.array([n_epochs], dtype=np.int64), *arrays))
+
     try:
         while outcome.state.status == RUNNING:
-            asked = Message(TRAIN, (np.array([n_epochs], dtype=np.int64), *arrays))
-            arrays = ()
             began = time.perf_counter()
-            _take_over(outcome, gang.ask(asked), observe)
+            _take_over(outcome, supervisor.ask(order), observe)
             # The length of a round never changes a bit, so a clock may choose it.
             pace = (time.perf_counter() - began) / n_epochs
             n_epochs = int(np.clip(ROUND_SECONDS / max(pace, 1e-9), 1, 4 * n_epochs))
             n_epochs = min(n_epochs, max(plan.max_iter - outcome.state.epoch, 1))
     except KeyboardInterrupt:
-        # Ranks that are still computing would write to what we read.
-        gang.close()
         outcome.interrupted = True
-        commit = gang.last_commit()
+        commit = supervisor.interrupt()
         if commit is not None:
             _take_over(outcome, commit, observe)
     return outcome
@@ -122,7 +243,7 @@ class Minimum:
 
 
 def minimize(
-    gang: Gang, plan: Plan, params: Array, max_fun: int, *, show: bool
+    supervisor: Supervisor, plan: Plan, params: Array, max_fun: int, *, show: bool
 ) -> Minimum:
     """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
 
@@ -131,7 +252,7 @@ def minimize(
 
     Parameters
     ----------
-    gang, plan
+    supervisor, plan
         Where and what.
     params : ndarray of shape (size,)
         The start.
@@ -150,9 +271,8 @@ def minimize(
     dtype = np.dtype(plan.dtype)
 
     def evaluate(x: Array) -> tuple[float, Array]:
-        sums, gradient = gang.ask(
-            Message(EVALUATE, (x.astype(dtype, copy=False),))
-        ).arrays
+        order = Message(EVALUATE, (x.astype(dtype, copy=False),))
+        sums, gradient = supervisor.ask(lambda fresh: order).arrays
         weights = x[:n_weights]
         gradient = gradient.astype(np.float64)
         gradient[:n_weights] += plan.alpha * weights
@@ -191,7 +311,7 @@ def minimize(
                 callback=accepted,
             )
     except KeyboardInterrupt:
-        gang.close()
+        supervisor.interrupt()
         return last
     loss = reported.get(float(result.fun), float(result.fun))
     return Minimum(result.x, loss, result, last.losses)

@@ -92,14 +92,16 @@ class Trainer(ShardWork):
             self._order = comm.once(lambda: source.row_order(plan))
         self._state: TrainState | None = None
         # Where all ranks live in the driver's process, the state of the last finished
-        # epoch is kept for it, in two places by turns: a Ctrl-C falls anywhere.
-        self._commits: list[list[Array]] = []
+        # epoch is kept for it: a Ctrl-C falls anywhere.
+        self._kept: list[Array] = []
         if comm.one_process:
-            arrays = [self._params, self._best, *self._moments]
-            self._commits = comm.once(
-                lambda: [[np.empty_like(a) for a in arrays] for _ in range(2)]
-            )
-        self._committed: tuple[TrainState, int] | None = None
+            arrays = self._live()
+            self._kept = comm.once(lambda: [np.empty_like(a) for a in arrays])
+        self._committed: dict[str, tuple[TrainState, int]] = comm.once(dict)
+
+    def _live(self) -> list[Array]:
+        """The arrays that the steps write to."""
+        return [self._params, self._best, *self._moments]
 
     def _measure_spread(self) -> Array:
         """Denominators of R2 on the validation rows; empty for classes."""
@@ -132,9 +134,9 @@ class Trainer(ShardWork):
 
     def last_commit(self) -> Message | None:
         """Return the state after the last finished epoch."""
-        if self._committed is None:
+        if not self._committed:
             return None
-        state, n_records = self._committed
+        state, n_records = self._committed["epoch"]
         state = replace(state, records=state.records[:n_records])
         if self._order is not None:
             self._order.seek(state.shuffles)
@@ -295,15 +297,16 @@ class Trainer(ShardWork):
 
     def _commit(self, state: TrainState) -> None:
         """Keep the state for the driver, where it shares our memory."""
-        if not self._commits:
+        if not self._kept:
             return
-        place = self._commits[state.epoch % 2]
-        for kept, live in zip(
-            place, [self._params, self._best, *self._moments], strict=True
-        ):
+        # The records only grow, so their count is enough to find those of now. Until
+        # all ranks have copied their part, nobody begins another epoch: meanwhile the
+        # live arrays are the last epoch's, and one copy of them is enough.
+        n_records, committed = len(state.records), self._committed
+        committed["epoch"] = replace(state), n_records
+        for kept, live in zip(self._kept, self._live(), strict=True):
             for where in self._segments:
                 np.copyto(kept[where], live[where])
-        params, best, *moments = place
-        # The records only grow, so their count is enough to find those of now.
+        params, best, *moments = self._kept
         copy = replace(state, params=params, best_params=best, moments=tuple(moments))
-        self._committed = self._comm.once(lambda: (copy, len(state.records)))
+        self._comm.once(lambda: committed.update(epoch=(copy, n_records)))

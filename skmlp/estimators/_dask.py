@@ -21,7 +21,7 @@ from skmlp.data.targets import encode
 from skmlp.estimators import _fit, _start
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
-from skmlp.launch.dask_gang import DaskGang, adopt
+from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
 from skmlp.model.losses import LOSSES
 from skmlp.optim.transforms import OPTIMIZERS
 
@@ -83,7 +83,9 @@ def fit(estimator, X, y, sample_weight, *, incremental):
     check_features(estimator, X, reset=first)
     if y.ndim == 2 and y.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
-    with adopt(client, X, y, sample_weight, n_shards=n_shards, labels=labels) as data:
+    with adopt_all(
+        client, X, y, sample_weight, n_shards=n_shards, labels=labels
+    ) as data:
         stats = data.stats
         if sample_weight is not None and stats.weight_sum <= 0:
             raise ValueError(_fit.NO_WEIGHT.format(stats.weight_sum))
@@ -135,7 +137,9 @@ def fit_rows(estimator, X, y, w, place, *, first, incremental):
             return _fit.fit_here(
                 estimator, X, y, w, choose.HERE, first=first, incremental=incremental
             )
-    with adopt(place.client, X, y, w if w.size else None, n_shards=n_shards) as data:
+    with adopt_all(
+        place.client, X, y, w if w.size else None, n_shards=n_shards
+    ) as data:
         return run(
             estimator,
             data,
@@ -164,8 +168,9 @@ def run(estimator, data, units, labels, classes, weighted, *, first, incremental
         classes=classes,
     )
     _fit.warn_unused(estimator)
-    with DaskGang(build.on_partitions, plan, data) as gang:
-        return _fit.run(estimator, gang, plan, start, incremental=incremental)
+    launcher = DaskLauncher(build.on_partitions, plan, data)
+    with _fit.supervised(estimator, launcher) as supervisor:
+        return _fit.run(estimator, supervisor, plan, start, incremental=incremental)
 
 
 def check_labels(estimator, stats, *, incremental):

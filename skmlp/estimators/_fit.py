@@ -18,7 +18,7 @@ from skmlp.data.sources import SharedRows
 from skmlp.estimators import _adopt, _start
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
-from skmlp.launch.base import Gang
+from skmlp.launch.base import Launcher, LocalLauncher
 from skmlp.model.losses import LOSSES
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Plan
@@ -96,8 +96,8 @@ def fit_here(estimator, X, y, w, place, *, first, incremental):
         start.known_order if place.kind != "processes" else None,
     )
     warn_unused(estimator)
-    with open_gang(plan, rows, place) as gang:
-        return run(estimator, gang, plan, start, incremental=incremental)
+    with supervised(estimator, launcher(plan, rows, place)) as supervisor:
+        return run(estimator, supervisor, plan, start, incremental=incremental)
 
 
 def is_dask(collection):
@@ -223,43 +223,39 @@ def settle(estimator, plan, place):
     return plan, replace(place, n_ranks=n_shards)
 
 
-def open_gang(plan, rows, place) -> Gang:
-    """Start the ranks."""
+def launcher(plan, rows, place) -> Launcher:
+    """How the ranks on this host start."""
+    shards = Shards(tuple(range(plan.n_shards)))
     if place.kind == "process":
         from skmlp.launch.local import InProcessGang
 
-        return InProcessGang(build.on_source, plan, rows)
-    shards = Shards(tuple(range(plan.n_shards)))
+        return LocalLauncher(lambda: InProcessGang(build.on_source, plan, rows))
+    limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
     if place.kind == "threads":
         from skmlp.launch.local import ThreadGang
 
-        return ThreadGang(
-            build.on_source,
-            plan,
-            rows,
-            shards,
-            backend=place.backend,
-            blas_threads=plan.blas_threads,
+        return LocalLauncher(
+            lambda: ThreadGang(build.on_source, plan, rows, shards, **limits)
         )
     from skmlp.launch.loky_gang import LokyGang
 
-    return LokyGang(
-        build.on_source,
-        plan,
-        rows,
-        shards,
-        backend=place.backend,
-        blas_threads=plan.blas_threads,
-        max_bytes=most_bytes(plan),
+    limits["max_bytes"] = most_bytes(plan)
+    return LocalLauncher(
+        lambda: LokyGang(build.on_source, plan, rows, shards, **limits), again=True
     )
 
 
-def run(estimator, gang, plan, start, *, incremental):
-    """Train in a gang and adopt what comes out."""
+def supervised(estimator, launcher):
+    """Who looks after a fit's gangs."""
+    return supervise.Supervisor(launcher, print if estimator.verbose else None)
+
+
+def run(estimator, supervisor, plan, start, *, incremental):
+    """Train in gangs and adopt what comes out."""
     estimator.n_shards_ = plan.n_shards
     if plan.solver not in OPTIMIZERS:
         minimum = supervise.minimize(
-            gang,
+            supervisor,
             plan,
             start.params,
             int(estimator.max_fun),
@@ -268,7 +264,10 @@ def run(estimator, gang, plan, start, *, incremental):
         return _adopt.minimum(estimator, plan, start, minimum)
     state = _start.first_state(estimator, plan, start, incremental)
     outcome = supervise.train(
-        gang, plan, state, _adopt.printer(plan) if estimator.verbose else _adopt.silent
+        supervisor,
+        plan,
+        state,
+        _adopt.printer(plan) if estimator.verbose else _adopt.silent,
     )
     return _adopt.outcome(estimator, plan, start, outcome)
 

@@ -294,9 +294,16 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
             columns = self.n_outputs_ if multilabel else None
             return self._lazy("predict", X, dtype=dtype, n_columns=columns)
         raw = self._forward(X)
-        if self.n_outputs_ == 1:
-            raw = raw.ravel()
-        return self._label_binarizer.inverse_transform(raw)
+        kind, classes = self._label_binarizer.y_type_, self.classes_
+        # The two usual cases of what the binarizer does, without its checks: they would
+        # cost as much as the network does for a single row.
+        if kind == "multiclass" and self.n_outputs_ > 1:
+            return classes.take(raw.argmax(axis=1))
+        if kind == "binary" and self.n_outputs_ == 1 and len(classes) == 2:
+            return classes.take(raw.ravel() > 0.5)
+        return self._label_binarizer.inverse_transform(
+            raw.ravel() if self.n_outputs_ == 1 else raw
+        )
 
     def predict_proba(self, X):
         """Predict probabilities.

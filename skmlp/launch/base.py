@@ -109,3 +109,78 @@ class Gang(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+class Launcher(ABC):
+    """Starts the gangs of one fit, one after the other; one is all that most need.
+
+    Attributes
+    ----------
+    n_lost : int
+        Workers that have been lost for good so far.
+    """
+
+    n_lost = 0
+
+    @abstractmethod
+    def start(self, generation: int) -> Gang:
+        """Start a gang.
+
+        Parameters
+        ----------
+        generation : int
+            The count of the fit's gangs before this one.
+
+        Raises
+        ------
+        RankFailed
+            A rank is gone; another try may succeed, after `recover`.
+        """
+
+    def recover(self, failure: RankFailed) -> None:
+        """Make ready for another gang, after a failure and the end of the last one.
+
+        Parameters
+        ----------
+        failure : RankFailed
+            Why the last gang ended.
+
+        Raises
+        ------
+        RankFailed
+            There can be no other gang: `failure`, or what is wrong now.
+        """
+        raise failure
+
+    def could_grow(self) -> bool:
+        """Whether a new gang would have more ranks than the last one."""
+        return False
+
+    def grow(self) -> None:
+        """Make ready for the gang that `could_grow` spoke of; the last one is over."""
+        raise NotImplementedError(f"the gangs of {type(self).__name__} never grow")
+
+
+class LocalLauncher(Launcher):
+    """Starts the gangs of one host by a function.
+
+    Parameters
+    ----------
+    start : callable
+        Makes a gang.
+    again : bool, default=False
+        Whether a gang that has lost a rank is replaced by another one.
+    """
+
+    def __init__(self, start: Callable[[], Gang], again: bool = False) -> None:
+        self._start = start
+        self._again = again
+
+    def start(self, generation: int) -> Gang:
+        """Start a gang; see `Launcher.start`."""
+        return self._start()
+
+    def recover(self, failure: RankFailed) -> None:
+        """Go on, if that is allowed: new processes are there for the asking."""
+        if not self._again:
+            raise failure

@@ -18,7 +18,7 @@ from dask._task_spec import GraphNode, Task, TaskRef
 from dask.core import flatten, get_dependencies
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from distributed import Client, Future
+from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import Span, place
@@ -105,7 +105,7 @@ class DaskBlocks:
             for shard, parts in enumerate(spans)
             for span in parts
         ]
-        merged = self._compute(crew.line.client, crew.run, sorted(placed))
+        merged = self._compute(crew, sorted(placed))
         try:
             found: list[PartStats] = await results(crew.line.client, [merged])
         finally:
@@ -113,9 +113,10 @@ class DaskBlocks:
         return found[0]
 
     def _compute(
-        self, client: Client, run: str, placed: Sequence[tuple[int, int, str]]
+        self, crew: Crew, placed: Sequence[tuple[int, int, str]]
     ) -> Future[Any]:
         """Submit the tasks, for parts with their shard and worker, by rising part."""
+        run, stamp = crew.run, crew.stamp
         owners = self._owners(placed)
         shared = {k: node for k, node in self._graph.items() if not owners.get(k)}
         layers: dict[str, Any] = {"shared": MaterializedLayer(shared)}
@@ -123,7 +124,9 @@ class DaskBlocks:
         for worker in sorted({worker for _, _, worker in placed}):
             own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
             puts = {
-                put_key(run, part): self._put_task(run, shard, part)
+                put_key(stamp, part): self._put_task(
+                    put_key(stamp, part), run, shard, part
+                )
                 for part, shard, home in placed
                 if home == worker
             }
@@ -131,19 +134,19 @@ class DaskBlocks:
             layers[f"put-{worker}"] = _pinned(puts, worker, strictly=True)
             needs[f"own-{worker}"] = {"shared"}
             needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
-        name = f"skmlp-adopt-{run}"
-        in_order = [TaskRef(put_key(run, part)) for part, _, _ in placed]
+        name = f"skmlp-adopt-{stamp}"
+        in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
         needs["merge"] = set(layers)
         layers["merge"] = MaterializedLayer({name: Task(name, merge_parts, *in_order)})
         whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
         # It is optimised already; once more, and the tasks would lose their workers.
-        return client.compute(whole, optimize_graph=False)
+        return crew.line.client.compute(whole, optimize_graph=False)
 
-    def _put_task(self, run: str, shard: int, part: int) -> Task:
+    def _put_task(self, stamp: str, run: str, shard: int, part: int) -> Task:
         inputs: list[Any] = [TaskRef(column[part]) for column in self._columns]
         if not self.weighted:
             inputs.append(None)
-        return Task(put_key(run, part), put_part, run, shard, part, *inputs)
+        return Task(put_key(stamp, part), put_part, run, shard, part, *inputs)
 
     def _owners(self, placed: Sequence[tuple[int, int, str]]) -> dict[Any, str | None]:
         """Whose parts need a task: a worker's, or None for those of several workers."""

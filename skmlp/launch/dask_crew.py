@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -65,6 +66,8 @@ class Crew:
         self.line = line
         self.run = run
         self.workers = tuple(workers)
+        #: For names of tasks that are this crew's alone, and no earlier one's.
+        self.stamp = f"{run}-{uuid.uuid4().hex[:8]}"
         #: Those that are gone, or silent: nothing more is asked of them.
         self.lost: set[str] = set()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +24,7 @@ from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_blocks import DaskBlocks, check_known
 from skmlp.launch.dask_client import Line, ended, results, together
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_rank import Packed
 from skmlp.launch.dask_send import DriverRows
 from skmlp.launch.dask_worker import Anchor, drop_anchor
 
@@ -31,6 +32,9 @@ from skmlp.launch.dask_worker import Anchor, drop_anchor
 FIRST_WORKER = 120.0
 #: Seconds until each worker has found a thread for a task of moments.
 FREE_THREAD = 600.0
+
+#: What brings rows to the workers.
+Rows = DaskBlocks | DriverRows
 
 
 class AdoptedData:
@@ -48,25 +52,46 @@ class AdoptedData:
         The training dtype.
     spans : list of list of Span
         The parts of each shard.
-    threads : tuple of int
-        Threads of each rank's worker.
+    threads : int
+        Threads of the worker that has the fewest; the ranks use as many for BLAS, so
+        that a shard which changes hands is computed alike.
+    source : DaskBlocks or DriverRows
+        What brings the rows, once more if they are lost with their worker.
     """
 
-    def __init__(self, line: Line, workers: Sequence[str], n_shards: int) -> None:
+    def __init__(
+        self, line: Line, source: Rows, workers: Sequence[str], n_shards: int
+    ) -> None:
         self.crew = Crew(line, uuid.uuid4().hex, workers)
         n_ranks = len(workers)
         self.shards = Shards(tuple(k * n_ranks // n_shards for k in range(n_shards)))
-        self.threads: tuple[int, ...] = ()
+        self.threads = 1
+        self.source = source
         self.stats = PartStats(0, 0)
         self.dtype = np.dtype(np.float64)
         self.spans: list[list[Span]] = []
+        #: The only workers that may take part; None for all.
+        self.allowed: tuple[str, ...] | None = None
+        #: Workers that have been lost so far.
+        self.n_lost = 0
+        self._labels = False
+        self._facts: Mapping[str, object] | None = None
+        #: The worker that has all rows of each shard.
+        self._homes: dict[int, str] = {}
         #: Held as long as the fit: the workers take their end for the fit's end.
-        self._anchors: list[Future[Any]] = []
+        self._anchors: dict[str, Future[Any]] = {}
 
     # -- on the client's event loop ----------------------------------------------------
 
-    async def anchor(self) -> None:
-        """Begin the fit on the workers; they must be equal in what the bits depend on.
+    async def anchor(self, workers: Sequence[str], limit: float = FREE_THREAD) -> None:
+        """Begin the fit on workers; they must be equal in what the bits depend on.
+
+        Parameters
+        ----------
+        workers : sequence of str
+            Where it has not begun yet.
+        limit : float
+            Seconds until each of them has a free thread.
 
         Raises
         ------
@@ -75,41 +100,51 @@ class AdoptedData:
         ValueError
             The workers differ.
         """
-        crew, line = self.crew, self.crew.line
+        run, line = self.crew.run, self.crew.line
+        stamp = uuid.uuid4().hex[:8]
         # A worker without skmlp would not fail at our tasks: it would end.
         probes = [
             line.submit(
                 worker,
-                f"skmlp-import-{crew.run}-{rank}",
+                f"skmlp-import-{run}-{stamp}-{number}",
                 import_module,
                 drop_anchor.__module__,
             )
-            for rank, worker in enumerate(crew.workers)
+            for number, worker in enumerate(workers)
         ]
         try:
-            await self._end_of(probes)
+            await self._end_of(workers, probes, limit)
         finally:
             for probe in probes:
                 probe.release()
-        for rank, worker in enumerate(crew.workers):
-            key = f"skmlp-anchor-{crew.run}-{rank}"
-            anchor = Anchor(crew.run, key, line.owner, crew.workers)
-            self._anchors.append(line.submit(worker, key, drop_anchor, anchor))
-        await self._end_of(self._anchors)
-        told = await results(line.client, self._anchors)
-        self.threads = tuple(worker["threads"] for worker in told)
-        refuse_differences(crew.workers, [worker["facts"] for worker in told])
+        anchors = []
+        for number, worker in enumerate(workers):
+            key = f"skmlp-anchor-{run}-{stamp}-{number}"
+            anchor = Anchor(run, key, line.owner)
+            anchors.append(line.submit(worker, key, drop_anchor, anchor))
+            self._anchors[worker] = anchors[-1]
+        await self._end_of(workers, anchors, limit)
+        told = await results(line.client, anchors)
+        facts = [worker["facts"] for worker in told]
+        if self._facts is None:
+            self._facts = facts[0]
+            self.threads = min(worker["threads"] for worker in told)
+            refuse_differences(workers, facts)
+        else:
+            refuse_differences(["the fit", *workers], [self._facts, *facts])
 
-    async def _end_of(self, tasks: Sequence[Future[Any]]) -> None:
+    async def _end_of(
+        self, workers: Sequence[str], tasks: Sequence[Future[Any]], limit: float
+    ) -> None:
         """Wait for tasks of moments, one on each worker."""
-        pairs = list(zip(self.crew.workers, tasks, strict=True))
+        pairs = list(zip(workers, tasks, strict=True))
         try:
-            async with asyncio.timeout(FREE_THREAD):
-                await self.crew.guard(ended(tasks))
+            async with asyncio.timeout(limit):
+                await self.crew.line.guard(ended(tasks), self.crew.run, workers)
         except TimeoutError:
             busy = [worker for worker, task in pairs if not task.done()]
             raise RankFailed(
-                f"no thread became free within {FREE_THREAD:g} s on {', '.join(busy)}: "
+                f"no thread became free within {limit:g} s on {', '.join(busy)}: "
                 "busy with other tasks?"
             ) from None
         for worker, task in pairs:
@@ -117,37 +152,87 @@ class AdoptedData:
                 error = await task.exception(asynchronous=True)
                 raise RankFailed(f"Dask worker {worker} can't run skmlp: {error!r}")
 
-    async def hold(self, features: int, weighted: bool, labels: bool) -> None:
-        """Make room on the workers for their shards' parts."""
+    async def bring(self) -> PartStats | None:
+        """Bring the rows of those shards to their workers that are not there yet.
+
+        Returns
+        -------
+        PartStats or None
+            Of the rows that were brought; None if there were none.
+        """
+        crew, holders = self.crew, self.shards.holders
+        homes = [crew.workers[rank] for rank in holders]
+        news = [k for k, home in enumerate(homes) if self._homes.get(k) != home]
         layout = {
-            "features": features,
+            "features": self.source.features,
             "dtype": self.dtype.str,
-            "weighted": weighted,
-            "labels": labels,
+            "weighted": self.source.weighted,
+            "labels": self._labels,
         }
 
-        def spans_of(rank: int) -> list[tuple[int, list[list[int]]]]:
+        def hold(rank: int) -> Coroutine[Any, Any, Packed]:
             own = self.shards.held_by(rank)
-            return [
-                (shard, [list(span) for span in self.spans[shard]]) for shard in own
+            spans = [
+                (k, [list(span) for span in self.spans[k]]) for k in own if k in news
             ]
-
-        calls = [
-            self.crew.call(rank, "hold", shards=spans_of(rank), layout=layout)
-            for rank in range(self.shards.n_ranks)
-        ]
+            return crew.call(rank, "hold", shards=spans, layout=layout, keep=own)
 
         async def call_all() -> None:
-            async with together(*calls) as tasks:
+            async with together(*map(hold, range(self.shards.n_ranks))) as tasks:
                 await asyncio.gather(*tasks)
 
-        await self.crew.guard(call_all())
+        # Who gave a shard away has it no more, even if it does not arrive.
+        for shard in news:
+            self._homes.pop(shard, None)
+        await crew.guard(call_all())
+        spans = [self.spans[k] if k in news else [] for k in range(len(homes))]
+        stats = None
+        if any(spans):
+            stats = await crew.guard(self.source.bring(crew, spans, homes))
+            if stats.problem:
+                raise ValueError(stats.problem)
+        self._homes = dict(enumerate(homes))
+        return stats
+
+    async def settled(self) -> dict[str, list[int]]:
+        """The workers that live and have rows of the fit, with their shards."""
+        crew = self.crew
+        left: dict[str, list[int]] = {}
+        for answer in await crew.call_living("ping"):
+            left[answer["address"]] = []
+        for shard, home in self._homes.items():
+            if home in left:
+                left[home].append(shard)
+        return {worker: left[worker] for worker in crew.workers if left.get(worker)}
+
+    async def move(self, held: Mapping[str, Sequence[int]]) -> None:
+        """Give shards to workers, and bring them the rows that they lack.
+
+        Parameters
+        ----------
+        held : mapping from str to sequence of int
+            The shards of each worker; at least one.
+        """
+        holders = {
+            shard: rank for rank, own in enumerate(held.values()) for shard in own
+        }
+        lost = self.crew.lost
+        self.crew = Crew(self.crew.line, self.crew.run, list(held))
+        self.crew.lost = lost
+        self.shards = Shards(tuple(holders[shard] for shard in sorted(holders)))
+        await self.bring()
+
+    def forget(self, worker: str) -> None:
+        """Ask nothing more of a worker, and have no rows there."""
+        anchor = self._anchors.pop(worker, None)
+        if anchor is not None:
+            anchor.release()
 
     # -- in the driver's thread --------------------------------------------------------
 
     def close(self) -> None:
         """Let go of the rows. A second call does nothing."""
-        anchors, self._anchors = self._anchors, []
+        anchors, self._anchors = list(self._anchors.values()), {}
         if not anchors:
             return
         try:
@@ -209,28 +294,26 @@ def adopt(
     """
     line = Line(client)
     source = source_of(X, y, w)
-    present = line.run(_present(line, workers))
+    present = line.run(present_workers(line, workers))
     held = line.run(source.holders(line))
     addresses = _choose(present, held, n_shards)
     n_shards = len(addresses) if n_shards is None else n_shards
-    data = AdoptedData(line, addresses, n_shards)
-    crew = data.crew
+    data = AdoptedData(line, source, addresses, n_shards)
+    data._labels = labels
+    data.allowed = None if workers is None else tuple(workers)
     try:
-        line.run(data.anchor())
+        line.run(data.anchor(addresses))
         homes = [addresses[rank] for rank in data.shards.holders]
         data.spans = source.place(held, homes)
         data.dtype = training_dtype(source.dtype)
-        line.run(data.hold(source.features, source.weighted, labels))
-        data.stats = line.run(crew.guard(source.bring(crew, data.spans, homes)))
-        if data.stats.problem:
-            raise ValueError(data.stats.problem)
+        data.stats = line.run(data.bring()) or data.stats
     except BaseException:
         data.close()
         raise
     return data
 
 
-def source_of(X: Any, y: Any, w: Any) -> DaskBlocks | DriverRows:
+def source_of(X: Any, y: Any, w: Any) -> Rows:
     """Find out what is given; for the arguments see `adopt`.
 
     Raises
@@ -280,8 +363,14 @@ def _check_shapes(X: Any, y: Any, w: Any) -> None:
             )
 
 
-async def _present(line: Line, asked: Sequence[str] | None) -> list[str]:
-    """The workers to choose from; waits for the first one."""
+async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:
+    """The workers to choose from; waits for the first one.
+
+    Raises
+    ------
+    RankFailed
+        None came in time, or one of those `asked` for is not there.
+    """
     here = await line.scheduler("ncores_running")
     if not here:
         # A waiting task also makes an adaptive cluster start a worker.

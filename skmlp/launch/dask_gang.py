@@ -51,7 +51,7 @@ class DaskGang(Gang):
     generation : int
         The count of the fit's gangs before this one.
     blas_threads : int, optional
-        BLAS threads of each rank; by default as many as its worker has threads.
+        BLAS threads of each rank; by default as many as the workers have threads.
     limits : Limits, optional
         How long to wait for what.
 
@@ -136,7 +136,7 @@ class DaskGang(Gang):
     async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
         # The workers know of the request before it is made: were the driver to die
         # right after, they would take it back.
-        await self._crew.call_living("lock", lock=self._lock)
+        await self._tell_lock(self._lock)
         await self._crew.guard(self._acquire())
         answers = await self._call_all("listen", CALL)
         addresses = tuple(
@@ -150,7 +150,7 @@ class DaskGang(Gang):
             build=build,
             plan=plan,
             stats=self._data.stats,
-            blas_threads=blas_threads,
+            blas_threads=blas_threads or self._data.threads,
             meet_limit=self._limits.start,
             step_limit=self._limits.step,
         )
@@ -163,6 +163,11 @@ class DaskGang(Gang):
         ready = map(self._ready, range(self.shards.n_ranks))
         start = self._limits.start
         await self._crew.call_all(self._generation, self._limits, ready, start)
+
+    async def _tell_lock(self, lock: str) -> None:
+        """Tell the workers what to release should this process die."""
+        members = list(self._crew.workers)
+        await self._crew.call_living("lock", lock=lock, members=members)
 
     async def _acquire(self) -> None:
         """Get the locks of all workers in one request: no two fits wait crosswise."""
@@ -253,4 +258,4 @@ class DaskGang(Gang):
             # KeyError: the scheduler had given up the request by itself.
             with contextlib.suppress(RankFailed, KeyError):
                 await self._line.scheduler("multi_lock_release", id=self._lock)
-        await self._crew.call_living("lock", lock="")
+        await self._tell_lock("")

@@ -96,7 +96,7 @@ class DriverRows:
             sent = await client.scatter(
                 self._piece(span), workers=[worker], hash=False, asynchronous=True
             )
-            key = put_key(crew.run, span.part)
+            key = put_key(crew.stamp, span.part)
             put = crew.line.submit(
                 worker, key, put_piece, crew.run, shard, span.part, sent
             )

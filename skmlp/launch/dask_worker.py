@@ -51,14 +51,11 @@ class Anchor:
         The task's key.
     owner : str
         Whose fit it is: for people.
-    members : tuple of str
-        Dask addresses of the fit's workers, by rank.
     """
 
     run: str
     key: str
     owner: str
-    members: tuple[str, ...]
 
 
 @dataclass
@@ -66,6 +63,8 @@ class Run:
     """What belongs to one fit on one worker."""
 
     anchor: Anchor
+    #: Dask addresses of the gang's workers, by rank.
+    members: tuple[str, ...] = ()
     stores: dict[int, ShardStore] = field(default_factory=dict)
     post: Post | None = None
     #: Name of the fit's request for the locks on its workers, while there is one.
@@ -115,7 +114,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             if run.post is not None:
                 await run.post.wait_ended(RANK_LIMIT)
             # One of the workers does it, or all but the first would fail.
-            alive = await scheduler.ncores(workers=list(run.anchor.members))
+            alive = await scheduler.ncores(workers=list(run.members))
             if min(alive, default="") == self._worker.address:
                 await scheduler.multi_lock_release(id=run.lock)
         except Exception:
@@ -166,9 +165,11 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         ]
 
     async def _on_hold(
-        self, run: Run, shards: list[Any], layout: dict[str, Any]
+        self, run: Run, shards: list[Any], layout: dict[str, Any], keep: list[int]
     ) -> Packed:
-        """Make room for the parts of some shards."""
+        """Make room for the parts of some shards; let go of all but those to keep."""
+        for shard in set(run.stores) - set(keep):
+            del run.stores[shard]
         for shard, spans in shards:
             run.stores[shard] = ShardStore([Span(*span) for span in spans], **layout)
         return {"kind": Kind.DONE}
@@ -178,9 +179,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         self._drop(run.anchor.run, "the fit is over")
         return {"kind": Kind.DONE}
 
-    async def _on_lock(self, run: Run, lock: str) -> Packed:
-        """Know what to release should the driver go."""
-        run.lock = lock
+    async def _on_lock(self, run: Run, lock: str, members: list[str]) -> Packed:
+        """Know what to release should the driver go, and who could do so."""
+        run.lock, run.members = lock, tuple(members)
         return {"kind": Kind.DONE}
 
     async def _on_listen(self, run: Run, generation: int) -> Packed:
@@ -188,7 +189,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         if run.post is not None:
             run.post.stop("the gang has started again")
         host = get_address_host(self._worker.address)
-        rank = run.anchor.members.index(self._worker.address)
+        rank = run.members.index(self._worker.address)
         try:
             run.post = Post(generation, rank, host)
         except OSError as error:
@@ -238,7 +239,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         return {"kind": Kind.DONE, "late": late}
 
     async def _on_ping(self, run: Run) -> Packed:
-        return {"kind": Kind.DONE}
+        return {"kind": Kind.DONE, "address": self._worker.address}
 
     @staticmethod
     def post(run: Run, generation: int) -> Post | None:
@@ -283,9 +284,9 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     return {"threads": worker.state.nthreads, "facts": default_facts()}
 
 
-def put_key(run: str, part: int) -> str:
+def put_key(stamp: str, part: int) -> str:
     """The key of the task that stores a part."""
-    return f"skmlp-put-{run}-{part}"
+    return f"skmlp-put-{stamp}-{part}"
 
 
 def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
