@@ -11,18 +11,22 @@ _CHOICES = {
     "ranks": ("auto", "as_asked"),
     "kernels": ("auto", "reference", "compiled"),
 }
-_DEFAULTS = {"ranks": "auto", "kernels": "auto"}
+_DEFAULTS: dict[str, Any] = {
+    "ranks": "auto",
+    "kernels": "auto",
+    "worker_timeout": 30.0,
+}
 _local = threading.local()
 
 
-def _settings() -> dict[str, str]:
+def _settings() -> dict[str, Any]:
     if not hasattr(_local, "settings"):
         _local.settings = dict(_DEFAULTS)
-    settings: dict[str, str] = _local.settings
+    settings: dict[str, Any] = _local.settings
     return settings
 
 
-def get_config() -> dict[str, str]:
+def get_config() -> dict[str, Any]:
     """Return a copy of this thread's settings.
 
     Returns
@@ -39,7 +43,12 @@ def get_config() -> dict[str, str]:
     return dict(_settings())
 
 
-def set_config(*, ranks: str | None = None, kernels: str | None = None) -> None:
+def set_config(
+    *,
+    ranks: str | None = None,
+    kernels: str | None = None,
+    worker_timeout: float | None = None,
+) -> None:
     """Change this thread's settings.
 
     Parameters
@@ -51,6 +60,9 @@ def set_config(*, ranks: str | None = None, kernels: str | None = None) -> None:
         The loops between the matrix products: "compiled" by numba, the "reference"
         in numpy, or "auto": compiled where numba is installed, unless the environment
         variable ``SKMLP_KERNELS`` says otherwise.
+    worker_timeout : float, optional
+        Seconds without a sign of life after which a process of a gang, or a Dask
+        worker, counts as frozen: the fit goes on without it. 30 by default.
 
     Raises
     ------
@@ -58,24 +70,30 @@ def set_config(*, ranks: str | None = None, kernels: str | None = None) -> None:
         A value is none of these.
     """
     changes: dict[str, Any] = {"ranks": ranks, "kernels": kernels}
+    if worker_timeout is not None and not worker_timeout > 0:
+        raise ValueError(f"worker_timeout={worker_timeout!r} must be a time above 0 s")
     for key, value in changes.items():
         if value is not None and value not in _CHOICES[key]:
             raise ValueError(
                 f"{key}={value!r} is not a setting; it takes one of "
                 + ", ".join(repr(choice) for choice in _CHOICES[key])
             )
+    changes["worker_timeout"] = worker_timeout
     _settings().update({k: v for k, v in changes.items() if v is not None})
 
 
 @contextmanager
 def config_context(
-    *, ranks: str | None = None, kernels: str | None = None
+    *,
+    ranks: str | None = None,
+    kernels: str | None = None,
+    worker_timeout: float | None = None,
 ) -> Iterator[None]:
     """Change this thread's settings inside a ``with`` block.
 
     Parameters
     ----------
-    ranks, kernels : str, optional
+    ranks, kernels, worker_timeout : optional
         See `set_config`.
 
     Examples
@@ -88,7 +106,7 @@ def config_context(
     'auto'
     """
     before = get_config()
-    set_config(ranks=ranks, kernels=kernels)
+    set_config(ranks=ranks, kernels=kernels, worker_timeout=worker_timeout)
     try:
         yield
     finally:

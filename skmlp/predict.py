@@ -15,6 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Numbers that the widest layer of a block may hold: 8 MB in float64.
 BLOCK_NUMBERS = 2**20
 
+_FLOATS = (np.float32, np.float64)
+
 
 def forward(
     X: Any,
@@ -44,18 +46,17 @@ def forward(
     """
     tables = kernel_sets.load(kernels)
     hidden, last = tables.FORWARD[activation], tables.FORWARD[output]
-    coefs = [np.asarray(W) for W in coefs]
-    intercepts = [np.asarray(b) for b in intercepts]
-    dtype = np.result_type(X.dtype, *coefs, *intercepts)
-    if dtype not in (np.float32, np.float64):
-        dtype = np.dtype(np.float64)
-    layers = [
-        (
-            W.astype(dtype, copy=False),
-            np.ascontiguousarray(b, dtype=dtype),
-        )
-        for W, b in zip(coefs, intercepts, strict=True)
-    ]
+    layers = list(zip(coefs, intercepts, strict=True))
+    dtype = X.dtype
+    if dtype not in _FLOATS or any(_unlike(W, dtype) for pair in layers for W in pair):
+        arrays = [np.asarray(a) for pair in layers for a in pair]
+        dtype = np.result_type(X.dtype, *arrays)
+        if dtype not in _FLOATS:
+            dtype = np.dtype(np.float64)
+        layers = [
+            (W.astype(dtype, copy=False), np.ascontiguousarray(b, dtype=dtype))
+            for W, b in zip(arrays[::2], arrays[1::2], strict=True)
+        ]
     if sparse.issparse(X):
         X = X.tocsr()
     n = X.shape[0]
@@ -63,17 +64,26 @@ def forward(
     widest = max(X.shape[1], *(W.shape[1] for W, _ in layers))
     rows = min(n, max(BLOCK_NUMBERS // widest, 64))
     buffers = [np.empty((rows, W.shape[1]), dtype) for W, _ in layers[:-1]]
+    activate = [hidden] * len(buffers) + [last]
     with np.errstate(all="ignore"):
         for start in range(0, n, rows):
             stop = min(start + rows, n)
             a = X[start:stop].astype(dtype, copy=False)
-            for i, (W, b) in enumerate(layers):
-                is_last = i == len(layers) - 1
-                z = result[start:stop] if is_last else buffers[i][: stop - start]
-                if sparse.issparse(a):
-                    np.copyto(z, a @ W)
-                else:
+            outs = [*(z[: stop - start] for z in buffers), result[start:stop]]
+            for (W, b), z, function in zip(layers, outs, activate, strict=True):
+                if isinstance(a, np.ndarray):
                     np.dot(a, W, out=z)
-                (last if is_last else hidden)(z, b)
+                else:
+                    np.copyto(z, a @ W)
+                function(z, b)
                 a = z
     return result
+
+
+def _unlike(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether an array must be converted before the kernels can take it."""
+    return (
+        not isinstance(array, np.ndarray)
+        or array.dtype != dtype
+        or not (array.ndim == 2 or array.flags.c_contiguous)
+    )

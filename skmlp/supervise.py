@@ -31,8 +31,10 @@ logger = logging.getLogger(__name__)
 #: A round is an epoch or about so long, whichever is longer.
 ROUND_SECONDS = 1.0
 
-#: Failures without a finished round between them after which the first cause is raised.
+#: Failures without a finished round between them after which the first cause is raised:
+#: so many, or as many as there are ranks, but never more than the second number.
 FAILURES = 3
+MOST_FAILURES = 10
 
 
 class Supervisor:
@@ -41,7 +43,7 @@ class Supervisor:
     Parameters
     ----------
     launcher : Launcher
-        Starts the gangs; the first one at the first order.
+        Starts the gangs; the first one when the ``with`` block begins.
     tell : callable, optional
         Called with a line of text after each failure that the fit survives.
 
@@ -58,8 +60,11 @@ class Supervisor:
         self._launcher = launcher
         self._tell = tell
         self._gang: Gang | None = None
+        #: Whether the gang knows no state yet.
+        self._fresh = True
         self._generation = 0
         self._failures: list[RankFailed] = []
+        self._patience = FAILURES
 
     def ask(self, order: Order) -> Message:
         """Have an order carried out, by as many gangs as it takes.
@@ -74,34 +79,35 @@ class Supervisor:
         """
         while True:
             try:
-                gang, fresh = self._ready()
-                answer = gang.ask(order(fresh))
+                answer = self._ready().ask(order(self._fresh))
             except RankFailed as failure:
                 self._replace(failure)
             else:
+                self._fresh = False
                 self._failures.clear()
                 return answer
 
-    def _ready(self) -> tuple[Gang, bool]:
-        """The gang, and whether it is new."""
+    def _ready(self) -> Gang:
+        """The gang, started if there is none."""
         if self._gang is not None and self._launcher.could_grow():
             self._end()
             self._launcher.grow()
             self._note("workers have joined")
         if self._gang is not None:
-            return self._gang, False
+            return self._gang
         generation, self._generation = self._generation, self._generation + 1
-        self._gang = self._launcher.start(generation)
-        return self._gang, True
+        self._gang, self._fresh = self._launcher.start(generation), True
+        # Each of several workers may be lost in turn before a round is done.
+        n_ranks = self._gang.shards.n_ranks
+        self._patience = max(self._patience, min(n_ranks, MOST_FAILURES))
+        return self._gang
 
     def _replace(self, failure: RankFailed) -> None:
         """Make ready for the next gang, or raise the first cause."""
         self._end()
         self._failures.append(failure)
         first = self._failures[0]
-        # Each of many workers may be lost in turn before a round is done.
-        patience = FAILURES + self._launcher.n_lost
-        if len(self._failures) >= patience:
+        if len(self._failures) >= self._patience:
             raise first
         try:
             self._launcher.recover(failure)
@@ -136,7 +142,13 @@ class Supervisor:
         self._end()
 
     def __enter__(self) -> Supervisor:
-        return self
+        while True:
+            try:
+                self._ready()
+            except RankFailed as failure:
+                self._replace(failure)
+            else:
+                return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -166,9 +167,11 @@ def _keep_order(estimator, plan, start, state):
     _forget(estimator, "_order_record", "_row_order")
     if plan.order_rng is None or state.rng is None:
         return
-    # Where somebody else has drawn from the same random state meanwhile, as concurrent
-    # fits on numpy's global one do, setting it would make their draws come twice.
-    if start.shuffles or twister_state(start.rng) == plan.order_rng:
+    # Nobody sees a random state that was made from a seed. Where somebody else has
+    # drawn from the same one meanwhile, as concurrent fits on numpy's global one do,
+    # setting it would make their draws come twice.
+    shared = not isinstance(estimator.random_state, Integral)
+    if shared and (start.shuffles or twister_state(start.rng) == plan.order_rng):
         set_twister_state(start.rng, state.rng)
     if plan.incremental:
         estimator._order_record = {

@@ -158,7 +158,8 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _forward(self, X):
         """Predictions after the output activation, of shape (n_samples, n_outputs)."""
-        check_is_fitted(self)
+        if not hasattr(self, "coefs_"):
+            check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         return forward(
             X,

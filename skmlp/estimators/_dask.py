@@ -21,6 +21,7 @@ from skmlp.data.targets import encode
 from skmlp.estimators import _fit, _start
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
+from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
 from skmlp.model.losses import LOSSES
 from skmlp.optim.transforms import OPTIMIZERS
@@ -168,7 +169,8 @@ def run(estimator, data, units, labels, classes, weighted, *, first, incremental
         classes=classes,
     )
     _fit.warn_unused(estimator)
-    launcher = DaskLauncher(build.on_partitions, plan, data)
+    limits = Limits(silence=get_config()["worker_timeout"])
+    launcher = DaskLauncher(build.on_partitions, plan, data, limits)
     with _fit.supervised(estimator, launcher) as supervisor:
         return _fit.run(estimator, supervisor, plan, start, incremental=incremental)
 

@@ -240,6 +240,7 @@ def launcher(plan, rows, place) -> Launcher:
     from skmlp.launch.loky_gang import LokyGang
 
     limits["max_bytes"] = most_bytes(plan)
+    limits["worker_timeout"] = get_config()["worker_timeout"]
     return LocalLauncher(
         lambda: LokyGang(build.on_source, plan, rows, shards, **limits), again=True
     )

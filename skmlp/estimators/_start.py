@@ -70,7 +70,10 @@ def begin(estimator, units, dtype, first, incremental):
     else:
         check_shapes(estimator, layout, incremental)
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
-    if rng.get_state(legacy=False)["bit_generator"] != "MT19937":
+    if (
+        not isinstance(estimator.random_state, Integral)
+        and rng.get_state(legacy=False)["bit_generator"] != "MT19937"
+    ):
         # The orders of the rows are defined for the Mersenne twister alone.
         rng = np.random.RandomState(rng.randint(2**31 - 1))
     return Start(params, first, rng)

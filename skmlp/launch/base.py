@@ -112,15 +112,7 @@ class Gang(ABC):
 
 
 class Launcher(ABC):
-    """Starts the gangs of one fit, one after the other; one is all that most need.
-
-    Attributes
-    ----------
-    n_lost : int
-        Workers that have been lost for good so far.
-    """
-
-    n_lost = 0
+    """Starts the gangs of one fit, one after the other; one is all that most need."""
 
     @abstractmethod
     def start(self, generation: int) -> Gang:

@@ -101,7 +101,7 @@ def cores() -> int:
 
 #: Multiply-adds of one rank's part of a minibatch below which sharing it costs more
 #: than it saves, by place (see docs/decisions).
-LEAST_WORK = {"threads": 2.0e7, "processes": 4.0e7, "dask": 4.0e7}
+LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
 
 
 def worthwhile(

@@ -12,29 +12,23 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from distributed import Client, Future
-from scipy import sparse
 
 from skmlp.comm.base import Shards
 from skmlp.data.partitions import PartStats, training_dtype
 from skmlp.data.placement import Span
 from skmlp.launch.base import RankFailed
-from skmlp.launch.dask_blocks import DaskBlocks, check_known
 from skmlp.launch.dask_client import Line, ended, results, together
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_send import DriverRows
+from skmlp.launch.dask_sources import Rows, source_of
 from skmlp.launch.dask_worker import Anchor, drop_anchor
 
 #: Seconds to wait for the first worker of a cluster that has none.
 FIRST_WORKER = 120.0
 #: Seconds until each worker has found a thread for a task of moments.
 FREE_THREAD = 600.0
-
-#: What brings rows to the workers.
-Rows = DaskBlocks | DriverRows
 
 
 class AdoptedData:
@@ -72,8 +66,6 @@ class AdoptedData:
         self.spans: list[list[Span]] = []
         #: The only workers that may take part; None for all.
         self.allowed: tuple[str, ...] | None = None
-        #: Workers that have been lost so far.
-        self.n_lost = 0
         self._labels = False
         self._facts: Mapping[str, object] | None = None
         #: The worker that has all rows of each shard.
@@ -311,56 +303,6 @@ def adopt(
         data.close()
         raise
     return data
-
-
-def source_of(X: Any, y: Any, w: Any) -> Rows:
-    """Find out what is given; for the arguments see `adopt`.
-
-    Raises
-    ------
-    ValueError
-        Shapes don't fit, or are unknown; or X is no Dask array, but others are.
-    """
-    given = {"X": X, "y": y, "sample_weight": w}
-    lazy = [name for name, value in given.items() if isinstance(value, da.Array)]
-    for name in lazy:
-        check_known(given[name], name)
-    if lazy and "X" not in lazy:
-        raise ValueError(
-            f"{' and '.join(lazy)} can't be a Dask array where X is none: make all of "
-            "them Dask arrays, or none"
-        )
-    for name in set(given) - set(lazy):
-        if not sparse.issparse(given[name]) and given[name] is not None:
-            given[name] = np.asarray(given[name])
-    X, y, w = given.values()
-    _check_shapes(X, y, w)
-    if lazy:
-        return DaskBlocks(X, y, w)
-    return DriverRows(X.tocsr() if sparse.issparse(X) else X, y, w)
-
-
-def _check_shapes(X: Any, y: Any, w: Any) -> None:
-    """ValueError, in scikit-learn's words where it has some."""
-    if X.ndim != 2:
-        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
-    if y.ndim not in (1, 2):
-        raise ValueError(f"y should be a 1d or 2d array, got {y.ndim} dimensions")
-    if y.shape[0] != X.shape[0]:
-        raise ValueError(
-            "Found input variables with inconsistent numbers of samples: "
-            f"{[X.shape[0], y.shape[0]]}"
-        )
-    if w is not None and w.ndim != 1:
-        raise ValueError("Sample weights must be 1D array or scalar")
-    if w is not None and w.shape[0] != X.shape[0]:
-        raise ValueError(f"sample_weight.shape == {w.shape}, expected {(X.shape[0],)}!")
-    for count, what in ((X.shape[0], "sample"), (X.shape[1], "feature")):
-        if count == 0:
-            raise ValueError(
-                f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 "
-                "is required."
-            )
 
 
 async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:

@@ -79,11 +79,6 @@ class DaskLauncher(Launcher):
                 return
         raise failure
 
-    @property
-    def n_lost(self) -> int:  # type: ignore[override]  # counted where they are found
-        """Workers that have been lost for good so far."""
-        return self._data.n_lost
-
     def could_grow(self) -> bool:
         """Whether a shard is free for a worker that has joined."""
         data = self._data
@@ -126,7 +121,6 @@ class DaskLauncher(Launcher):
             data.forget(worker)
         n_free = data.shards.n_shards - len(left)
         joined = await self._join(await self._spare([*left]), n_free, needed=not left)
-        data.n_lost += len(set(data.crew.workers) - set(left))
         held = shared_out(data.shards.n_shards, left, joined)
         await data.move(held)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import selectors
@@ -137,3 +138,12 @@ class Door:
         self._selector.unregister(sock)
         del self._talks[sock], self._names[sock]
         sock.close()
+
+
+def let_go(open_things: list[Door | socket.socket]) -> None:
+    """Close door and connections; who is at the other end sees it and ends."""
+    for thing in open_things:
+        if isinstance(thing, socket.socket):
+            with contextlib.suppress(OSError):  # the other end may have closed it
+                thing.shutdown(socket.SHUT_RDWR)
+        thing.close()

@@ -23,7 +23,7 @@ from joblib.parallel import ParallelBackendBase
 from skmlp.comm.base import Shards
 from skmlp.launch import wire
 from skmlp.launch.base import CLOSE, Build, Gang, Message, RankFailed
-from skmlp.launch.door import Door
+from skmlp.launch.door import Door, let_go
 from skmlp.launch.joblib_call import JoblibCall, Task, make_parallel
 from skmlp.launch.process_rank import (
     GENERATION,
@@ -32,6 +32,7 @@ from skmlp.launch.process_rank import (
     own_fingerprint,
     serve,
 )
+from skmlp.launch.pulse import BEAT, Pulse
 from skmlp.launch.turn import Turn
 from skmlp.launch.wire import Kind, text_of
 
@@ -39,8 +40,7 @@ from skmlp.launch.wire import Kind, text_of
 #: may have other work, and large arrays are written to a file first.
 START_LIMIT = 600.0
 
-#: Seconds for each piece of progress in the talk of driver and ranks, and from the
-#: arrival of one rank to that of the next.
+#: Seconds for each piece of progress in the talk with the ranks, and between arrivals.
 LIMIT = 120.0
 
 #: Seconds for which ranks may be apart in their work: a page of a mapped file, or a
@@ -57,7 +57,6 @@ CLOSE_LIMIT = 30.0
 #: Seconds that joblib has to tell why the ranks end, after the first sign of it. loky
 #: notices a killed worker in 0.1 s; multiprocessing's pools never do.
 CAUSE_LIMIT = 5.0
-
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -85,17 +84,18 @@ class LokyGang(Gang):
     blas_threads : int, optional
         Limit of BLAS threads in each rank's process. None leaves it alone.
     limit : float, default=120
-        Seconds for each piece of progress in the talk of driver and ranks, and from the
-        arrival of one rank to that of the next.
+        Seconds for each piece of progress in the talk with the ranks, and between the
+        arrivals of two.
     step_limit : float, default=600
-        Seconds for which ranks may be apart in their work. The work itself may take as
-        long as it takes.
+        Seconds for which ranks may be apart in their work, however long that takes.
     start_limit : float, default=600
         Seconds until the first rank must have arrived.
     turn_limit : float, default=3600
         Seconds to wait for the end of another gang of processes of this process.
     close_limit : float, default=30
         Seconds that `close` waits for the ranks before it has them killed.
+    worker_timeout : float, default=30
+        Seconds without a sign of life after which a rank counts as frozen.
 
     Raises
     ------
@@ -125,6 +125,7 @@ class LokyGang(Gang):
         start_limit: float = START_LIMIT,
         turn_limit: float = TURN_LIMIT,
         close_limit: float = CLOSE_LIMIT,
+        worker_timeout: float = 30.0,
     ) -> None:
         n_ranks = shards.n_ranks
         self.shards = shards
@@ -132,6 +133,7 @@ class LokyGang(Gang):
         self._step_limit = step_limit
         self._close_limit = close_limit
         self._max_bytes = max_bytes
+        self._pulse = Pulse((), worker_timeout)
         self._trouble: str | None = "it has not begun"
         self._last: Message | None = None
         self._call: JoblibCall | None = None
@@ -141,11 +143,12 @@ class LokyGang(Gang):
         #: with those that the same look found.
         self._farewells: dict[int, tuple[Kind, str]] = {}
         self._gone: list[dict[int, str]] = []
+        self._bell_rang = False
         # With one worker, joblib would run the task in this process.
         parallel = make_parallel(max(2, n_ranks), backend, None)
         # A gang that is dropped without `close` must not leave its ranks waiting.
         self._open: list[Door | socket.socket] = []
-        self._let_go = weakref.finalize(self, _let_go, self._open)
+        self._let_go = weakref.finalize(self, let_go, self._open)
         with contextlib.ExitStack() as undo:
             turn = _POOL.take(turn_limit)
             undo.callback(_POOL.give, turn)
@@ -276,6 +279,7 @@ class LokyGang(Gang):
         self._selector.register(self._bell, selectors.EVENT_READ)
         for rank, sock in self._controls.items():
             self._selector.register(sock, selectors.EVENT_READ, rank)
+        self._pulse = Pulse(self._controls, self._pulse.limit)
         table = np.array([ports[rank] for rank in sorted(ports)], dtype=np.int64)
         self._tell(Kind.TABLE, Message(CLOSE + 1, (table,)))
 
@@ -304,24 +308,29 @@ class LokyGang(Gang):
         """Wait until all ranks have said that they are done; return the lead's word."""
         waiting = set(self._controls)
         result = Message(CLOSE)
+        # The first one may take all its time; then the others are due.
+        due: float | None = None
         while waiting:
-            # The first one may take all its time; then the others are due.
-            first = len(waiting) == len(self._controls)
-            ready = self._selector.select(None if first else self._step_limit)
-            if not ready:
+            ready = self._selector.select(BEAT)
+            come = self._read_all(ready)
+            if self._bell_rang or self._gone or self._farewells:
+                self._fail()
+            if frozen := self._pulse.silent():
+                names = ", ".join(map(self._name, frozen))
+                self._fail(f"{names}: no sign of life for {self._pulse.limit:g} s")
+            if come:
+                due = time.monotonic() + self._step_limit
+            elif due is not None and time.monotonic() > due:
                 names = ", ".join(map(self._name, sorted(waiting)))
                 self._fail(
                     f"{names}: no word for {self._step_limit:g} s after the others'"
                 )
-            come = self._read_all(ready)
-            if len(come) < len(ready):
-                self._fail()
             waiting -= set(come)
             result = come.get(0, result)
         return result
 
     def _read_all(self, ready: Ready) -> dict[int, Message]:
-        """Read a frame of each rank that has one; what is not a last word is returned.
+        """Read a frame of each rank that has one, and return the answers.
 
         A selector tells in no special order who is ready. When one process dies loky
         kills the others, so that the first to be read need not be the first that ended.
@@ -330,6 +339,7 @@ class LokyGang(Gang):
         for key, _ in ready:
             if key.fileobj is self._bell:
                 self._selector.unregister(self._bell)
+                self._bell_rang = True
                 continue
             rank = key.data
             try:
@@ -346,8 +356,11 @@ class LokyGang(Gang):
         return come
 
     def _read(self, rank: int) -> Message | None:
-        """Read a frame of a rank; None if it is its last word, which is kept."""
+        """Read a frame of a rank; None if it is no answer. Its last word is kept."""
         kind, message = wire.receive(self._controls[rank], self._max_bytes)
+        self._pulse.heard(rank)
+        if kind is Kind.ALIVE:
+            return None
         if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
             return message
         self._farewells[rank] = kind, text_of(message)
@@ -405,12 +418,3 @@ def _over(turn: object, button: socket.socket) -> None:
     """Tell the driver, and the next gang, that joblib's call is over."""
     _POOL.give(turn)
     button.close()
-
-
-def _let_go(open_things: list[Door | socket.socket]) -> None:
-    """Close door and connections; who is at the other end sees it and ends."""
-    for thing in open_things:
-        if isinstance(thing, socket.socket):
-            with contextlib.suppress(OSError):  # the other end may have closed it
-                thing.shutdown(socket.SHUT_RDWR)
-        thing.close()

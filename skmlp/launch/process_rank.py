@@ -41,6 +41,7 @@ from skmlp.launch import wire
 from skmlp.launch.base import CLOSE, Build, Message
 from skmlp.launch.blas import blas_limit
 from skmlp.launch.joblib_call import check_worker
+from skmlp.launch.pulse import Beat
 from skmlp.launch.wire import Kind
 
 #: Where the driver and the ranks of one host listen.
@@ -120,6 +121,9 @@ class _Line:
         self._lock = threading.Lock()
         self._gone = False
         self._at_end: list[Callable[[], None]] = []
+        #: A frame must not be broken by another one.
+        self._saying = threading.Lock()
+        self._beat = Beat(self._alive)
         self._thread = threading.Thread(
             target=self._read, name="skmlp-control", daemon=True
         )
@@ -142,9 +146,18 @@ class _Line:
             It does not listen any more.
         """
         try:
-            wire.send(self._sock, kind, message)
+            with self._saying:
+                wire.send(self._sock, kind, message)
         except OSError as error:
             raise _DriverGone(_LET_GO) from error
+
+    def _alive(self) -> bool:
+        """Give a sign of life; whether somebody listens."""
+        try:
+            self.say(Kind.ALIVE, Message(0))
+        except _DriverGone:
+            return False
+        return True
 
     def farewell(self, kind: Kind, text: str) -> None:
         """Tell the driver why this rank ends, if it still listens."""
@@ -155,6 +168,7 @@ class _Line:
         """End the connection and the thread."""
         with contextlib.suppress(OSError):  # the driver may have ended it
             self._sock.shutdown(socket.SHUT_RDWR)
+        self._beat.close(limit)
         self._thread.join(limit)
         self._sock.close()
         if self._thread.is_alive():

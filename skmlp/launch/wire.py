@@ -61,6 +61,7 @@ class Kind(IntEnum):
     FAILED = 7  # a rank ends because its servant raised; the text says what
     LOST = 8  # a rank ends because it lost another one; the text says how
     ABORTED = 9  # a rank ends because it was told to
+    ALIVE = 10  # a rank's sign of life
 
 
 def text_message(text: str) -> Message:

@@ -40,6 +40,24 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_once(flag: str) -> None:
+    """Die, unless somebody has done so before."""
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    die()
+
+
+def freeze_once(flag: str) -> None:
+    """Stop, unless somebody has done so before."""
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def _with_fault(
     make: Build,
     rank: int,

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 import skmlp
-from skmlp.launch.base import Gang
+from skmlp.launch.base import Gang, LocalLauncher
 from tests.laws.twins import ATOL, RTOL, data_of
 
 # ---- The table of fits -------------------------------------------------------------
@@ -245,15 +245,20 @@ def seen_here() -> list[tuple[str, int, int]]:
 @contextlib.contextmanager
 def gangs_seen() -> Iterator[None]:
     """Note all gangs that fits of this process start; see `seen_here`."""
-    enter = Gang.__enter__
+    from skmlp.launch.dask_fleet import DaskLauncher
 
-    def see(gang: Gang) -> Gang:
-        shards = gang.shards
-        seen_here().append((gang.where, shards.n_ranks, shards.n_shards))
-        return enter(gang)
+    def seeing(start: Callable[[Any, int], Gang]) -> Callable[[Any, int], Gang]:
+        def see(launcher: Any, generation: int) -> Gang:
+            gang = start(launcher, generation)
+            shards = gang.shards
+            seen_here().append((gang.where, shards.n_ranks, shards.n_shards))
+            return gang
+
+        return see
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gang, "__enter__", see)
+        for launcher in (LocalLauncher, DaskLauncher):
+            patch.setattr(launcher, "start", seeing(launcher.start))
         yield
 
 

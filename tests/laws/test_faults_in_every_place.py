@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import joblib
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
+from skmlp import config_context
 from skmlp.data.split import split_rows
 from skmlp.launch.base import Gang, Message, RankFailed
 from skmlp.launch.blas import blas_threads_now
@@ -24,18 +26,29 @@ from skmlp.launch.dask_gang import DaskGang
 from skmlp.launch.local import ThreadGang
 from skmlp.launch.loky_gang import LokyGang
 from skmlp.plan import Split
+from skmlp.supervise import FAILURES
 from tests.estimators.attempts import same
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
-from tests.laws.in_workers import AsAsked, count_shards, die, divide_by_zero, spoil
+from tests.laws.in_workers import (
+    AsAsked,
+    count_shards,
+    die,
+    die_once,
+    divide_by_zero,
+    freeze_once,
+    spoil,
+)
 from tests.laws.places import (
     HERE,
     Fit,
     Place,
+    assert_same_bits,
     assert_same_model,
     dask_arrays,
     gangs_seen,
     on_dask,
     processes,
+    seen_here,
     threads,
 )
 
@@ -156,30 +169,70 @@ def test_training_rows_without_weight(where, request):
     assert "of those of the training rows must be greater than zero" in str(error)
 
 
-# ---- A worker that dies ------------------------------------------------------------
+# ---- A worker that dies, or freezes ------------------------------------------------
+
+MORTAL = ["processes", "dask", "dask arrays"]
+BRIEF = replace(ADAM, params={**ADAM.params, "max_iter": 30})
+STOPPING = Fit(
+    "binary", {**FOREVER, "max_iter": 30, "early_stopping": True}, weighted=True
+)
+BRIEF_LBFGS = replace(LBFGS, params={**LBFGS.params, "max_iter": 12})
 
 
-@pytest.mark.timeout(30)
+def calm(task: Fit, place: Place) -> Any:
+    """The model of a fit there that nobody disturbs."""
+    return train(place, task.estimator(place.n_jobs), *task.data())
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize(
-    ("where", "task", "rank"),
-    [
-        ("processes", ADAM, 0),
-        ("processes", LBFGS, 1),
-        ("dask", LBFGS, 0),
-        ("dask arrays", ADAM, 1),
-    ],
+    ("task", "rank", "order"),
+    [(BRIEF, 0, 1), (STOPPING, 1, 2), (BRIEF_LBFGS, 1, 7)],
+    ids=["adam", "early stopping", "lbfgs"],
 )
-def test_a_killed_worker_is_named(where, place, task, rank, monkeypatch):
-    model = estimator(task, place)
-    names = r"rank \d \(process \d+\)"
-    if place.client is not None:
-        names = "|".join(addresses(place.client))
+@pytest.mark.parametrize("where", MORTAL)
+def test_a_killed_worker_changes_no_bit(
+    where, place, task, rank, order, monkeypatch, tmp_path
+):
+    undisturbed = calm(task, place)
+    before = len(seen_here())
+    flag = tmp_path / "dead"
     with monkeypatch.context() as patch:
-        spoil(patch, rank, 3, die)
-        error = fails(place, model, *task.data())
+        spoil(patch, rank, order, partial(die_once, str(flag)))
+        model = calm(task, place)
+    assert flag.exists()
+    # On Dask the one that is left has both shards, unless its nanny was quick.
+    first, *others = seen_here()[before:]
+    assert first == (place.where, 2, 2)
+    assert others
+    assert {n_shards for _, _, n_shards in others} == {2}
+    assert_same_bits(model, undisturbed)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
+@pytest.mark.parametrize("where", ["processes"])
+def test_a_frozen_worker_changes_no_bit(where, place, monkeypatch, tmp_path):
+    undisturbed = calm(BRIEF, place)
+    flag = tmp_path / "frozen"
+    with monkeypatch.context() as patch, config_context(worker_timeout=2.0):
+        spoil(patch, 1, 2, partial(freeze_once, str(flag)))
+        model = calm(BRIEF, place)
+    assert flag.exists()
+    assert_same_bits(model, undisturbed)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("where", ["processes", "dask arrays"])
+def test_a_death_that_comes_back_ends_the_fit(where, place, monkeypatch):
+    model = estimator(ADAM, place)
+    before = len(seen_here())
+    names = r"rank \d \(process \d+\)|Dask worker \S+ is gone"
+    with monkeypatch.context() as patch:
+        spoil(patch, 0, 1, die)
+        error = fails(place, model, *ADAM.data())
     assert isinstance(error, RankFailed)
     assert re.search(names, str(error)), error
+    assert len(seen_here()) - before >= FAILURES
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------
