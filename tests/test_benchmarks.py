@@ -46,6 +46,7 @@ COMMANDS = {
         "loky, n_jobs=2",
     ],
     "start --dtypes float64 --places threads": ["difference", "2 threads"],
+    "allreduce": ["float32, us per sum", "skmlp"],
 }
 
 
