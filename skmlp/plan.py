@@ -31,12 +31,15 @@ class Split:
         State of the Mersenne twister before the draws.
     labels : bytes or None
         The packed bits of a binary target, by which the split is stratified.
+    keyed : bool
+        By a keyed bijection, without strata; see `Plan.keyed_order`.
     """
 
     n_rows: int
     fraction: float
     rng: tuple[bytes, int]
     labels: bytes | None = field(default=None, repr=False)
+    keyed: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class Plan:
     order_rng : tuple of (bytes, int) or None
         State of the Mersenne twister before the first shuffle; None keeps the rows in
         their order.
+    keyed_order : bool
+        There are too many rows for scikit-learn's order: a bijection, whose key is
+        drawn where the first shuffle would be, takes its place.
     n_shards : int
         Parts of every minibatch.
     blas_threads : int or None
@@ -105,6 +111,7 @@ class Plan:
     n_validation: int = 0
     incremental: bool = False
     order_rng: tuple[bytes, int] | None = None
+    keyed_order: bool = False
     n_shards: int = 1
     blas_threads: int | None = None
     kernels: str = "reference"

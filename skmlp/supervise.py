@@ -112,9 +112,9 @@ class Supervisor:
         try:
             self._launcher.recover(failure)
         except RankFailed as error:
-            if error is failure and first is failure:
-                raise
-            raise first from error
+            if error is failure:
+                raise first from None
+            raise RankFailed(f"{first}; the fit can't go on: {error}") from error
         self._note(str(failure))
 
     def _note(self, reason: str) -> None:

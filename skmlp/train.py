@@ -18,7 +18,7 @@ import numpy as np
 
 from skmlp import metrics
 from skmlp.comm.base import Communicator
-from skmlp.data.order import RowOrder
+from skmlp.data.order import Order
 from skmlp.data.sources import ShardRows, Source
 from skmlp.launch.base import Message
 from skmlp.optim import schedules
@@ -87,7 +87,7 @@ class Trainer(ShardWork):
         self._spread = self._measure_spread()
         n_best = size if plan.early_stopping else 0
         self._best: Array = comm.once(lambda: np.empty(n_best, dtype))
-        self._order: RowOrder | None = None
+        self._order: Order | None = None
         if plan.order_rng is not None:
             self._order = comm.once(lambda: source.row_order(plan))
         self._state: TrainState | None = None

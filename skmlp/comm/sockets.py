@@ -20,6 +20,7 @@ from skmlp.comm.listener import Address, Listener, name_of
 from skmlp.comm.meeting import Contexts, meet
 from skmlp.comm.mesh import Lane, Link, Mesh
 from skmlp.comm.sums import Call, check_buffers, check_table, sum_calls, sum_table
+from skmlp.comm.ways import Detour
 
 __all__ = ["Listener", "SocketCommunicator"]
 
@@ -118,6 +119,7 @@ class SocketCommunicator(Communicator):
         limit: float,
         step_limit: float | None = None,
         ssl_contexts: Contexts | None = None,
+        detour: Detour | None = None,
     ) -> SocketCommunicator:
         """Meet the other ranks.
 
@@ -146,6 +148,8 @@ class SocketCommunicator(Communicator):
             class. By default `limit`.
         ssl_contexts : tuple of (SSLContext, SSLContext), optional
             Of the accepting and the dialing side: talk TLS.
+        detour : callable, optional
+            Another way to ranks that can't be dialed; see `skmlp.comm.meeting.meet`.
 
         Raises
         ------
@@ -161,7 +165,7 @@ class SocketCommunicator(Communicator):
                 f"{shards.n_ranks} ranks need as many addresses, not {len(addresses)}"
             )
         hello = Hello(run, generation, rank, fingerprint)
-        sockets = meet(listener, addresses, secret, hello, limit, ssl_contexts)
+        sockets = meet(listener, addresses, secret, hello, limit, ssl_contexts, detour)
         return cls(
             rank,
             shards,

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
-from skmlp.plan import set_twister_state, twister_state
+from skmlp.data.keyed import Bijection, KeyedRows
+from skmlp.plan import Plan, set_twister_state, twister_state
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Rows of a fit up to which their order and split are scikit-learn's. At this limit a
+#: `RowOrder` takes 0.6 GB, and a second an epoch, on each rank by itself; see
+#: docs/decisions/0009-order-of-many-rows.rst.
+EXACT_ROWS = 20_000_000
 
-class RowOrder:
+
+class Order(ABC):
+    """The order of the rows in each epoch."""
+
+    @abstractmethod
+    def seek(self, shuffles: int) -> Array | KeyedRows:
+        """The rows in the order after so many shuffles: that of an epoch, from 1."""
+
+    @property
+    @abstractmethod
+    def rng(self) -> tuple[bytes, int]:
+        """The twister's state after all draws up to now."""
+
+
+class RowOrder(Order):
     """The order of scikit-learn: a shuffle of the order of the epoch before.
 
     A function of the twister's first state and of the count of shuffles; what it has
@@ -78,3 +98,59 @@ class RowOrder:
     def rng(self) -> tuple[bytes, int]:
         """The twister's state after the last shuffle."""
         return twister_state(self._rng)
+
+
+class KeyedOrder(Order):
+    """The order of very many rows: of each epoch a bijection of its own.
+
+    It costs nothing to begin, nothing to go back, and no memory. One draw from the
+    twister gives the key of all epochs.
+
+    Parameters
+    ----------
+    n_rows : int
+        Training rows.
+    start : tuple of (bytes, int)
+        The twister's state before the draw.
+    base : KeyedRows, optional
+        The training rows; all rows if left out.
+    """
+
+    def __init__(
+        self, n_rows: int, start: tuple[bytes, int], base: KeyedRows | None = None
+    ) -> None:
+        self._base = KeyedRows(n_rows) if base is None else base
+        rng = np.random.RandomState(0)
+        set_twister_state(rng, start)
+        self._key = rng.bytes(16)
+        self._after = twister_state(rng)
+
+    def seek(self, shuffles: int) -> KeyedRows:
+        """The rows in the order of an epoch, from 1; 0 for the order of the split."""
+        if shuffles == 0:
+            return self._base
+        return self._base.shuffled(Bijection(len(self._base), self._key, shuffles))
+
+    @property
+    def rng(self) -> tuple[bytes, int]:
+        """The twister's state after the draw of the key."""
+        return self._after
+
+
+def order_of(plan: Plan, base: Array | KeyedRows | None = None) -> Order:
+    """The order of the training rows, for a plan that shuffles.
+
+    Parameters
+    ----------
+    plan : Plan
+        It says which order.
+    base : ndarray of intp or KeyedRows, optional
+        The training rows, as `skmlp.data.split.split_rows` gives them; all rows if
+        left out.
+    """
+    assert plan.order_rng is not None
+    if plan.keyed_order:
+        assert not isinstance(base, np.ndarray)
+        return KeyedOrder(plan.n_rows, plan.order_rng, base)
+    assert not isinstance(base, KeyedRows)
+    return RowOrder(plan.n_rows, plan.order_rng, base)

@@ -17,6 +17,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skmlp.data.checks import (
+    MIXED,
+    check_finite,
+    check_shapes,
+    check_target,
+    distinct,
+)
+from skmlp.data.files import PIECE, FileRows
 from skmlp.data.placement import Span, join_ranges
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -64,7 +72,7 @@ class LocalRows:
 
     Attributes
     ----------
-    X : ndarray or csr_array of shape (n, n_features)
+    X : ndarray, FileRows or csr_array of shape (n, n_features)
         In the training dtype; C-contiguous if dense.
     y : ndarray of shape (n,) or (n, n_outputs)
         Targets or labels, as they came.
@@ -89,9 +97,9 @@ def training_dtype(dtype: Any) -> np.dtype[Any]:
 class ShardStore:
     """Takes the parts of one shard, in any order and from several threads.
 
-    Dense rows are written into one array, made at the first part; sparse ones are kept
-    until `rows` joins them, letting go of each part as it is copied. So nothing is held
-    twice but one part.
+    Dense rows are written into one array or file, made at the first part; sparse ones
+    are kept until `rows` joins them, letting go of each part as it is copied. So no
+    more than one part is held twice.
 
     Parameters
     ----------
@@ -105,6 +113,8 @@ class ShardStore:
         Whether the rows have weights.
     labels : bool
         Whether the targets are labels of classes.
+    folder : str, optional
+        Where dense rows are kept in a file; by default they are kept in memory.
     """
 
     def __init__(
@@ -114,7 +124,10 @@ class ShardStore:
         dtype: Any,
         weighted: bool,
         labels: bool,
+        folder: str = "",
     ) -> None:
+        self._folder = folder
+        self._closed = False
         self._spans = {span.part: span for span in spans}
         self._features = features
         self._dtype = np.dtype(dtype)
@@ -126,7 +139,7 @@ class ShardStore:
         self._offsets = {
             span.part: int(at) for span, at in zip(spans, offsets, strict=False)
         }
-        self._dense: Array | None = None
+        self._dense: Array | FileRows | None = None
         self._sparse: dict[int, Any] = {}
         self._y: dict[int, Array] = {}
         self._w: dict[int, Array] = {}
@@ -156,7 +169,7 @@ class ShardStore:
             X = X if sparse.issparse(X) else np.asarray(X)
             y = np.asarray(y)
             w = np.asarray(w) if self._weighted else np.empty(0)
-            _check_shapes(span, self._features, X, y, w if self._weighted else None)
+            check_shapes(span, self._features, X, y, w if self._weighted else None)
             kept_w = w.astype(training_dtype(w.dtype), copy=True)
             stats = self._stats(X, y, kept_w)
             self._keep_X(span, X)
@@ -174,11 +187,11 @@ class ShardStore:
 
     def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
         """Look at y and w. ValueError if something is wrong with them."""
-        _check_finite(w, "sample_weight")
-        _check_target(y)
+        check_finite(w, "sample_weight")
+        check_target(y)
         classes, y_min = None, math.nan
         if self._labels:
-            classes = _distinct(y)
+            classes = distinct(y)
         else:
             y_min = float(np.asarray(y, np.float64).min())
         weighted = self._weighted
@@ -200,17 +213,54 @@ class ShardStore:
             raise ValueError("Complex data not supported")
         if sparse.issparse(X):
             kept = sparse.csr_array(X).astype(self._dtype, copy=True)
-            _check_finite(kept.data, "X")
+            check_finite(kept.data, "X")
             self._sparse[span.part] = kept
             return
-        with self._lock:
-            if self._dense is None:
-                self._dense = np.empty((self._n_rows, self._features), self._dtype)
+        dense = self._room()
         at = self._offsets[span.part]
-        place = self._dense[at : at + span.rows]
+        if isinstance(dense, FileRows):
+            self._write(dense, at, X)
+            return
+        place = dense[at : at + span.rows]
         with np.errstate(all="ignore"):  # what overflows float32 is found right below
             np.copyto(place, X, casting="unsafe")
-        _check_finite(place, "X")
+        check_finite(place, "X")
+
+    def _room(self) -> Array | FileRows:
+        """Where all dense rows go."""
+        shape = (self._n_rows, self._features)
+        with self._lock:
+            if self._closed:
+                raise ValueError("the fit is over")
+            if self._dense is None and self._folder:
+                self._dense = FileRows(self._folder, shape, self._dtype)
+            elif self._dense is None:
+                self._dense = np.empty(shape, self._dtype)
+            return self._dense
+
+    def _write(self, file: FileRows, at: int, X: Array) -> None:
+        """Convert rows piece by piece into a file. ValueError if not finite."""
+        step = max(1, PIECE // max(1, self._features * self._dtype.itemsize))
+        for start in range(0, len(X), step):
+            piece = np.asarray(X[start : start + step])
+            with np.errstate(all="ignore"):
+                piece = piece.astype(self._dtype, order="C", copy=False)
+            check_finite(piece, "X")
+            file.write(at + start, piece)
+
+    @property
+    def resident_bytes(self) -> int:
+        """What X takes of this process's memory if it is dense: when it has come."""
+        if self._folder:
+            return 0
+        return int(self._n_rows * self._features * self._dtype.itemsize)
+
+    def close(self) -> None:
+        """Let go of the file, if there is one. What comes later is refused."""
+        with self._lock:
+            self._closed = True
+            if isinstance(self._dense, FileRows):
+                self._dense.close()
 
     def rows(self, stats: PartStats) -> LocalRows:
         """What the shard holds, when all parts have come.
@@ -260,68 +310,9 @@ class ShardStore:
         return sparse.csr_array((data, indices, indptr), shape=shape)
 
 
-def _check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -> None:
-    """ValueError unless the part is what its collection says."""
-    if X.ndim != 2:
-        raise ValueError(f"X has {X.ndim} dimensions, not 2")
-    if X.shape != (span.rows, features):
-        raise ValueError(
-            f"X has {X.shape[0]} rows and {X.shape[1]} columns here; its Dask "
-            f"collection says {span.rows} rows and {features} columns"
-        )
-    if y.ndim not in (1, 2):
-        raise ValueError(f"y has {y.ndim} dimensions, not 1 or 2")
-    if w is not None and w.ndim != 1:
-        raise ValueError(f"sample_weight has {w.ndim} dimensions, not 1")
-    for name, values in {"y": y, "sample_weight": w}.items():
-        if values is not None and len(values) != span.rows:
-            raise ValueError(f"X has {span.rows} rows, but {name} has {len(values)}")
-
-
-def _check_finite(values: Array, name: str) -> None:
-    """ValueError, in scikit-learn's words, if some value is NaN or infinite."""
-    # The sum of finite values is finite, but for overflow: a look without a copy.
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum(dtype=np.float64)):
-            return
-    if np.isnan(values).any():
-        raise ValueError(f"Input {name} contains NaN.")
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"Input {name} contains infinity or a value too large for {values.dtype!r}."
-        )
-
-
-def _check_target(y: Array) -> None:
-    """ValueError if a target is missing, infinite or complex."""
-    if y.dtype.kind == "f":
-        _check_finite(y, "y")
-    elif y.dtype.kind == "c":
-        raise ValueError("Complex data not supported")
-    elif y.dtype == object and any(v is None or v != v for v in y.ravel()):
-        raise ValueError("Input y contains NaN.")
-
-
-def _distinct(y: Array) -> Array:
-    """The distinct labels, sorted. ValueError if these are no labels."""
-    if y.dtype.kind == "f" and (y != np.floor(y)).any():
-        raise ValueError(
-            "Unknown label type: continuous. Maybe you are trying to fit a "
-            "classifier, which expects discrete classes on a regression target with "
-            "continuous values."
-        )
-    try:
-        return np.unique(y)
-    except TypeError:
-        raise ValueError(_MIXED) from None
-
-
 def _are_texts(labels: Array | None) -> bool:
     """Whether labels are strings; all are alike."""
     return labels is not None and all(isinstance(one, str) for one in labels[:1].flat)
-
-
-_MIXED = "Mix of label input types (string and number)"
 
 
 def merge(parts: Sequence[PartStats]) -> PartStats:
@@ -366,5 +357,5 @@ def _differences(parts: Sequence[PartStats]) -> list[str]:
     if len({part.y_shape for part in parts}) > 1:
         found.append("The chunks of y differ in their number of columns")
     if len({_are_texts(part.classes) for part in parts}) > 1:
-        found.append(_MIXED)
+        found.append(MIXED)
     return found

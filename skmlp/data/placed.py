@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.order import RowOrder
+from skmlp.data.keyed import KeyedRows
+from skmlp.data.order import Order, order_of
 from skmlp.data.partitions import LocalRows
 from skmlp.data.sources import Block, GatheredRows, ShardRows, Source, block_rows
 from skmlp.data.split import split_rows
@@ -16,6 +17,8 @@ from skmlp.data.targets import encode
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: Numbers of rows: all of them, or computed when asked for.
+Numbers = Array | KeyedRows
 
 
 class PartitionRows(Source):
@@ -31,9 +34,9 @@ class PartitionRows(Source):
 
     def __init__(self, rows: Mapping[int, LocalRows]) -> None:
         self._rows = rows
-        self._split: tuple[Array, Array] | None = None
+        self._split: tuple[Numbers, Numbers] | None = None
 
-    def split(self, plan: Plan) -> tuple[Array | None, Array | None]:
+    def split(self, plan: Plan) -> tuple[Numbers | None, Numbers | None]:
         """Numbers of the training and of the validation rows; None without a split."""
         if plan.split is None:
             return None, None
@@ -45,10 +48,9 @@ class PartitionRows(Source):
         """The rows of one shard."""
         return _PlacedShard(self._rows[shard], plan, *self.split(plan))
 
-    def row_order(self, plan: Plan) -> RowOrder:
+    def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
-        assert plan.order_rng is not None
-        return RowOrder(plan.n_rows, plan.order_rng, self.split(plan)[0])
+        return order_of(plan, self.split(plan)[0])
 
 
 class _PlacedShard(GatheredRows):
@@ -56,8 +58,8 @@ class _PlacedShard(GatheredRows):
         self,
         rows: LocalRows,
         plan: Plan,
-        train: Array | None,
-        validation: Array | None,
+        train: Numbers | None,
+        validation: Numbers | None,
     ) -> None:
         kind = plan.loss_entry.target
         y = rows.y
@@ -95,20 +97,33 @@ class _PlacedShard(GatheredRows):
             at += count
         return local
 
-    def _here(self, numbers: Array) -> Array:
+    @property
+    def _own_numbers(self) -> Array:
+        """The numbers of the rows here, rising."""
+        runs = [np.arange(start, start + count) for start, count in self._ranges]
+        return np.concatenate([np.empty(0, np.intp), *runs])
+
+    def _here(self, numbers: Numbers) -> Array:
         """Those of some rows that lie here, by their place."""
+        if isinstance(numbers, KeyedRows):
+            return numbers.places(self._own_numbers)[0]
         local = self._local_of[numbers]
         return local[local >= 0].astype(np.intp)
 
-    def _sort_out(self, order: Array) -> tuple[Array, list[int]]:
+    def _sort_out(self, order: Numbers) -> tuple[Array, list[int]]:
         """Our rows in the epoch's order, and where each minibatch ends in them."""
-        local = self._local_of[order]
-        positions = np.flatnonzero(local >= 0)
+        if isinstance(order, KeyedRows):
+            # Each row is asked for its position: other shards' rows cost nothing.
+            taken, positions = order.places(self._own_numbers)
+        else:
+            local = self._local_of[order]
+            positions = np.flatnonzero(local >= 0)
+            taken = local[positions].astype(np.intp)
         starts = np.arange(self._plan.n_batches + 1) * self._plan.batch_size
         ends = np.searchsorted(positions, starts).tolist()
-        return local[positions].astype(np.intp), ends
+        return taken, ends
 
-    def begin_epoch(self, order: Array | None) -> None:
+    def begin_epoch(self, order: Numbers | None) -> None:
         """Take up the epoch's order."""
         if order is not None:
             self._begin(*self._sort_out(order))
@@ -116,7 +131,7 @@ class _PlacedShard(GatheredRows):
         if self._natural is None:
             every = self._all_train
             if every is None:
-                every = np.arange(self._plan.n_rows, dtype=np.intp)
+                every = KeyedRows(self._plan.n_rows)  # as they are
             self._natural = self._sort_out(every)
         self._begin(*self._natural)
 

@@ -20,12 +20,17 @@ import numpy as np
 from scipy import sparse
 
 from skmlp.comm.base import cut
-from skmlp.data.order import RowOrder
+from skmlp.data.keyed import KeyedRows
+from skmlp.data.order import Order, order_of
 from skmlp.model.network import SparseRows
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Block = tuple[Any, Array, Array]
+
+
+#: Rows whose numbers are computed ahead, where an order is not kept as a whole.
+WINDOW = 2**17
 
 
 class ShardRows(ABC):
@@ -35,7 +40,7 @@ class ShardRows(ABC):
     max_rows: int
 
     @abstractmethod
-    def begin_epoch(self, order: Array | None) -> None:
+    def begin_epoch(self, order: Array | KeyedRows | None) -> None:
         """Take up the epoch's order: numbers of all training rows, or None."""
 
     @abstractmethod
@@ -65,10 +70,9 @@ class Source(ABC):
     def shard(self, plan: Plan, shard: int) -> ShardRows:
         """The rows of one shard."""
 
-    def row_order(self, plan: Plan) -> RowOrder:
+    @abstractmethod
+    def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
-        assert plan.order_rng is not None
-        return RowOrder(plan.n_rows, plan.order_rng)
 
 
 def block_rows(plan: Plan) -> int:
@@ -95,15 +99,17 @@ class GatheredRows(ShardRows):
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
-        # What an epoch takes: numbers in order (None for all rows as they are), where
-        # each minibatch ends among them, and their targets and weights.
+        # What an epoch, or a window of its minibatches, takes: numbers in order (None
+        # for all rows as they are), where each minibatch ends among them, the number of
+        # the first one, and the targets and weights.
         self._taken: Array | None = None
         self._ends: Sequence[int] = ()
+        self._first = 0
         self._epoch_y, self._epoch_w = y, w
 
-    def _begin(self, taken: Array | None, ends: Sequence[int]) -> None:
-        """Take up an epoch's rows: `taken`, cut at `ends`, which starts with 0."""
-        self._ends = ends
+    def _begin(self, taken: Array | None, ends: Sequence[int], first: int = 0) -> None:
+        """Take up rows of an epoch: `taken`, cut at `ends`, which starts with 0."""
+        self._ends, self._first = ends, first
         if taken is self._taken is None:
             return
         self._taken = taken
@@ -119,6 +125,7 @@ class GatheredRows(ShardRows):
 
     def take(self, batch: int) -> Block | None:
         """The shard's rows of a minibatch, or None if it has none."""
+        batch -= self._first
         start, end = self._ends[batch], self._ends[batch + 1]
         if start == end:
             return None
@@ -146,7 +153,9 @@ class GatheredRows(ShardRows):
         # into the buffer.
         return self._X.take(rows, 0, self._buffer[: len(rows)], "clip")
 
-    def _blocks(self, numbers: Array | None, first: int, last: int) -> Iterator[Block]:
+    def _blocks(
+        self, numbers: Array | KeyedRows | None, first: int, last: int
+    ) -> Iterator[Block]:
         """The rows ``numbers[first:last]`` in blocks; of all rows if None."""
         for start in range(first, last, self.max_rows):
             rows: Array | slice = slice(start, min(start + self.max_rows, last))
@@ -169,29 +178,30 @@ class SharedRows(Source):
         All rows, in the training dtype.
     y, w : ndarray
         See the module.
-    train, validation : ndarray of intp, or None
+    train, validation : ndarray of intp, KeyedRows or None
         Numbers of the rows for training and for validation; None without a split.
-    known_order : RowOrder or None
+    known_order : Order or None
         The order from an earlier call, so that it need not be computed again.
     """
 
     X: Any
     y: Array
     w: Array
-    train: Array | None = None
-    validation: Array | None = None
-    known_order: RowOrder | None = None
+    train: Array | KeyedRows | None = None
+    validation: Array | KeyedRows | None = None
+    known_order: Order | None = None
 
     def shard(self, plan: Plan, shard: int) -> ShardRows:
         """The rows of one shard."""
+        if plan.keyed_order or isinstance(self.train, KeyedRows):
+            return _KeyedShard(self, plan, shard)
         return _SharedShard(self, plan, shard)
 
-    def row_order(self, plan: Plan) -> RowOrder:
+    def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
         if self.known_order is not None:
             return self.known_order
-        assert plan.order_rng is not None
-        return RowOrder(plan.n_rows, plan.order_rng, self.train)
+        return order_of(plan, self.train)
 
 
 class _SharedShard(GatheredRows):
@@ -205,25 +215,31 @@ class _SharedShard(GatheredRows):
         max_rows = max(in_batch, min(in_block, max(plan.n_rows, 1)))
         super().__init__(source.X, source.y, source.w, max_rows)
         self._source = source
-        # Positions of the shard in the epoch's order: the same in every epoch. None
-        # for all of them.
-        self._positions: Array | None = None
-        parts = []
-        for number in range(plan.n_batches if plan.solver != "lbfgs" else 0):
-            batch = plan.batch(number)
-            part = cut(batch.stop - batch.start, plan.n_shards, shard)
-            parts.append((batch.start + part.start, batch.start + part.stop))
-        self._lengths = [0, *accumulate(stop - start for start, stop in parts)]
-        if plan.n_shards > 1:
-            self._positions = np.concatenate(
-                [np.empty(0, np.intp), *(np.arange(*part) for part in parts)]
-            )
+        self._plan, self._shard = plan, shard
+        self._prepare()
         self._training = cut(plan.n_rows, plan.n_shards, shard)
         self._validation = cut(plan.n_validation, plan.n_shards, shard)
 
-    def begin_epoch(self, order: Array | None) -> None:
+    def _prepare(self) -> None:
+        """Find what is the same in every epoch: the shard's positions in its order."""
+        n_batches = self._plan.n_batches if self._plan.solver != "lbfgs" else 0
+        parts, self._lengths = self._cut(0, n_batches)
+        # None for all of them.
+        self._positions = _join(parts) if self._plan.n_shards > 1 else None
+
+    def _cut(self, first: int, last: int) -> tuple[list[tuple[int, int]], list[int]]:
+        """The shard's positions in some minibatches, and where each ends in them."""
+        parts = []
+        for number in range(first, last):
+            batch = self._plan.batch(number)
+            part = cut(batch.stop - batch.start, self._plan.n_shards, self._shard)
+            parts.append((batch.start + part.start, batch.start + part.stop))
+        return parts, [0, *accumulate(stop - start for start, stop in parts)]
+
+    def begin_epoch(self, order: Array | KeyedRows | None) -> None:
         """Take up the epoch's order."""
         taken = self._source.train if order is None else order
+        assert not isinstance(taken, KeyedRows)
         if self._positions is not None:
             taken = self._positions if taken is None else taken[self._positions]
         self._begin(taken, self._lengths)
@@ -241,5 +257,45 @@ class _SharedShard(GatheredRows):
     def training_weight(self) -> float:
         """Sum of the weights of the shard's training rows."""
         numbers = self._source.train
+        assert not isinstance(numbers, KeyedRows)
         rows = self._training if numbers is None else numbers[self._training]
         return float(self._w[rows].sum(dtype=np.float64))
+
+
+def _join(parts: Sequence[tuple[int, int]]) -> Array:
+    """All numbers of some ranges."""
+    return np.concatenate([np.empty(0, np.intp), *(np.arange(*part) for part in parts)])
+
+
+class _KeyedShard(_SharedShard):
+    """A shard of an order that is computed, in windows of whole minibatches."""
+
+    def _prepare(self) -> None:
+        plan = self._plan
+        self._window = max(1, WINDOW * plan.n_shards // plan.batch_size)
+
+    def begin_epoch(self, order: Array | KeyedRows | None) -> None:
+        """Take up the epoch's order."""
+        keyed = self._source.train if order is None else order
+        assert isinstance(keyed, KeyedRows)
+        self._keyed = keyed
+        self._ends = ()
+
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none."""
+        if not self._first <= batch < self._first + len(self._ends) - 1:
+            last = min(batch + self._window, self._plan.n_batches)
+            parts, ends = self._cut(batch, last)
+            self._begin(self._keyed[_join(parts)], ends, batch)
+        return super().take(batch)
+
+    def training_weight(self) -> float:
+        """Sum of the weights of the shard's training rows."""
+        numbers, part = self._source.train, self._training
+        total = 0.0
+        for start in range(part.start, part.stop, WINDOW):
+            rows: Array | slice = slice(start, min(start + WINDOW, part.stop))
+            if numbers is not None:
+                rows = numbers[rows]
+            total += float(self._w[rows].sum(dtype=np.float64))
+        return total

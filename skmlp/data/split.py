@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from skmlp.data.keyed import Bijection, KeyedRows
 from skmlp.plan import Split, set_twister_state
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -13,8 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def split_rows(
     split: Split, rng: np.random.RandomState | None = None
-) -> tuple[Array, Array]:
-    """Set rows aside as scikit-learn's MLP does.
+) -> tuple[Array, Array] | tuple[KeyedRows, KeyedRows]:
+    """Set rows aside as scikit-learn's MLP does, or by a bijection if so told.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ def split_rows(
 
     Returns
     -------
-    train, validation : ndarray of intp
+    train, validation : ndarray of intp, or KeyedRows
         Row numbers, in the order of the split.
 
     Raises
@@ -33,12 +35,14 @@ def split_rows(
     ValueError
         Too few rows, or too few of a class; in scikit-learn's words.
     """
-    # Ranks that split nothing need not load so much of scikit-learn.
-    from sklearn.model_selection import train_test_split
-
     if rng is None:
         rng = np.random.RandomState(0)
         set_twister_state(rng, split.rng)
+    if split.keyed:
+        return _split_keyed(split, rng)
+    # Ranks that split nothing need not load so much of scikit-learn.
+    from sklearn.model_selection import train_test_split
+
     labels = None
     if split.labels is not None:
         bits = np.frombuffer(split.labels, dtype=np.uint8)
@@ -51,9 +55,30 @@ def split_rows(
         test_size=split.fraction,
         stratify=labels,
     )
-    if len(validation) < 2:
+    _check_size(len(validation))
+    return train, validation
+
+
+def _check_size(n_validation: int) -> None:
+    if n_validation < 2:
         raise ValueError(
             "The validation set is too small. Increase 'validation_fraction' "
             "or the size of your dataset."
         )
-    return train, validation
+
+
+def _split_keyed(
+    split: Split, rng: np.random.RandomState
+) -> tuple[KeyedRows, KeyedRows]:
+    """The first positions of a bijection are set aside."""
+    n_rows = split.n_rows
+    n_validation = math.ceil(split.fraction * n_rows)
+    _check_size(n_validation)
+    if n_validation >= n_rows:
+        raise ValueError(
+            f"With n_samples={n_rows} and validation_fraction={split.fraction}, the "
+            "resulting train set will be empty. Decrease 'validation_fraction'."
+        )
+    every = Bijection(n_rows, rng.bytes(16), 0)
+    train = KeyedRows(n_rows - n_validation, None, every, n_validation)
+    return train, KeyedRows(n_validation, None, every)

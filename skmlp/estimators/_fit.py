@@ -200,6 +200,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         n_validation=0 if start.validation is None else len(start.validation),
         incremental=incremental,
         order_rng=start.order_rng,
+        keyed_order=start.keyed_order,
         kernels=kernel_sets.resolve(get_config()["kernels"]),
     )
 

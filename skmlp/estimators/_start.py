@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
 
-from skmlp.data.order import RowOrder
+from skmlp.data import order as orders
 from skmlp.data.split import split_rows
 from skmlp.model.initializers import glorot_uniform
 from skmlp.model.layout import Layout
@@ -39,11 +39,13 @@ class Start:
         State before the first shuffle; None without shuffling.
     shuffles : int
         Shuffles that earlier calls have done since.
+    keyed_order : bool
+        There are too many rows for scikit-learn's order and split.
     known_order : RowOrder or None
         The order that an earlier call left.
     split : Split or None
         How rows are set aside for early stopping.
-    train, validation : ndarray or None
+    train, validation : ndarray, KeyedRows or None
         Row numbers of the split.
     split_record : tuple or None
         Row count and random state before the split, for later warm starts.
@@ -54,6 +56,7 @@ class Start:
     rng: np.random.RandomState
     order_rng: tuple | None = None
     shuffles: int = 0
+    keyed_order: bool = False
     known_order: object = None
     split: Split | None = None
     train: np.ndarray | None = None
@@ -116,10 +119,23 @@ def split(estimator, start, n_rows, labels):
             start.rng = rng
     else:
         start.split_record = (n_rows, twister_state(rng))
+    keyed = is_many(n_rows)
     start.split = Split(
-        n_rows, float(estimator.validation_fraction), twister_state(rng), labels()
+        n_rows,
+        float(estimator.validation_fraction),
+        twister_state(rng),
+        None if keyed else labels(),
+        keyed,
     )
     start.train, start.validation = split_rows(start.split, rng)
+
+
+def is_many(n_rows):
+    """Whether there are too many rows for scikit-learn's order and split.
+
+    It is asked here alone; the ranks read the answer in the plan.
+    """
+    return n_rows > orders.EXACT_ROWS
 
 
 def order(estimator, start, n_rows, incremental):
@@ -127,6 +143,7 @@ def order(estimator, start, n_rows, incremental):
     if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
         return
     start.order_rng = twister_state(start.rng)
+    start.keyed_order = is_many(n_rows)
     if not incremental:
         return
     record = getattr(estimator, "_order_record", None)
@@ -142,8 +159,8 @@ def order(estimator, start, n_rows, incremental):
         start.order_rng = record["start"]
         start.shuffles = record["shuffles"]
         start.known_order = getattr(estimator, "_row_order", None)
-    if start.known_order is None:
-        start.known_order = RowOrder(n_rows, start.order_rng)
+    if start.known_order is None and not start.keyed_order:
+        start.known_order = orders.RowOrder(n_rows, start.order_rng)
 
 
 def first_state(estimator, plan, start, incremental):

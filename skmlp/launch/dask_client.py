@@ -49,6 +49,10 @@ class WorkerLost(RankFailed):
         return _lost, (type(self), self.address, str(self))
 
 
+class DataLost(RankFailed):
+    """Something that Dask held for the fit is gone."""
+
+
 class WorkerSilent(WorkerLost):
     """A Dask worker does not answer, though the scheduler still knows it."""
 
@@ -344,7 +348,7 @@ async def results(client: Client, futures: Sequence[Future[Any]]) -> list[Any]:
 
     Raises
     ------
-    RankFailed
+    DataLost
         The scheduler cancelled one: what it needs is lost.
     Exception
         What a task raised.
@@ -356,7 +360,7 @@ async def results(client: Client, futures: Sequence[Future[Any]]) -> list[Any]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise RankFailed(
+        raise DataLost(
             f"Dask cancelled a task of the fit, or lost data that it needs: {error}"
         ) from error
     return gathered

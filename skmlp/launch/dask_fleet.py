@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client
 
 from skmlp.launch.base import Build, Gang, Launcher, RankFailed
-from skmlp.launch.dask_client import Line, WorkerLost
+from skmlp.launch.dask_client import DataLost, Line, WorkerLost
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_data import AdoptedData, adopt, present_workers
 from skmlp.launch.dask_gang import DaskGang
@@ -75,6 +75,11 @@ class DaskLauncher(Launcher):
                 data.crew.line.run(self._move())
             except WorkerLost as error:
                 logger.info("one more while rows were moved: %s", error)
+            except DataLost as error:
+                raise DataLost(
+                    "the rows that were lost with it can't be computed again, as is "
+                    f"the case with scattered data ({error})"
+                ) from error
             else:
                 return
         raise failure

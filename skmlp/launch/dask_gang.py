@@ -22,6 +22,7 @@ from skmlp.launch.base import Build, Gang, Message, RankFailed
 from skmlp.launch.dask_client import WorkerLost, results, together
 from skmlp.launch.dask_crew import CALL, Limits
 from skmlp.launch.dask_data import AdoptedData, adopt
+from skmlp.launch.dask_port import direct
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
 from skmlp.launch.dask_worker import serve_rank
 
@@ -138,7 +139,7 @@ class DaskGang(Gang):
         # right after, they would take it back.
         await self._tell_lock(self._lock)
         await self._crew.guard(self._acquire())
-        answers = await self._call_all("listen", CALL)
+        answers = await self._call_all("listen", CALL, direct=direct())
         addresses = tuple(
             (host, port) for host, port in (a["address"] for a in answers)
         )

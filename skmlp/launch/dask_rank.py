@@ -24,6 +24,7 @@ from distributed.protocol.pickle import dumps, loads
 from skmlp.comm.base import Aborted, Communicator, PeerLost, Shards
 from skmlp.comm.handshake import Secret, default_facts, fingerprint
 from skmlp.comm.sockets import Listener, SocketCommunicator
+from skmlp.comm.ways import Detour
 from skmlp.data.partitions import PartStats, ShardStore
 from skmlp.launch.base import Build, Message, Servant
 from skmlp.launch.blas import blas_limit
@@ -94,11 +95,11 @@ class Post:
         Of the gang.
     rank : int
         The rank that will serve here.
-    host : str
-        Address of this host for the listener.
+    host : str or None
+        Address of this host for the listener; None for no port.
     """
 
-    def __init__(self, generation: int, rank: int, host: str) -> None:
+    def __init__(self, generation: int, rank: int, host: str | None) -> None:
         self.generation = generation
         self.rank = rank
         #: The pickle of the rank's `Duty`; set before its task is submitted.
@@ -167,7 +168,13 @@ class Post:
 
     # -- in the rank's thread ----------------------------------------------------------
 
-    def serve(self, stores: Mapping[int, ShardStore], threads: int, tls: Any) -> str:
+    def serve(
+        self,
+        stores: Mapping[int, ShardStore],
+        threads: int,
+        tls: Any,
+        detour: Detour | None = None,
+    ) -> str:
         """Be the rank: meet the others, build the servant, answer until the end.
 
         Parameters
@@ -178,6 +185,8 @@ class Post:
             Of the worker.
         tls : tuple of (SSLContext, SSLContext), or None
             The cluster's, for both ends of a connection.
+        detour : callable, optional
+            The way to ranks that can't be dialed.
 
         Returns
         -------
@@ -192,7 +201,7 @@ class Post:
         try:
             duty: Duty = loads(self.duty)
             with blas_limit(duty.blas_threads or threads):
-                self._build(duty, stores, tls)
+                self._build(duty, stores, tls, detour)
                 self._answer_orders()
         except BaseException as error:
             end = describe(error)
@@ -200,7 +209,13 @@ class Post:
             self._finish(end)
         return str(end["text"])
 
-    def _build(self, duty: Duty, stores: Mapping[int, ShardStore], tls: Any) -> None:
+    def _build(
+        self,
+        duty: Duty,
+        stores: Mapping[int, ShardStore],
+        tls: Any,
+        detour: Detour | None,
+    ) -> None:
         """Find the other ranks and make the servant."""
         comm = SocketCommunicator.connect(
             self.listener,
@@ -214,7 +229,10 @@ class Post:
             limit=duty.meet_limit,
             step_limit=duty.step_limit,
             ssl_contexts=tls,
+            detour=detour,
         )
+        # The next gang has another one: from here on nobody finds an open port.
+        self.listener.close()
         with self._lock:
             self._comm = comm
             if self._stop is not None:

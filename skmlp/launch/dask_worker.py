@@ -11,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from distributed import Worker, get_worker, secede
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from skmlp.comm.handshake import default_facts
+from skmlp.data import files
 from skmlp.data.partitions import PartStats, ShardStore, merge
 from skmlp.data.placement import Span
-from skmlp.launch.base import RankFailed
+from skmlp.launch import dask_port
 from skmlp.launch.dask_rank import Kind, Packed, Post, describe
 
 logger = logging.getLogger(__name__)
@@ -88,12 +91,14 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         """Take up the drivers' calls."""
         self._worker = worker
         worker.handlers[NAME] = self.handle
+        worker.handlers[dask_port.OP] = self.take_detour
 
     async def teardown(self, worker: Worker) -> None:
         """End all fits here: the worker closes, or the last fit is over."""
         for run in list(self._runs):
             self._drop(run, "the worker is closing")
-        worker.handlers.pop(NAME, None)
+        for name in (NAME, dask_port.OP):
+            worker.handlers.pop(name, None)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """Watch the anchors."""
@@ -131,6 +136,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             return
         if run.post is not None:
             run.post.stop(reason)
+        for store in run.stores.values():
+            store.close()
         # Not right away: Dask may be going through its plugins.
         asyncio.get_running_loop().call_soon(self._leave_if_idle)
 
@@ -138,7 +145,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         plugins = self._worker.plugins
         if not self._runs and plugins.get(NAME) is self:
             del plugins[NAME]
-            self._worker.handlers.pop(NAME, None)
+            for name in (NAME, dask_port.OP):
+                self._worker.handlers.pop(name, None)
 
     # -- calls of the driver -----------------------------------------------------------
 
@@ -169,10 +177,31 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     ) -> Packed:
         """Make room for the parts of some shards; let go of all but those to keep."""
         for shard in set(run.stores) - set(keep):
-            del run.stores[shard]
-        for shard, spans in shards:
-            run.stores[shard] = ShardStore([Span(*span) for span in spans], **layout)
+            run.stores.pop(shard).close()
+        for shard, _ in shards:
+            if shard in run.stores:  # it comes once more, perhaps in other parts
+                run.stores.pop(shard).close()
+        cuts = {shard: [Span(*span) for span in spans] for shard, spans in shards}
+        folder = self._folder_for(cuts.values(), layout)
+        for shard, cut in cuts.items():
+            run.stores[shard] = ShardStore(cut, **layout, folder=folder)
         return {"kind": Kind.DONE}
+
+    def _folder_for(
+        self, cuts: Iterable[Sequence[Span]], layout: Mapping[str, Any]
+    ) -> str:
+        """Where more rows go: "" for the memory, while all fits take half at most."""
+        limit = self._worker.memory_manager.memory_limit
+        if not limit or not files.AVAILABLE:
+            return ""
+        held = sum(
+            store.resident_bytes
+            for run in self._runs.values()
+            for store in run.stores.values()
+        )
+        rows = sum(span.rows for cut in cuts for span in cut)
+        size = rows * layout["features"] * np.dtype(layout["dtype"]).itemsize
+        return str(self._worker.local_directory) if held + size > limit / 2 else ""
 
     async def _on_drop(self, run: Run) -> Packed:
         """End the fit."""
@@ -184,18 +213,22 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         run.lock, run.members = lock, tuple(members)
         return {"kind": Kind.DONE}
 
-    async def _on_listen(self, run: Run, generation: int) -> Packed:
+    async def _on_listen(
+        self, run: Run, generation: int, direct: bool = True
+    ) -> Packed:
         """Make a post for this worker's rank, and tell its listener's address."""
         if run.post is not None:
             run.post.stop("the gang has started again")
-        host = get_address_host(self._worker.address)
+        host = None
+        if direct and dask_port.direct():
+            host = get_address_host(self._worker.address)
         rank = run.members.index(self._worker.address)
         try:
             run.post = Post(generation, rank, host)
         except OSError as error:
-            raise RankFailed(
-                f"Dask worker {self._worker.address} can't listen on {host}: {error}"
-            ) from error
+            # The address may be one that this host does not know: behind a router.
+            logger.warning("rank %d can't listen on %s: %s", rank, host, error)
+            run.post = Post(generation, rank, None)
         return {"kind": Kind.DONE, "address": list(run.post.listener.address)}
 
     async def _on_duty(self, run: Run, generation: int, duty: bytes) -> Packed:
@@ -246,6 +279,18 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         """The post of one gang; None for one that is over."""
         post = run.post
         return post if post is not None and post.generation == generation else None
+
+    # -- calls of other ranks ----------------------------------------------------------
+
+    # The parameter's name makes Dask hand over the connection itself.
+    async def take_detour(
+        self, comm: Any, run: str = "", generation: int = -1, raw: bool = False
+    ) -> Any:
+        """Give a connection of another rank to the one here."""
+        mine = self._runs.get(run)
+        post = None if mine is None else self.post(mine, generation)
+        listener = None if post is None else post.listener
+        return await dask_port.take_over(comm, listener, generation, raw)
 
     # -- for the tasks -----------------------------------------------------------------
 
@@ -332,7 +377,8 @@ def serve_rank(run: str, generation: int, address: str) -> str:
     # From here on the rank's thread takes none of the worker's slots.
     secede()
     threading.current_thread().name = f"skmlp-rank-{post.rank}"
-    return post.serve(mine.stores, worker.state.nthreads, _tls(worker))
+    detour = dask_port.WorkerPorts(worker, post.listener, mine.members, run, generation)
+    return post.serve(mine.stores, worker.state.nthreads, _tls(worker), detour)
 
 
 def _tls(worker: Worker) -> tuple[Any, Any] | None:

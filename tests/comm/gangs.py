@@ -150,8 +150,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
         pause.wait(0.001)
 
 
-def make_contexts(folder: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS contexts as of a Dask cluster: both sides show the cluster's certificate."""
+def make_certificate(folder: Any) -> tuple[Any, Any]:
+    """A cluster's own certificate and its key, as files."""
     # Here, so that ranks in processes of their own start faster.
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -181,6 +181,12 @@ def make_contexts(folder: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
             serialization.NoEncryption(),
         )
     )
+    return certificate_file, key_file
+
+
+def make_contexts(folder: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS contexts as of a Dask cluster: both sides show the cluster's certificate."""
+    certificate_file, key_file = make_certificate(folder)
     contexts = []
     for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
         context = ssl.SSLContext(side)

@@ -23,7 +23,9 @@ W = RNG.uniform(size=N)
 START = twister_state(np.random.RandomState(0))
 
 
-def plan_of(batch_size, n_shards, *, shuffle=True, split=None, solver="adam"):
+def plan_of(
+    batch_size, n_shards, *, shuffle=True, split=None, solver="adam", keyed=False
+):
     n_validation = 0 if split is None else len(split_rows(split)[1])
     return Plan(
         units=(FEATURES, 4, 1),
@@ -50,6 +52,7 @@ def plan_of(batch_size, n_shards, *, shuffle=True, split=None, solver="adam"):
         split=split,
         n_validation=n_validation,
         order_rng=START if shuffle else None,
+        keyed_order=keyed and shuffle,
         n_shards=n_shards,
     )
 
@@ -99,19 +102,29 @@ def numbers(block):
 @pytest.mark.parametrize("batch_size", [1, 2, 10, N])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("early", [False, True])
-def test_shards_are_the_minibatch(early, shuffle, batch_size, n_shards, make, kind):
-    split = Split(N, 0.2, START) if early else None
+@pytest.mark.parametrize("keyed", [False, True])
+def test_shards_are_the_minibatch(
+    keyed, early, shuffle, batch_size, n_shards, make, kind, monkeypatch
+):
+    monkeypatch.setattr("skmlp.data.sources.WINDOW", 30)
+    split = Split(N, 0.2, START, keyed=keyed) if early else None
     train, validation = np.arange(N), np.arange(0)
     if early:
-        train, validation = split_rows(split)
-    plan = plan_of(min(batch_size, len(train)), n_shards, shuffle=shuffle, split=split)
+        train, validation = (rows[:] for rows in split_rows(split))
+    plan = plan_of(
+        min(batch_size, len(train)),
+        n_shards,
+        shuffle=shuffle,
+        split=split,
+        keyed=keyed,
+    )
     source = make(plan, kind)
     shards = [source.shard(plan, k) for k in range(n_shards)]
     for epoch in (1, 2):
         order = source.row_order(plan).seek(epoch) if shuffle else None
         for shard in shards:
             shard.begin_epoch(order)
-        expected = train if order is None else order
+        expected = train if order is None else order[:]
         for number in range(plan.n_batches):
             blocks = [shard.take(number) for shard in shards]
             for shard, block in zip(shards, blocks, strict=True):

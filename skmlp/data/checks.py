@@ -1,0 +1,69 @@
+"""What can be wrong with a part of a table, in scikit-learn's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skmlp.data.placement import Span
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MIXED = "Mix of label input types (string and number)"
+
+
+def check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -> None:
+    """ValueError unless the part is what its collection says."""
+    if X.ndim != 2:
+        raise ValueError(f"X has {X.ndim} dimensions, not 2")
+    if X.shape != (span.rows, features):
+        raise ValueError(
+            f"X has {X.shape[0]} rows and {X.shape[1]} columns here; its Dask "
+            f"collection says {span.rows} rows and {features} columns"
+        )
+    if y.ndim not in (1, 2):
+        raise ValueError(f"y has {y.ndim} dimensions, not 1 or 2")
+    if w is not None and w.ndim != 1:
+        raise ValueError(f"sample_weight has {w.ndim} dimensions, not 1")
+    for name, values in {"y": y, "sample_weight": w}.items():
+        if values is not None and len(values) != span.rows:
+            raise ValueError(f"X has {span.rows} rows, but {name} has {len(values)}")
+
+
+def check_finite(values: Array, name: str) -> None:
+    """ValueError, in scikit-learn's words, if some value is NaN or infinite."""
+    # The sum of finite values is finite, but for overflow: a look without a copy.
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return
+    if np.isnan(values).any():
+        raise ValueError(f"Input {name} contains NaN.")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"Input {name} contains infinity or a value too large for {values.dtype!r}."
+        )
+
+
+def check_target(y: Array) -> None:
+    """ValueError if a target is missing, infinite or complex."""
+    if y.dtype.kind == "f":
+        check_finite(y, "y")
+    elif y.dtype.kind == "c":
+        raise ValueError("Complex data not supported")
+    elif y.dtype == object and any(v is None or v != v for v in y.ravel()):
+        raise ValueError("Input y contains NaN.")
+
+
+def distinct(y: Array) -> Array:
+    """The distinct labels, sorted. ValueError if these are no labels."""
+    if y.dtype.kind == "f" and (y != np.floor(y)).any():
+        raise ValueError(
+            "Unknown label type: continuous. Maybe you are trying to fit a "
+            "classifier, which expects discrete classes on a regression target with "
+            "continuous values."
+        )
+    try:
+        return np.unique(y)
+    except TypeError:
+        raise ValueError(MIXED) from None

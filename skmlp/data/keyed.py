@@ -1,0 +1,180 @@
+"""Rows in an order that is computed when asked for, by a keyed bijection.
+
+A permutation of all rows costs each rank time and memory in proportion to all rows.
+A bijection of [0, n) that is computed number by number costs nothing for the others:
+from positions to rows where a rank sees all rows, and back where it holds only some.
+
+References
+----------
+Luby and Rackoff, "How to construct pseudorandom permutations from pseudorandom
+functions", SIAM J. Computing 17, 1988: the Feistel network of keyed rounds.
+Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002: cycle-walking.
+Mitchell, Stokes, Frank and Holmes, "Bandwidth-optimal random shuffling for GPUs", ACM
+Trans. Parallel Computing 9, 2022: such bijections as shuffles, halves of unequal width.
+Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014:
+the multipliers of the round function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Twice what the theory asks of ideal rounds: ours are cheap ones.
+ROUNDS = 8
+
+#: Numbers computed at once: they and their scratch stay within the cache.
+PIECE = 2**14
+
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+class Bijection:
+    """A pseudorandom permutation of [0, n), never written out.
+
+    Alternating rounds change one half of a number's bits by a function of the other
+    half. Numbers have the bits of ``n - 1``; a result that is not below n goes
+    through again (cycle-walking), for less than half of the numbers.
+
+    Parameters
+    ----------
+    n : int
+        At least 1, at most 2**62.
+    key : bytes
+        The secret, 16 bytes.
+    number : int
+        Another number gives an unrelated permutation: that of an epoch.
+    """
+
+    def __init__(self, n: int, key: bytes, number: int) -> None:
+        self.n = n
+        bits = max((n - 1).bit_length(), 2)
+        self._low = bits // 2
+        self._high = bits - self._low
+        words = np.frombuffer(key, "<u4")
+        sequence = np.random.SeedSequence(words, spawn_key=(number,))
+        self._keys = [int(k) for k in sequence.generate_state(ROUNDS, np.uint64)]
+
+    def rows(self, positions: Array) -> Array:
+        """The row at each position.
+
+        Parameters
+        ----------
+        positions : ndarray of int
+            Of one dimension, each in [0, n).
+
+        Returns
+        -------
+        ndarray of intp
+        """
+        return self._walk(positions, range(ROUNDS))
+
+    def positions(self, rows: Array) -> Array:
+        """The inverse of `rows`."""
+        return self._walk(rows, range(ROUNDS - 1, -1, -1))
+
+    def _walk(self, numbers: Array, rounds: range) -> Array:
+        out = np.empty(len(numbers), np.uint64)
+        for at in range(0, len(numbers), PIECE):
+            piece = out[at : at + PIECE]
+            piece[:] = numbers[at : at + PIECE]
+            self._mix(piece, rounds)
+            outside = np.flatnonzero(piece >= self.n)
+            while outside.size:
+                again = piece[outside]
+                self._mix(again, rounds)
+                piece[outside] = again
+                outside = outside[again >= self.n]
+        return out.view(np.int64).astype(np.intp, copy=False)
+
+    def _mix(self, numbers: Array, rounds: range) -> None:
+        """Take numbers through the rounds, in place."""
+        shift = np.uint64(self._low)
+        high, low = numbers >> shift, numbers & np.uint64(2**self._low - 1)
+        mixed, scratch = np.empty_like(numbers), np.empty_like(numbers)
+        for k in rounds:
+            of, to, width = (high, low, self._low) if k % 2 else (low, high, self._high)
+            np.add(of, np.uint64(self._keys[k]), out=mixed)
+            np.multiply(mixed, np.uint64(_FIRST), out=mixed)
+            np.right_shift(mixed, np.uint64(32), out=scratch)
+            np.bitwise_xor(mixed, scratch, out=mixed)
+            np.multiply(mixed, np.uint64(_SECOND), out=mixed)
+            # The upper bits of a product depend on all bits of its factors.
+            np.right_shift(mixed, np.uint64(64 - width), out=mixed)
+            np.bitwise_xor(to, mixed, out=to)
+        np.left_shift(high, shift, out=numbers)
+        np.bitwise_or(numbers, low, out=numbers)
+
+
+class KeyedRows:
+    """Numbers of some rows, in an order: an array that is computed when looked at.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    shuffle : Bijection of [0, count), optional
+        Their order.
+    split : Bijection, optional
+        Of all rows; these are the rows at its positions from `first` on.
+    first : int
+        See `split`.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        shuffle: Bijection | None = None,
+        split: Bijection | None = None,
+        first: int = 0,
+    ) -> None:
+        self._count = count
+        self._shuffle = shuffle
+        self._split = split
+        self._first = first
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, where: slice | Array) -> Array:
+        if isinstance(where, slice):
+            where = np.arange(*where.indices(self._count), dtype=np.intp)
+        rows = where
+        if self._shuffle is not None:
+            rows = self._shuffle.rows(rows)
+        if self._split is not None:
+            rows = self._split.rows(rows + self._first)
+        return rows
+
+    def shuffled(self, shuffle: Bijection) -> KeyedRows:
+        """The same rows in another order."""
+        return KeyedRows(self._count, shuffle, self._split, self._first)
+
+    def places(self, rows: Array) -> tuple[Array, Array]:
+        """Find rows.
+
+        Parameters
+        ----------
+        rows : ndarray of intp
+            Numbers of rows.
+
+        Returns
+        -------
+        which : ndarray of intp
+            Indices into `rows` of those that are among these rows, in the order of
+            their places.
+        places : ndarray of intp
+            Where they stand; rising.
+        """
+        places = rows
+        if self._split is not None:
+            places = self._split.positions(rows) - self._first
+        which = np.flatnonzero((places >= 0) & (places < self._count))
+        places = places[which]
+        if self._shuffle is not None:
+            places = self._shuffle.positions(places)
+        in_order = np.argsort(places)
+        return which[in_order], places[in_order]

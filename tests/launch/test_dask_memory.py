@@ -1,0 +1,200 @@
+"""Rows that are too many for the workers' memory are trained on from their disks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from dask.utils import parse_bytes
+from distributed import Client
+
+import skmlp
+from skmlp.data import files
+from skmlp.launch.dask_data import adopt
+from tests.launch.dask_clusters import addresses, cluster, left_behind, until
+
+pytestmark = pytest.mark.skipif(
+    not files.AVAILABLE, reason="rows are kept in memory on this system"
+)
+
+#: Of each of the two workers: twice what an idle one takes, and more.
+LIMIT = "400MB"
+#: Bytes of a chunk of X.
+CHUNK = 4_000_000
+#: Where Linux shows the open files of a process.
+PROC = Path("/proc/self/fd")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A client of a cluster whose workers have little memory."""
+    with cluster(2, memory_limit=LIMIT) as client:
+        yield client
+
+
+def rows_of(chunk: int, features: int) -> np.ndarray:
+    size = CHUNK // features // 8, features
+    return np.random.RandomState(chunk).uniform(size=size)
+
+
+def target_of(X: np.ndarray) -> np.ndarray:
+    return X[:, 0] - X[:, 1] * X[:, 2]
+
+
+def made_there(n_chunks: int, features: int) -> tuple[da.Array, da.Array]:
+    """Rows that each worker makes for itself, chunk by chunk."""
+
+    def make(block_info=None):
+        return rows_of(block_info[None]["chunk-location"][0], features)
+
+    chunks = ((CHUNK // features // 8,) * n_chunks, (features,))
+    X = da.map_blocks(make, chunks=chunks, dtype=float, meta=np.empty((0, 0)))
+    return X, X.map_blocks(target_of, drop_axis=1, meta=np.empty(0))
+
+
+def made_here(n_chunks: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = CHUNK // features // 8
+    X = np.empty((n_chunks * rows, features))
+    for chunk in range(n_chunks):
+        X[chunk * rows : (chunk + 1) * rows] = rows_of(chunk, features)
+    return X, target_of(X)
+
+
+def files_open(client) -> list[int]:
+    """How many files of rows each worker has, as far as the system tells."""
+
+    def count() -> int:
+        found = 0
+        for entry in PROC.glob("*"):
+            try:
+                found += files.PREFIX in os.readlink(entry)
+            except OSError:  # it is closed by now
+                continue
+        return found
+
+    return list(client.run(count).values())
+
+
+def states(client) -> list[str]:
+    """All that the scheduler heard of the workers' states."""
+    return [
+        event["status"]
+        for worker in addresses(client)
+        for _, event in client.get_events(worker)
+        if event["action"] == "worker-status-change"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "features", "params"),
+    [
+        pytest.param(1.05, 100, {"max_iter": 2}, id="a little more"),
+        # Of fewer rows: scikit-learn's order of them all is on each worker.
+        pytest.param(
+            3,
+            1000,
+            {"max_iter": 4},
+            id="three times",
+            marks=[pytest.mark.soak, pytest.mark.timeout(900)],
+        ),
+    ],
+)
+def test_more_rows_than_the_cluster_has_memory(small, times, features, params):
+    workers = addresses(small)
+    n_chunks = int(times * 2 * parse_bytes(LIMIT) / CHUNK) + 1
+    model = skmlp.MLPRegressor(
+        hidden_layer_sizes=8, batch_size=500_000 // features, random_state=0, **params
+    )
+    with skmlp.config_context(kernels="reference", ranks="as_asked"):
+        model.fit(*made_there(n_chunks, features))
+        assert model.n_shards_ == 2
+        coefs, losses = model.coefs_, model.loss_curve_
+        model.fit(*made_here(n_chunks, features))
+    for one, other in zip(coefs, model.coefs_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(losses, model.loss_curve_, rtol=1e-6)
+    assert addresses(small) == workers
+    assert set(states(small)) <= {"init", "running"}
+    until(lambda: not left_behind(small), "a clean cluster")
+    assert sum(files_open(small)) == 0
+
+
+# ---- When files are used, and how they end -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A client of two workers that say they have 1 MB; what Dask does then is off."""
+    measures = ("target", "spill", "pause", "terminate")
+    off = {f"distributed.worker.memory.{name}": False for name in measures}
+    with (
+        dask.config.set(off),
+        cluster(2, memory_limit="1MB") as client,
+    ):
+        yield client
+
+
+def share_of(size: float) -> tuple[da.Array, da.Array]:
+    """Rows of `size` bytes for each of two workers."""
+    X = da.ones((int(2 * size / 80), 10), chunks=(int(size / 800), 10))
+    return X, X[:, 0]
+
+
+def assert_files(client: Client, number: int) -> None:
+    """Of each worker; on a system that does not tell, nothing is looked at."""
+    if PROC.exists():
+        assert files_open(client) == [number, number]
+
+
+def test_files_begin_at_half_of_the_memory_of_all_fits(tiny):
+    """A second fit counts what the first one holds; each lets go of its own."""
+    with adopt(tiny, *share_of(0.4e6)):
+        assert_files(tiny, 0)
+        with adopt(tiny, *share_of(0.2e6)):
+            assert_files(tiny, 1)
+            with adopt(tiny, *share_of(0.05e6)):
+                assert_files(tiny, 1)
+            with adopt(tiny, *share_of(0.7e6), n_shards=4):
+                assert_files(tiny, 3)
+            assert_files(tiny, 1)
+        assert_files(tiny, 0)
+    until(lambda: not left_behind(tiny), "a clean cluster")
+
+
+def test_files_end_with_the_client(tiny):
+    """Also if it goes without a word, as one that dies does."""
+    with Client(tiny.scheduler.address, set_as_default=False) as other:
+        data = adopt(other, *share_of(0.7e6))
+        assert_files(tiny, 1)
+        other.close()
+        until(lambda: not left_behind(tiny), "the end of the fit")
+        assert_files(tiny, 0)
+        data.close()
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs", "adam, stopping early"])
+def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver):
+    rng = np.random.RandomState(0)
+    X = rng.uniform(size=(30_000, 10)).astype(np.float32)
+    given = da.from_array(X, chunks=(3000, 10)), da.from_array(target_of(X), 3000)
+    solver, _, stop = solver.partition(", ")
+    params = {"early_stopping": bool(stop)} if solver == "adam" else {}
+
+    def coefs(where):
+        model = skmlp.MLPRegressor(
+            hidden_layer_sizes=3,
+            solver=solver,
+            max_iter=3,
+            n_jobs=2,
+            random_state=0,
+            **params,
+        )
+        with where.as_current(), skmlp.config_context(kernels="reference"):
+            return model.fit(*given).coefs_
+
+    for one, other in zip(coefs(tiny), coefs(client), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,227 @@
+"""Dask workers that are lost, frozen, retired or new while a fit goes on: same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client, wait
+
+from skmlp import config_context, supervise
+from skmlp.launch import dask_client, dask_fleet
+from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_gang import DaskGang
+from tests.launch.dask_clusters import (
+    MortalWorkers,
+    addresses,
+    cluster,
+    left_behind,
+    pids,
+    until,
+)
+from tests.laws.places import Fit, assert_same_bits
+
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
+]
+
+FIT = Fit(
+    "binary",
+    {"max_iter": 20, "tol": 0.0, "n_iter_no_change": np.inf, "early_stopping": True},
+    rows=60,
+)
+N_SHARDS = 4
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch):
+    """All shards that are asked for, and a round for each epoch."""
+    monkeypatch.setattr(supervise, "ROUND_SECONDS", 0.0)
+    with config_context(ranks="as_asked"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def mortals():
+    with cluster(0) as client:
+        workers = MortalWorkers(client)
+        try:
+            yield workers
+        finally:
+            workers.close()
+
+
+@pytest.fixture
+def workers(mortals):
+    """Four workers; at the end, nothing is left on those that still live."""
+    mortals.start(4)
+    yield mortals
+    until(lambda: not left_behind(mortals.client), "a clean cluster")
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[tuple[int, int]]:
+    """Ranks and shards of each gang, while it is ready."""
+    found: list[tuple[int, int]] = []
+    start = dask_fleet.DaskLauncher.start
+
+    def see(launcher: Any, generation: int) -> Any:
+        gang = start(launcher, generation)
+        found.append((gang.shards.n_ranks, gang.shards.n_shards))
+        return gang
+
+    monkeypatch.setattr(dask_fleet.DaskLauncher, "start", see)
+    return found
+
+
+def arrays(chunks: Any = 10) -> list[Any]:
+    X, y, _ = FIT.data()
+    return [da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=chunks)]
+
+
+def model(**params: Any) -> Any:
+    return FIT.estimator(N_SHARDS).set_params(**params)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(mortals):
+    mortals.start(4)
+    with config_context(ranks="as_asked"):
+        return model().fit(*arrays())
+
+
+def at_orders(monkeypatch: Any, actions: dict[int, Callable[[], Any]]) -> None:
+    """Do something just after the n-th order has gone out to the ranks."""
+    ask, count = DaskGang.ask, 0
+
+    def counting(gang: Any, message: Any) -> Any:
+        nonlocal count
+        count += 1
+        action = actions.pop(count, None)
+        if action is None:
+            return ask(gang, message)
+        thread = threading.Thread(target=action)
+        thread.start()
+        try:
+            return ask(gang, message)
+        finally:
+            thread.join()
+
+    monkeypatch.setattr(DaskGang, "ask", counting)
+
+
+def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, monkeypatch):
+    first, second, *_ = addresses(workers.client)
+    kills = {2: lambda: workers.kill(first), 5: lambda: workers.kill(second)}
+    at_orders(monkeypatch, kills)
+    assert_same_bits(model().fit(*arrays()), undisturbed)
+    assert seen == [(4, 4), (3, 4), (2, 4)]
+
+
+def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, monkeypatch):
+    victims = addresses(workers.client)[1:]
+    at_orders(monkeypatch, {3: lambda: workers.kill(*victims)})
+    assert_same_bits(model().fit(*arrays()), undisturbed)
+    assert seen[0] == (4, 4)
+    assert seen[-1] == (1, 4)
+
+
+def test_one_dies_while_rows_are_brought(workers, undisturbed, seen, tmp_path):
+    flag = tmp_path / "dead"
+
+    def dies_once(block: Any) -> Any:
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    X, y = arrays()
+    found = model().fit(X.map_blocks(dies_once, dtype=X.dtype, meta=X._meta), y)
+    assert flag.exists()
+    assert_same_bits(found, undisturbed)
+    assert seen == [(3, 4)]
+
+
+def test_a_frozen_one_is_given_up(workers, undisturbed, seen, monkeypatch):
+    monkeypatch.setattr(dask_client, "PING", 0.2)
+    victim = addresses(workers.client)[1]
+    process = pids(workers.client)[victim]
+    at_orders(monkeypatch, {2: lambda: os.kill(process, signal.SIGSTOP)})
+    try:
+        with config_context(worker_timeout=2.0):
+            found = model().fit(*arrays())
+        assert victim not in addresses(workers.client)
+    finally:
+        os.kill(process, signal.SIGKILL)
+    assert_same_bits(found, undisturbed)
+    assert seen == [(4, 4), (3, 4)]
+
+
+def test_one_that_joins_takes_a_shard(workers, undisturbed, seen, monkeypatch):
+    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
+    victim = addresses(workers.client)[0]
+
+    def replace() -> None:
+        workers.start(4)
+
+    at_orders(monkeypatch, {2: lambda: workers.kill(victim), 4: replace})
+    assert_same_bits(model().fit(*arrays()), undisturbed)
+    assert seen == [(4, 4), (3, 4), (4, 4)]
+
+
+def test_workers_are_retired(workers, undisturbed, seen, monkeypatch):
+    victim = addresses(workers.client)[2]
+
+    def retire() -> None:
+        workers.client.retire_workers([victim], close_workers=True)
+
+    at_orders(monkeypatch, {2: retire})
+    assert_same_bits(model().fit(*arrays()), undisturbed)
+    assert seen[0] == (4, 4)
+    assert seen[-1] == (3, 4)
+
+
+def test_rows_that_cannot_be_computed_again(workers, monkeypatch):
+    X, y, _ = FIT.data()
+    members = addresses(workers.client)
+    pieces = [
+        workers.client.scatter(X[i : i + 15], workers=[members[i // 15]], hash=False)
+        for i in range(0, 60, 15)
+    ]
+    wait(pieces, timeout=20)
+    parts = [da.from_delayed(piece, (15, X.shape[1]), X.dtype) for piece in pieces]
+    given = [da.concatenate(parts), da.from_array(y, chunks=15)]
+    at_orders(monkeypatch, {2: lambda: workers.kill(members[3])})
+    text = f"{members[3]}.*can't be computed again"
+    with pytest.raises(RankFailed, match=text):
+        model().fit(*given)
+
+
+def test_the_scheduler_is_gone(tmp_path, monkeypatch):
+    file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+    command += ["--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until(file.exists, "the scheduler's address", 30)
+        with Client(scheduler_file=str(file)) as client:
+            workers = MortalWorkers(client)
+            try:
+                workers.start(2)
+                at_orders(monkeypatch, {2: scheduler.kill})
+                with pytest.raises(RankFailed, match="Dask"):
+                    model().set_params(n_jobs=2).fit(*arrays())
+            finally:
+                workers.close()
+    finally:
+        scheduler.kill()
+        scheduler.wait(timeout=30)
