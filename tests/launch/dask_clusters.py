@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 from distributed import Client, LocalCluster
 
@@ -19,8 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def cluster(n_workers: int, threads: int = 1, **kwargs) -> Iterator[Client]:
-    """A client of a fresh cluster."""
+    """A client of a fresh cluster.
+
+    15 s after a worker was lost, a LocalCluster closes its nanny for good if the worker
+    that the nanny has started is not there at that moment: because it was killed, too,
+    by the next test.
+    """
+    keep_nannies = {"distributed.deploy.lost-worker-timeout": "1 hour"}
     with (
+        dask.config.set(keep_nannies),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=threads,
