@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from skmlp.config import config_context, get_config, set_config
-from skmlp.exceptions import UnusedParameterWarning
+from skmlp.exceptions import CommunicationWarning, UnusedParameterWarning
 from skmlp.versions import show_versions
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "CommunicationWarning",
     "MLPClassifier",
     "MLPRegressor",
     "UnusedParameterWarning",

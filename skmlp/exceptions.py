@@ -8,3 +8,7 @@ class UnusedParameterWarning(UserWarning):
 
     The default value never warns, so that a fit that leaves it alone is silent.
     """
+
+
+class CommunicationWarning(UserWarning):
+    """The ranks of a fit have communicated for longer than they computed."""

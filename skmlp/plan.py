@@ -84,6 +84,10 @@ class Plan:
         The kernel set.
     classes : ndarray or None
         Labels in the order of the outputs, for ranks that encode their own rows.
+    class_weights : tuple of ndarray
+        For ranks that encode their own rows: of each column of labels, the weights of
+        its classes. Empty for none, and where the rows come with weights that count
+        the classes' in.
     """
 
     units: tuple[int, ...]
@@ -116,6 +120,7 @@ class Plan:
     blas_threads: int | None = None
     kernels: str = "reference"
     classes: Array | None = field(default=None, repr=False, compare=False)
+    class_weights: tuple[Array, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def layout(self) -> Layout:

@@ -23,7 +23,8 @@ EVALUATE = 2  # parameters -> [sum of the loss, sum of weights], gradient of the
 def most_bytes(plan: Plan) -> int:
     """Bytes that the arrays of a message to or from a servant never exceed."""
     flat = plan.layout.size * 8 * 5  # parameters, best ones, moments
-    return flat + 8 * (1024 + 8 * plan.max_iter)
+    record = 8 + plan.n_shards  # and a number for each rank
+    return flat + 8 * (1024 + record * plan.max_iter)
 
 
 class ShardWork:

@@ -20,7 +20,7 @@ RATE_TOO_SMALL = 2
 ALL_EPOCHS = 3
 DIVERGED = 4
 
-# What an epoch's record holds: see `Record`.
+# What an epoch's record holds, and then a number for each rank: see `Record`.
 _RECORD = 6
 
 
@@ -42,6 +42,9 @@ class Record:
         Learning rate of the next epoch.
     seconds : float
         Wall-clock time.
+    computing : tuple of float
+        Of these, the seconds that each rank has spent outside the exchanges with the
+        others; one for each rank of the gang that ran this epoch.
     """
 
     loss: float
@@ -50,6 +53,18 @@ class Record:
     standstill: int
     next_rate: float
     seconds: float
+    computing: tuple[float, ...] = ()
+
+    @property
+    def communicating(self) -> float:
+        """Seconds in which no rank computed: those that the busiest one lacks."""
+        return max(self.seconds - max(self.computing, default=self.seconds), 0.0)
+
+    @property
+    def waiting(self) -> tuple[float, ...]:
+        """Seconds that each rank has waited for the busiest one."""
+        longest = max(self.computing, default=0.0)
+        return tuple(longest - seconds for seconds in self.computing)
 
 
 @dataclass
@@ -83,7 +98,7 @@ class TrainState:
     rng : tuple of (bytes, int) or None
         State of the twister after the last shuffle.
     records : list of Record
-        The epochs since the state was last handed on.
+        The epochs since the state was last handed on, all of them by one gang.
     """
 
     params: Array
@@ -112,6 +127,7 @@ class TrainState:
             self.shuffles,
             self.status,
             pos,
+            len(self.records[0].computing) if self.records else 0,
         ]
         words = np.frombuffer(key, dtype=np.uint32)
         integers = np.empty(len(numbers) + len(words), dtype=np.int64)
@@ -126,6 +142,7 @@ class TrainState:
                 float(record.standstill),
                 record.next_rate,
                 record.seconds,
+                *record.computing,
             ]
         return (
             integers,
@@ -139,8 +156,8 @@ class TrainState:
     def from_arrays(cls, arrays: tuple[Array, ...]) -> TrainState:
         """The inverse of `to_arrays`; the large arrays are not copied."""
         integers, reals, params, best_params, *moments = arrays
-        n_moments, epoch, step, seen, bad, shuffles, status, pos = (
-            int(i) for i in integers[:8]
+        n_moments, epoch, step, seen, bad, shuffles, status, pos, n_ranks = (
+            int(i) for i in integers[:9]
         )
         if len(moments) != n_moments:
             raise ValueError(
@@ -148,7 +165,7 @@ class TrainState:
             )
         rng = None
         if pos >= 0:
-            rng = (integers[8:].astype(np.uint32).tobytes(), pos)
+            rng = (integers[9:].astype(np.uint32).tobytes(), pos)
         records = [
             Record(
                 float(row[0]),
@@ -157,8 +174,9 @@ class TrainState:
                 int(row[3]),
                 float(row[4]),
                 float(row[5]),
+                tuple(float(seconds) for seconds in row[_RECORD:]),
             )
-            for row in reals[2:].reshape(-1, _RECORD)
+            for row in reals[2:].reshape(-1, _RECORD + n_ranks)
         ]
         return cls(
             params=params,

@@ -37,6 +37,22 @@ FAILURES = 3
 MOST_FAILURES = 10
 
 
+@dataclass(frozen=True)
+class Restart:
+    """Another gang took the place of one that had lost ranks, or could have more.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch, or iteration of L-BFGS, with which it began, counted from 1.
+    reason : str
+        Why.
+    """
+
+    epoch: int
+    reason: str
+
+
 class Supervisor:
     """Asks a gang, and puts another one in its place where ranks are lost.
 
@@ -49,14 +65,17 @@ class Supervisor:
 
     Attributes
     ----------
-    restarts : list of str
+    epoch : int
+        Finished epochs, or iterations of L-BFGS, when the last order went out.
+    restarts : list of Restart
         Why there was another gang, each time.
     """
 
     def __init__(
         self, launcher: Launcher, tell: Callable[[str], None] | None = None
     ) -> None:
-        self.restarts: list[str] = []
+        self.epoch = 0
+        self.restarts: list[Restart] = []
         self._launcher = launcher
         self._tell = tell
         self._gang: Gang | None = None
@@ -118,7 +137,7 @@ class Supervisor:
         self._note(str(failure))
 
     def _note(self, reason: str) -> None:
-        self.restarts.append(reason)
+        self.restarts.append(Restart(self.epoch + 1, reason))
         logger.warning("the fit goes on with other ranks: %s", reason)
         if self._tell is not None:
             self._tell(f"Going on with other ranks: {reason}")
@@ -202,6 +221,7 @@ def train(
 
     try:
         while outcome.state.status == RUNNING:
+            supervisor.epoch = outcome.state.epoch
             began = time.perf_counter()
             _take_over(outcome, supervisor.ask(order), observe)
             # The length of a round never changes a bit, so a clock may choose it.
@@ -302,6 +322,7 @@ def minimize(
         last.params = np.array(intermediate_result.x)
         last.loss = reported[float(intermediate_result.fun)]
         last.losses.append(last.loss)
+        supervisor.epoch = len(last.losses)
         reported.clear()
         reported[float(intermediate_result.fun)] = last.loss
 

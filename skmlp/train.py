@@ -37,7 +37,8 @@ from skmlp.state import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Columns of the table that an epoch sums over the shards; the score's parts follow.
+# Columns of the table that an epoch sums over the shards. Then follow one for each
+# rank, where it alone writes the seconds that it computed, and the score's parts.
 _LOSS, _NORM, _BROKEN, _COLUMNS = 0, 1, 2, 3
 
 
@@ -78,7 +79,8 @@ class Trainer(ShardWork):
             )
             for where, total in zip(self._segments, self._exchange.totals, strict=True)
         ]
-        width = _COLUMNS
+        width = _COLUMNS + comm.shards.n_ranks
+        self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
         if plan.n_validation:
             width += metrics.n_parts(plan.loss, plan.units[-1])
         self._table: Array = comm.once(
@@ -177,7 +179,7 @@ class Trainer(ShardWork):
 
     def _epoch(self, state: TrainState) -> None:
         plan = self._plan
-        began = time.perf_counter()
+        began, exchanged = time.perf_counter(), self._exchange.seconds
         self._table[list(self._own)] = 0.0
         order = None
         if self._order is not None:
@@ -190,6 +192,9 @@ class Trainer(ShardWork):
         if plan.n_validation:
             self._validate()
         rate = state.learning_rate
+        exchanged = self._exchange.seconds - exchanged
+        computing = time.perf_counter() - began - exchanged
+        self._table[self._own[0], self._times][self._comm.rank] = computing
         sums = self._comm.sum_rows(self._table)
         standstill = self._finish_epoch(state, sums)
         state.records.append(
@@ -200,6 +205,7 @@ class Trainer(ShardWork):
                 standstill=standstill,
                 next_rate=state.learning_rate,
                 seconds=time.perf_counter() - began,
+                computing=tuple(map(float, sums[self._times])),
             )
         )
 
@@ -236,7 +242,7 @@ class Trainer(ShardWork):
         """Add the parts of the validation score to the table."""
         plan = self._plan
         for shard, k in zip(self._shards, self._own, strict=True):
-            parts = self._table[k, _COLUMNS:]
+            parts = self._table[k, self._scores]
             for X, y, w in shard.validation_blocks():
                 prediction = self._network.forward(self._views, X)
                 metrics.score_parts(plan.loss, prediction, y, w, parts)
@@ -249,7 +255,7 @@ class Trainer(ShardWork):
     def _epoch_score(self, sums: Array) -> float:
         if not self._plan.n_validation:
             return math.nan
-        return metrics.score(self._plan.loss, sums[_COLUMNS:], self._spread)
+        return metrics.score(self._plan.loss, sums[self._scores], self._spread)
 
     def _finish_epoch(self, state: TrainState, sums: Array) -> int:
         """Count, compare with the best, decide; 1 where the patience ran out."""

@@ -28,7 +28,7 @@ def test_there_and_back(n_records, with_rng, n_moments):
         shuffles=5,
         status=1,
         rng=twister_state(np.random.RandomState(4)) if with_rng else None,
-        records=[Record(1.5, np.nan, 0.1, 1, 0.02, 3.0)] * n_records,
+        records=[Record(1.5, np.nan, 0.1, 1, 0.02, 3.0, (1.0, 2.5))] * n_records,
     )
     arrays = state.to_arrays()
     assert all(a.ndim == 1 and a.flags.c_contiguous for a in arrays)

@@ -87,10 +87,13 @@ class Exchange(ABC):
         The segments of this rank, one for each of its shards, in shard order.
     totals : list of ndarray
         After `sum`, ``totals[i]`` is the sum over all shards of ``segments[i]``.
+    seconds : float
+        Time spent in the two movements so far; 0 where there is nothing to move.
     """
 
     segments: list[slice]
     totals: list[Array]
+    seconds: float = 0.0
 
     @abstractmethod
     def sum(self) -> None:

@@ -8,6 +8,7 @@ A step's two movements between two processes of one host (320 B, 320 kB, 4 MB) t
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -46,13 +47,17 @@ class SocketExchange(Exchange):
 
     def sum(self) -> None:
         """Hand each peer its segments of our parts, and sum all parts of our own."""
+        began = time.perf_counter()
         self._scatter()
         for function, arguments in self._calls:
             function(*arguments)
+        self.seconds += time.perf_counter() - began
 
     def gather(self) -> None:
         """Send our segments to all peers, and receive theirs."""
+        began = time.perf_counter()
         self._gather()
+        self.seconds += time.perf_counter() - began
 
 
 class SocketCommunicator(Communicator):

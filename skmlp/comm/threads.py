@@ -10,6 +10,7 @@ waiting thread that polls takes the interpreter's lock from the one that it wait
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -178,13 +179,17 @@ class ThreadExchange(Exchange):
 
     def sum(self) -> None:
         """Wait for all parts, and sum them over this rank's segments."""
+        began = time.perf_counter()
         self._wait()
         for function, arguments in self._calls:
             function(*arguments)
+        self.seconds += time.perf_counter() - began
 
     def gather(self) -> None:
         """Wait until all ranks have written their segments: the array is shared."""
+        began = time.perf_counter()
         self._wait()
+        self.seconds += time.perf_counter() - began
 
 
 class ThreadCommunicator(Communicator):

@@ -67,3 +67,20 @@ def distinct(y: Array) -> Array:
         return np.unique(y)
     except TypeError:
         raise ValueError(MIXED) from None
+
+
+def counted(y: Array) -> tuple[tuple[Array, Array], ...]:
+    """For each column of sound labels, the distinct ones and how many rows have them.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,) or (n, n_outputs)
+        Labels.
+
+    Returns
+    -------
+    tuple of (ndarray, ndarray)
+        Sorted labels and their counts, of each column.
+    """
+    columns = y.reshape(len(y), -1).T
+    return tuple(np.unique(column, return_counts=True) for column in columns)

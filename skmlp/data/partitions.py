@@ -22,6 +22,7 @@ from skmlp.data.checks import (
     check_finite,
     check_shapes,
     check_target,
+    counted,
     distinct,
 )
 from skmlp.data.files import PIECE, FileRows
@@ -50,6 +51,9 @@ class PartStats:
         The least target; NaN for labels.
     classes : ndarray of shape (n_classes,), or None
         The distinct labels, sorted; None for real targets.
+    labels : tuple of (ndarray, ndarray)
+        For each column of labels, the distinct ones and how many rows have them; empty
+        for real targets.
     problem : str
         What is wrong with the part, as a sentence for the user; "" if nothing is.
     """
@@ -63,6 +67,7 @@ class PartStats:
     y_dtype: str = "float64"
     y_min: float = math.nan
     classes: Array | None = None
+    labels: tuple[tuple[Array, Array], ...] = ()
     problem: str = ""
 
 
@@ -190,8 +195,9 @@ class ShardStore:
         check_finite(w, "sample_weight")
         check_target(y)
         classes, y_min = None, math.nan
+        labels: tuple[tuple[Array, Array], ...] = ()
         if self._labels:
-            classes = distinct(y)
+            classes, labels = distinct(y), counted(y)
         else:
             y_min = float(np.asarray(y, np.float64).min())
         weighted = self._weighted
@@ -205,6 +211,7 @@ class ShardStore:
             y_dtype=y.dtype.str,
             y_min=y_min,
             classes=classes,
+            labels=labels,
         )
 
     def _keep_X(self, span: Span, X: Any) -> None:
@@ -335,6 +342,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         problems = _differences(parts)
     if not problems and first.classes is not None:
         classes = np.unique(np.concatenate([part.classes for part in parts]))
+    columns = [] if classes is None else zip(*(part.labels for part in parts))
     return PartStats(
         rows=sum(part.rows for part in parts),
         features=first.features,
@@ -345,8 +353,17 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         y_dtype=first.y_dtype,
         y_min=min(part.y_min for part in parts),
         classes=classes,
+        labels=tuple(_added(column) for column in columns),
         problem=problems[0] if problems else "",
     )
+
+
+def _added(counts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """The distinct labels of a column of several parts, and their counts."""
+    every = np.concatenate([labels for labels, _ in counts])
+    classes, places = np.unique(every, return_inverse=True)
+    weights = np.concatenate([numbers for _, numbers in counts])
+    return classes, np.bincount(places, weights, len(classes)).astype(np.int64)
 
 
 def _differences(parts: Sequence[PartStats]) -> list[str]:

@@ -13,7 +13,7 @@ from skmlp.data.order import Order, order_of
 from skmlp.data.partitions import LocalRows
 from skmlp.data.sources import Block, GatheredRows, ShardRows, Source, block_rows
 from skmlp.data.split import split_rows
-from skmlp.data.targets import encode
+from skmlp.data.targets import class_weights_of, encode
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -65,6 +65,10 @@ class _PlacedShard(GatheredRows):
         y = rows.y
         if kind == "real" or plan.classes is not None:
             y = encode(kind, plan.classes, y, rows.X.dtype)
+        w = rows.w
+        if plan.class_weights:
+            of_classes = class_weights_of(plan.class_weights, y)
+            w = w * of_classes if w.size else of_classes
         n_local = rows.X.shape[0]
         in_batch = 1 if plan.solver == "lbfgs" else plan.batch_size
         in_block = 1
@@ -73,7 +77,7 @@ class _PlacedShard(GatheredRows):
         super().__init__(
             rows.X,
             y,
-            rows.w.astype(rows.X.dtype, copy=False),
+            w.astype(rows.X.dtype, copy=False),
             max(1, min(max(in_batch, in_block), n_local)),
         )
         self._ranges = rows.ranges

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,25 @@ def encode(target: str, classes: Array | None, y: Array, dtype: Any) -> Array:
     if len(classes) < 2:
         return np.zeros((len(y), 1), np.uint8)
     return np.asarray(y.reshape(-1, 1) == classes[-1], np.uint8)
+
+
+def class_weights_of(weights: Sequence[Array], y: Array) -> Array:
+    """The weight that the class of each row gives it.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray of shape (n_classes,)
+        For each column of targets, the weights of its classes.
+    y : ndarray of shape (rows,) or (rows, n_columns)
+        What `encode` makes of labels.
+
+    Returns
+    -------
+    ndarray of shape (rows,), float64
+        The product over the columns, as `sklearn.utils.class_weight` has it.
+    """
+    rows = np.ones(len(y))
+    columns = y.reshape(len(y), -1).T
+    for of_class, column in zip(weights, columns, strict=True):
+        rows *= of_class[column]
+    return rows

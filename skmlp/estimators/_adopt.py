@@ -146,6 +146,9 @@ def outcome(estimator, plan, start, end):
                 "validation_score": record.score if plan.early_stopping else None,
                 "learning_rate": record.learning_rate,
                 "seconds": record.seconds,
+                "computing": list(record.computing),
+                "waiting": list(record.waiting),
+                "communicating": record.communicating,
             }
             for i, record in enumerate(records, 1)
         ),

@@ -15,7 +15,7 @@ from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sources import SharedRows
-from skmlp.estimators import _adopt, _start
+from skmlp.estimators import _adopt, _effort, _start
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
@@ -263,7 +263,8 @@ def run(estimator, supervisor, plan, start, *, incremental):
             int(estimator.max_fun),
             show=bool(estimator.verbose is True or estimator.verbose >= 1),
         )
-        return _adopt.minimum(estimator, plan, start, minimum)
+        _adopt.minimum(estimator, plan, start, minimum)
+        return _effort.restarts(estimator, supervisor)
     state = _start.first_state(estimator, plan, start, incremental)
     outcome = supervise.train(
         supervisor,
@@ -271,7 +272,9 @@ def run(estimator, supervisor, plan, start, *, incremental):
         state,
         _adopt.printer(plan) if estimator.verbose else _adopt.silent,
     )
-    return _adopt.outcome(estimator, plan, start, outcome)
+    _adopt.outcome(estimator, plan, start, outcome)
+    _effort.tell(outcome.records, show=bool(estimator.verbose))
+    return _effort.restarts(estimator, supervisor)
 
 
 def warn_unused(estimator):

@@ -95,7 +95,13 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     best_validation_score_ : float or None
         The largest of them.
     history_ : list of dict
-        One for each epoch: epoch, loss, validation_score, learning_rate, seconds.
+        One for each epoch: epoch, loss, validation_score, learning_rate, seconds; of
+        these, the seconds that each rank spent computing and waiting for the busiest
+        one, as lists, and the seconds spent communicating. For 'lbfgs' one for each
+        iteration: epoch, loss.
+    restarts_ : list of dict
+        For each time that the last call went on with other ranks, because a worker was
+        lost or had joined: the epoch with which they began, and the reason.
     n_iter_ : int
         Epochs of the last call.
     t_ : int

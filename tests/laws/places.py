@@ -355,11 +355,15 @@ NAMES = [
 ]
 
 
+#: What differs from fit to fit, in the history of each epoch.
+TIMES = {"seconds", "computing", "waiting", "communicating"}
+
+
 def model_of(estimator: Any) -> dict[str, Any]:
     """All that a fit leaves, where it ran and how long it took apart."""
     found = {name: getattr(estimator, name, None) for name in NAMES}
     found["history_"] = [
-        {name: value for name, value in epoch.items() if name != "seconds"}
+        {name: value for name, value in epoch.items() if name not in TIMES}
         for epoch in found["history_"]
     ]
     if isinstance(estimator.random_state, np.random.RandomState):

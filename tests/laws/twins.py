@@ -26,7 +26,7 @@ STOCHASTIC = {
     "best_validation_score_",
 }
 #: Public fitted attributes that skmlp has beyond scikit-learn's.
-ADDED = {"n_shards_", "history_"}
+ADDED = {"n_shards_", "history_", "restarts_"}
 
 ROWS, COLUMNS = 64, 7
 
