@@ -52,6 +52,8 @@ class Plan:
     ----------
     units : tuple of int
         Width of each layer, from features to outputs.
+    activation : tuple of str or object
+        Of each hidden layer; see `skmlp.model.activations`.
     loss : str
         A key of `skmlp.model.losses.LOSSES`.
     dtype : {"float32", "float64"}
@@ -91,7 +93,7 @@ class Plan:
     """
 
     units: tuple[int, ...]
-    activation: str
+    activation: tuple[Any, ...]
     loss: str
     solver: str
     dtype: str

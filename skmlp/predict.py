@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from skmlp import kernels as kernel_sets
+from skmlp.model.activations import kernels_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,7 +23,7 @@ def forward(
     X: Any,
     coefs: Sequence[Array],
     intercepts: Sequence[Array],
-    activation: str,
+    activations: Sequence[Any],
     output: str,
     kernels: str,
 ) -> Array:
@@ -34,8 +35,10 @@ def forward(
         The rows.
     coefs, intercepts : list of ndarray
         The layers.
-    activation, output : str
-        Of the hidden layers and of the last.
+    activations : sequence of str or object
+        Of each hidden layer.
+    output : str
+        Activation of the last layer.
     kernels : {"reference", "compiled"}
         The kernel set.
 
@@ -45,7 +48,6 @@ def forward(
         In the dtype that `X` and the layers have in common.
     """
     tables = kernel_sets.load(kernels)
-    hidden, last = tables.FORWARD[activation], tables.FORWARD[output]
     layers = list(zip(coefs, intercepts, strict=True))
     dtype = X.dtype
     if dtype not in _FLOATS or any(_unlike(W, dtype) for pair in layers for W in pair):
@@ -64,7 +66,8 @@ def forward(
     widest = max(X.shape[1], *(W.shape[1] for W, _ in layers))
     rows = min(n, max(BLOCK_NUMBERS // widest, 64))
     buffers = [np.empty((rows, W.shape[1]), dtype) for W, _ in layers[:-1]]
-    activate = [hidden] * len(buffers) + [last]
+    activate = [kernels_of(activation, tables)[0] for activation in activations]
+    activate.append(tables.FORWARD[output])
     with np.errstate(all="ignore"):
         for start in range(0, n, rows):
             stop = min(start + rows, n)

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _fit
+from skmlp.estimators import _fit, _modelling
+from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.predict import forward
 
@@ -74,7 +75,12 @@ class BaseMLP(BaseEstimator, ABC):
             "array-like",
             Interval(Integral, 1, None, closed="left"),
         ],
-        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
+        "activation": [
+            StrOptions(set(ACTIVATIONS)),
+            list,
+            tuple,
+            HasMethods(list(METHODS)),
+        ],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
@@ -165,7 +171,7 @@ class BaseMLP(BaseEstimator, ABC):
             X,
             self.coefs_,
             self.intercepts_,
-            self.activation,
+            _modelling.activations(self, len(self.coefs_) - 1),
             self.out_activation_,
             kernel_sets.resolve(get_config()["kernels"]),
         )

@@ -15,7 +15,7 @@ from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sources import SharedRows
-from skmlp.estimators import _adopt, _effort, _start
+from skmlp.estimators import _adopt, _effort, _modelling, _start
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
@@ -108,7 +108,7 @@ def is_dask(collection):
 
 def check_early(estimator, incremental):
     """What needs no data to be wrong."""
-    hidden_sizes(estimator)
+    _modelling.check(estimator, len(hidden_sizes(estimator)))
     if incremental and estimator.early_stopping:
         raise ValueError("partial_fit does not support early_stopping=True")
 
@@ -175,7 +175,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
             batch_size = int(np.clip(estimator.batch_size, 1, n_rows))
     return Plan(
         units=units,
-        activation=estimator.activation,
+        activation=_modelling.activations(estimator, len(units) - 2),
         loss=estimator._loss_name(),
         solver=estimator.solver,
         dtype=np.dtype(dtype).name,

@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 
 from skmlp.data import order as orders
 from skmlp.data.split import split_rows
-from skmlp.model.initializers import glorot_uniform
+from skmlp.estimators import _modelling
+from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
 from skmlp.optim.transforms import OPTIMIZERS
@@ -69,7 +70,8 @@ def begin(estimator, units, dtype, first, incremental):
     rng = check_random_state(estimator.random_state)
     layout = Layout(units)
     if first:
-        params = glorot_uniform(layout, estimator.activation, rng, dtype)
+        hidden = _modelling.for_first_weights(estimator, len(units) - 2)
+        params = initializers.uniform(layout, hidden, rng, dtype)
     else:
         check_shapes(estimator, layout, incremental)
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.kernels import compiled_activations as more_activations
+from skmlp.kernels.compiled_activations import scaled_backward
 from skmlp.kernels.compiled_updates import (
     adam_step,
     all_finite,
@@ -29,6 +31,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "BACKWARD",
+    "DERIVING",
     "FORWARD",
     "LOSS",
     "STEP",
@@ -37,6 +40,7 @@ __all__ = [
     "csr_transposed_dot",
     "name",
     "needs_scratch",
+    "scaled_backward",
 ]
 
 name = "compiled"
@@ -287,12 +291,16 @@ FORWARD: dict[str, Callable[..., None]] = {
     "relu": relu_forward,
     "exp": exp_forward,
     "softmax": softmax_forward,
+    **more_activations.FORWARD,
 }
+#: The activation and, into a buffer, its derivative, which does not follow from it.
+DERIVING: dict[str, Callable[..., None]] = more_activations.DERIVING
 BACKWARD: dict[str, Callable[..., None]] = {
     "identity": identity_backward,
     "logistic": logistic_backward,
     "tanh": tanh_backward,
     "relu": relu_backward,
+    **more_activations.BACKWARD,
 }
 LOSS: dict[str, Callable[..., float]] = {
     "softmax_log_loss": softmax_log_loss,

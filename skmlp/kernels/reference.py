@@ -19,7 +19,24 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, xlogy
 
+from skmlp.kernels import reference_activations as more_activations
+from skmlp.kernels.reference_activations import scaled_backward
+
 Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = [
+    "BACKWARD",
+    "DERIVING",
+    "FORWARD",
+    "LOSS",
+    "STEP",
+    "all_finite",
+    "csr_dot",
+    "csr_transposed_dot",
+    "name",
+    "needs_scratch",
+    "scaled_backward",
+]
 
 name = "reference"
 #: Whether the kernels use `scratch` at all.
@@ -337,12 +354,16 @@ FORWARD: dict[str, Callable[..., None]] = {
     "relu": relu_forward,
     "exp": exp_forward,
     "softmax": softmax_forward,
+    **more_activations.FORWARD,
 }
+#: The activation and, into a buffer, its derivative, which does not follow from it.
+DERIVING: dict[str, Callable[..., None]] = more_activations.DERIVING
 BACKWARD: dict[str, Callable[..., None]] = {
     "identity": identity_backward,
     "logistic": logistic_backward,
     "tanh": tanh_backward,
     "relu": relu_backward,
+    **more_activations.BACKWARD,
 }
 LOSS: dict[str, Callable[..., float]] = {
     "softmax_log_loss": softmax_log_loss,

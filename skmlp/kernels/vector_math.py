@@ -14,6 +14,8 @@ order carries the precision.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
@@ -133,3 +135,75 @@ def _tanh_value(x):
     if x == types.float32:
         return lambda x: _tanh32(x)
     return lambda x: _tanh64(x)
+
+
+def expm1_value(x):
+    """``exp(x) - 1`` of one number, also close to 0."""
+    return np.expm1(x)
+
+
+@overload(expm1_value, jit_options={"fastmath": {"contract"}}, inline="never")
+def _expm1_value(x):
+    # With t = tanh(x / 2): no cancellation. Below, where t is close to -1, neither is
+    # there in exp(x) - 1.
+    half, one = (np.float32(0.5), np.float32(1)) if x == types.float32 else (0.5, 1.0)
+
+    def expm1(x):
+        t = tanh_value(half * x)
+        return (t + t) / (one - t) if abs(x) < one else exp_value(x) - one
+
+    return expm1
+
+
+@_compile
+def _erf64(x):
+    a = abs(x)
+    s = x * x
+    p = (
+        (
+            (9.60497373987051638749 * s + 9.00260197203842689217e1) * s
+            + 2.23200534594684319226e3
+        )
+        * s
+        + 7.00332514112805075473e3
+    ) * s + 5.55923013010394962768e4
+    q = (
+        (((s + 3.35617141647503099647e1) * s + 5.21357949780152679795e2) * s)
+        + 4.59432382970980127987e3
+    ) * s + 2.26290000613890934246e4
+    q = q * s + 4.92673942608635921086e4
+    small = x * (p / q)
+    # Beyond 6 the rest is below the last bit of 1.
+    c = min(a, 6.0)
+    p = 2.46196981473530512524e-10 * c + 5.64189564831068821977e-1
+    p = p * c + 7.46321056442269912687
+    p = p * c + 4.86371970985681366614e1
+    p = p * c + 1.96520832956077098242e2
+    p = p * c + 5.26445194995477358631e2
+    p = p * c + 9.34528527171957607540e2
+    p = p * c + 1.02755188689515710272e3
+    p = p * c + 5.57535335369399327526e2
+    q = c + 1.32281951154744992508e1
+    q = q * c + 8.67072140885989742329e1
+    q = q * c + 3.54937778887819891062e2
+    q = q * c + 9.75708501743205489753e2
+    q = q * c + 1.82390916687909736289e3
+    q = q * c + 2.24633760818710981792e3
+    q = q * c + 1.65666309194161350182e3
+    q = q * c + 5.57535340817727675546e2
+    big = 1.0 - _exp64(-a * a) * (p / q)
+    return small if a < 1.0 else (-big if x < 0 else big)
+
+
+def erf_value(x):
+    """The error function of one number, computed in float64 with an absolute error
+    within two units in the last place of 1.
+    """
+    return math.erf(x)
+
+
+@overload(erf_value, jit_options={"fastmath": {"contract"}}, inline="never")
+def _erf_value(x):
+    if x == types.float32:
+        return lambda x: np.float32(_erf64(np.float64(x)))
+    return lambda x: _erf64(x)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from skmlp.model.activations import ACTIVATIONS
+from skmlp.model.activations import entry
 from skmlp.model.layout import Layout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def glorot_uniform(
-    layout: Layout, activation: str, rng: np.random.RandomState, dtype: np.dtype[Any]
+def uniform(
+    layout: Layout,
+    activations: Sequence[Any],
+    rng: np.random.RandomState,
+    dtype: np.dtype[Any],
 ) -> Array:
-    """Draw weights and biases as scikit-learn does.
+    """Draw weights and biases, for scikit-learn's activations as scikit-learn does.
 
-    Uniform in ``[-r, r]`` with ``r = sqrt(f / (fan_in + fan_out))``; ``f`` is 2 for
-    the logistic activation, 6 for the others. The biases come from the same
-    distribution. Drawn in float64, layer by layer, and then cast.
+    Uniform in ``[-r, r]``, where r follows from the layer's width, that of the layer
+    below, and its activation; see `skmlp.model.activations.Activation`. The last layer
+    takes the rule of the last activation. The biases come from the same distribution.
+    Drawn in float64, layer by layer, and then cast.
 
     Parameters
     ----------
     layout : Layout
         The network's shapes.
-    activation : str
-        Name of the hidden activation.
+    activations : sequence of str or object
+        Of the hidden layers; one that stands for all of them if there are none.
     rng : RandomState
         Advanced by the draws.
     dtype : dtype
@@ -42,10 +47,11 @@ def glorot_uniform(
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward
     neural networks", AISTATS 2010, equation 16.
     """
-    factor = ACTIVATIONS[activation].init_factor
+    rules = [entry(activation) for activation in activations] or [entry("relu")]
+    rules += rules[-1:] * (len(layout.shapes) - len(rules))
     flat = np.empty(layout.size, dtype=dtype)
-    for W, b in layout.views(flat):
-        bound = np.sqrt(factor / (W.shape[0] + W.shape[1]))
+    for (W, b), rule in zip(layout.views(flat), rules, strict=True):
+        bound = rule.bound(*W.shape)
         W[...] = rng.uniform(-bound, bound, W.shape)
         b[...] = rng.uniform(-bound, bound, b.shape)
     return flat

@@ -12,16 +12,20 @@ activation. Backward, with ``d_i`` the gradient of the summed loss by ``z_i``:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from skmlp.model.activations import kernels_of
 from skmlp.model.layout import Layout, Views
 from skmlp.model.losses import LOSSES
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: A function and its arguments.
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 #: Distinct row counts whose views are kept; a fit has one or two, rows that stay in
 #: place on Dask some dozens.
@@ -58,8 +62,8 @@ class Network:
     ----------
     layout : Layout
         Its shapes.
-    activation : str
-        The hidden activation.
+    activations : sequence of str or object
+        One for each hidden layer; see `skmlp.model.activations.kernels_of`.
     loss : str
         A key of `skmlp.model.losses.LOSSES`.
     kernels : module
@@ -73,22 +77,29 @@ class Network:
     def __init__(
         self,
         layout: Layout,
-        activation: str,
+        activations: Sequence[Any],
         loss: str,
         kernels: ModuleType,
         dtype: np.dtype[Any],
         max_rows: int,
     ) -> None:
         self.layout = layout
-        self._forward = kernels.FORWARD[activation]
-        self._backward = kernels.BACKWARD[activation]
-        self._output = kernels.FORWARD[LOSSES[loss].output]
+        hidden = [kernels_of(activation, kernels) for activation in activations]
+        output = kernels.FORWARD[LOSSES[loss].output]
+        self._forward = [*(forward for forward, _, _ in hidden), output]
+        self._deriving = [deriving for _, deriving, _ in hidden]
+        self._backward = [backward for _, _, backward in hidden]
         self._loss = kernels.LOSS[loss]
         self._csr_dot = kernels.csr_dot
         self._csr_transposed_dot = kernels.csr_transposed_dot
         widths = layout.units[1:]
         self._layers = [np.empty((max_rows, width), dtype) for width in widths]
         self._deltas = [np.empty((max_rows, width), dtype) for width in widths[:-1]]
+        # Kept where the derivative does not follow from the value.
+        self._derivatives = [
+            np.empty((max_rows if deriving else 0, width), dtype)
+            for deriving, width in zip(self._deriving, widths[:-1], strict=True)
+        ]
         scratch = max(widths) * max_rows if kernels.needs_scratch else 0
         self._scratch = np.empty(scratch, dtype)
 
@@ -135,20 +146,20 @@ class Network:
             A buffer of the network: valid until the next call.
         """
         layers, _, _ = self._buffers(X.shape[0])
-        last = len(views) - 1
         self._times(X, views[0][0], layers[0])
-        for i, (_, b) in enumerate(views):
+        for i, ((W, b), activate) in enumerate(zip(views, self._forward, strict=True)):
             if i:
-                np.dot(layers[i - 1], views[i][0], out=layers[i])
-            (self._output if i == last else self._forward)(layers[i], b)
-        return layers[last]
+                np.dot(layers[i - 1], W, out=layers[i])
+            activate(layers[i], b)
+        return layers[-1]
 
 
 class Accumulate:
     """Forward and backward of some rows, bound to its parameters and its gradient.
 
-    The views that a count of rows needs are cut once: in the steps of a small net
-    cutting them would cost as much as computing.
+    All calls of a count of rows are written down once, as a program of functions and
+    their arguments: in the steps of a small net cutting the views each time would cost
+    as much as computing.
 
     Parameters
     ----------
@@ -166,31 +177,32 @@ class Accumulate:
         self._programs: dict[int, tuple[Any, ...]] = {}
 
     def _program(self, rows: int) -> tuple[Any, ...]:
-        """All arguments of the calls for so many rows, in the order of the calls."""
-        views, out = self._views, self._out
-        layers, deltas, scratch = self._network._buffers(rows)
+        """All calls for so many rows, but for the first layer's products."""
+        network, views, out = self._network, self._views, self._out
+        layers, deltas, scratch = network._buffers(rows)
         last = len(views) - 1
-        forward = [
-            (layers[i], views[i][1], layers[i].dot, views[i + 1][0], layers[i + 1])
-            for i in range(last)
-        ]
-        ends = [*deltas, layers[last]]
-        backward = [
-            (
-                layers[i - 1].T.dot,
-                ends[i],
-                out[i][0],
-                ends[i].dot,
-                views[i][0].T,
-                layers[i - 1],
-                deltas[i - 1],
-                out[i - 1][1],
-                scratch[i - 1],
-            )
-            for i in range(last, 0, -1)
-        ]
+        forward: list[Call] = []
+        backward: list[Call] = []
+        for i in range(last):
+            z, b = layers[i], views[i][1]
+            deriving = network._deriving[i]
+            derived = z
+            if deriving is None:
+                forward.append((network._forward[i], (z, b)))
+            else:
+                derived = network._derivatives[i][:rows]
+                forward.append((deriving, (z, b, derived)))
+            forward.append((z.dot, (views[i + 1][0], layers[i + 1])))
+            delta = layers[last] if i == last - 1 else deltas[i + 1]
+            below = deltas[i]
+            backward[:0] = [
+                (z.T.dot, (delta, out[i + 1][0])),
+                (delta.dot, (views[i + 1][0].T, below)),
+                (network._backward[i], (derived, below, out[i][1], scratch[i])),
+            ]
         loss = (views[last][1], out[last][1], scratch[last])
-        program = (layers[0], forward, layers[last], loss, backward, ends[0])
+        delta = deltas[0] if last else layers[0]
+        program = (layers[0], forward, layers[last], loss, backward, delta)
         if len(self._programs) >= _KEPT_PROGRAMS:
             self._programs.clear()
         self._programs[rows] = program
@@ -221,16 +233,11 @@ class Accumulate:
             X.dot(self._first, z)
         else:
             network._csr_dot(*X.parts, X.rows, self._first, z)
-        activate = network._forward
-        for z, bias, dot, W, out in forward:
-            activate(z, bias)
-            dot(W, out)
+        for call, arguments in forward:
+            call(*arguments)
         loss: float = network._loss(end, b, y, w, grad_b, scratch)
-        derive = network._backward
-        for dot, d, grad_W, dot_back, W_T, a, d_below, grad_below, room in backward:
-            dot(d, grad_W)
-            dot_back(W_T, d_below)
-            derive(a, d_below, grad_below, room)
+        for call, arguments in backward:
+            call(*arguments)
         if dense:
             X.T.dot(delta, self._first_out)
         else:

@@ -26,7 +26,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "solver": ["newton", None],
     "alpha": [-1e-9, "small", None, np.nan],
     "batch_size": [0, -1, 1.5, "all", None],
-    "learning_rate": ["cosine", None, 0.1],
+    "learning_rate": ["fast", None, 0.1],
     "learning_rate_init": [0, -0.1, "x", None],
     "power_t": [-0.5, None],
     "max_iter": [0, -1, 10.0, None, "many"],

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from skmlp import kernels as kernel_sets
 from skmlp.model.activations import ACTIVATIONS
-from skmlp.model.initializers import glorot_uniform
+from skmlp.model.initializers import uniform
 from skmlp.model.layout import Layout
 from skmlp.model.losses import LOSSES
 from skmlp.model.network import Network, SparseRows, multiplications
@@ -30,8 +30,9 @@ def targets(loss):
 
 def make(hidden=(5, 3), activation="tanh", loss="squared_error", kernels="compiled"):
     layout = Layout((FEATURES, *hidden, OUTPUTS))
-    net = Network(layout, activation, loss, kernel_sets.load(kernels), FLOAT64, ROWS)
-    params = glorot_uniform(layout, activation, np.random.RandomState(0), FLOAT64)
+    activations = (activation,) * len(hidden)
+    net = Network(layout, activations, loss, kernel_sets.load(kernels), FLOAT64, ROWS)
+    params = uniform(layout, activations, np.random.RandomState(0), FLOAT64)
     return net, layout, params
 
 
@@ -107,6 +108,36 @@ def test_sparse_rows_are_rows(kernels):
     assert_allclose(
         net.forward(views, picked).copy(), net.forward(views, X.toarray()[rows])
     )
+
+
+def test_every_layer_has_its_own_activation():
+    activations = ("gelu", "tanh", "relu", "silu")
+    layout = Layout((FEATURES, 5, 4, 3, 6, OUTPUTS))
+    params = uniform(layout, activations, np.random.RandomState(0), FLOAT64)
+    X = np.random.default_rng(2).normal(size=(ROWS, FEATURES))
+    views = layout.views(params)
+    a = X
+    for (W, b), name in zip(views, (*activations, "identity"), strict=True):
+        a = a @ W
+        kernel_sets.load("reference").FORWARD[name](a, b)
+    for kernels in ("reference", "compiled"):
+        kernels = kernel_sets.load(kernels)
+        net = Network(layout, activations, "squared_error", kernels, FLOAT64, ROWS)
+        assert_allclose(net.forward(views, X), a, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_first_weights_suit_the_activation(name):
+    """A rule by fan-in keeps the second moment of standard normal raw values."""
+    rule = ACTIVATIONS[name]
+    if rule.init_fan == "both":
+        assert rule.bound(20, 30) == np.sqrt(rule.init_factor / 50)
+        return
+    z = np.linspace(-12, 12, 100_001)[:, None]
+    density = np.exp(-0.5 * z**2)
+    kernel_sets.load("reference").FORWARD[name](z, np.zeros(1))
+    moment = (z**2 * density).sum() / density.sum()
+    assert_allclose(rule.bound(20, 30) ** 2 / 3 * 20 * moment, 1, rtol=1e-4)
 
 
 def test_layout_packs_what_it_views():
