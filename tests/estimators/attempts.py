@@ -74,7 +74,9 @@ def attempt(estimator: Any, call: Callable[[Any], Any]) -> BaseException:
 
 def _text(error: BaseException) -> str:
     """Return the message without the choices: a set in any order, and we have more."""
-    text = re.sub(r"must be a str among \{.*\}.*?\. Got", "must be .... Got", str(error))
+    text = re.sub(
+        r"must be a str among \{.*\}.*?\. Got", "must be .... Got", str(error)
+    )
     return re.sub(r"\{.*\}", "{...}", text)
 
 
