@@ -14,19 +14,34 @@ from skmlp.exceptions import CommunicationWarning, UnusedParameterWarning
 from skmlp.versions import show_versions
 
 if TYPE_CHECKING:
+    from skmlp.callbacks import Checkpoint, TrainingProgress
+    from skmlp.display.curves import LearningRateDisplay, LossCurveDisplay
+    from skmlp.display.history import history_frame
+    from skmlp.display.scaling import ScalingDisplay
+    from skmlp.display.weights import FirstLayerWeightsDisplay
+    from skmlp.estimators._keep import load, save
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Checkpoint",
     "CommunicationWarning",
+    "FirstLayerWeightsDisplay",
+    "LearningRateDisplay",
+    "LossCurveDisplay",
     "MLPClassifier",
     "MLPRegressor",
+    "ScalingDisplay",
+    "TrainingProgress",
     "UnusedParameterWarning",
     "__version__",
     "config_context",
     "get_config",
+    "history_frame",
+    "load",
+    "save",
     "set_config",
     "show_versions",
 ]
@@ -34,8 +49,17 @@ __all__ = [
 # Imported at their first use: worker processes import this package for its lower
 # floors, and need not wait for scikit-learn's estimators.
 _LATER = {
+    "Checkpoint": "skmlp.callbacks",
+    "FirstLayerWeightsDisplay": "skmlp.display.weights",
+    "LearningRateDisplay": "skmlp.display.curves",
+    "LossCurveDisplay": "skmlp.display.curves",
     "MLPClassifier": "skmlp.estimators.classifier",
     "MLPRegressor": "skmlp.estimators.regressor",
+    "ScalingDisplay": "skmlp.display.scaling",
+    "TrainingProgress": "skmlp.callbacks",
+    "history_frame": "skmlp.display.history",
+    "load": "skmlp.estimators._keep",
+    "save": "skmlp.estimators._keep",
 }
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import scipy
-from scipy import optimize
 
 from skmlp.launch.base import Gang, Launcher, Message, RankFailed
 from skmlp.plan import Plan
-from skmlp.shard_work import EVALUATE, TRAIN
+from skmlp.shard_work import TRAIN
 from skmlp.state import RUNNING, Record, TrainState
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -147,6 +145,16 @@ class Supervisor:
         if gang is not None:
             gang.close()
 
+    @property
+    def n_ranks(self) -> int:
+        """Ranks that train now; 0 between two gangs."""
+        return 0 if self._gang is None else self._gang.shards.n_ranks
+
+    @property
+    def where(self) -> str:
+        """Where the ranks are."""
+        return "" if self._gang is None else self._gang.where
+
     def interrupt(self) -> Message | None:
         """End the gang; return the state after the last epoch that it can tell of."""
         gang = self._gang
@@ -185,15 +193,36 @@ class Outcome:
         All epochs of the run.
     interrupted : bool
         Ctrl-C ended it.
+    stopped : bool
+        A callback ended it.
     """
 
     state: TrainState
     records: list[Record] = field(default_factory=list)
     interrupted: bool = False
+    stopped: bool = False
+
+
+class Watch(Protocol):
+    """Who is told of each epoch or iteration, and may stop the run."""
+
+    def begin(self, now: Any) -> None:
+        """Hear that an epoch or iteration begins."""
+
+    def end(self, now: Any) -> bool:
+        """Hear that it has ended; True stops the run."""
+
+    def close(self, now: Any) -> None:
+        """Hear that the run has ended, perhaps within an epoch or iteration."""
 
 
 def train(
-    supervisor: Supervisor, plan: Plan, state: TrainState, observe: Observe
+    supervisor: Supervisor,
+    plan: Plan,
+    state: TrainState,
+    observe: Observe,
+    watch: Watch | None = None,
+    records: Sequence[Record] = (),
 ) -> Outcome:
     """Run epochs until the plan's end.
 
@@ -207,12 +236,16 @@ def train(
         The start; its arrays are not written.
     observe : callable
         Called with the records of each round, in this thread.
+    watch : Watch, optional
+        Told of each epoch, in this thread; a round is then one epoch.
+    records : sequence of Record
+        Of the epochs that the run has done already, before the state was kept.
 
     Returns
     -------
     Outcome
     """
-    outcome = Outcome(state)
+    outcome = Outcome(state, list(records))
     n_epochs = 1
 
     def order(fresh: bool) -> Message:
@@ -220,10 +253,15 @@ def train(
         return Message(TRAIN, (np.array([n_epochs], dtype=np.int64), *arrays))
 
     try:
-        while outcome.state.status == RUNNING:
+        while outcome.state.status == RUNNING and not outcome.stopped:
             supervisor.epoch = outcome.state.epoch
+            if watch is not None:
+                watch.begin(outcome)
             began = time.perf_counter()
             _take_over(outcome, supervisor.ask(order), observe)
+            if watch is not None:
+                outcome.stopped = watch.end(outcome)
+                continue
             # The length of a round never changes a bit, so a clock may choose it.
             pace = (time.perf_counter() - began) / n_epochs
             n_epochs = int(np.clip(ROUND_SECONDS / max(pace, 1e-9), 1, 4 * n_epochs))
@@ -233,6 +271,8 @@ def train(
         commit = supervisor.interrupt()
         if commit is not None:
             _take_over(outcome, commit, observe)
+    if watch is not None:
+        watch.close(outcome)
     return outcome
 
 
@@ -250,101 +290,3 @@ def _take_over(outcome: Outcome, message: Message, observe: Observe) -> None:
     if news:
         outcome.records += state.records[-news:]
         observe(state.records[-news:])
-
-
-@dataclass
-class Minimum:
-    """How an L-BFGS run ended.
-
-    Attributes
-    ----------
-    params : ndarray of shape (size,)
-        The last accepted point, float64.
-    loss : float
-        The reported loss there.
-    result : scipy.optimize.OptimizeResult or None
-        What SciPy says; None after Ctrl-C.
-    losses : list of float
-        The reported loss after each finished iteration.
-    """
-
-    params: Array
-    loss: float
-    result: Any
-    losses: list[float]
-
-
-def minimize(
-    supervisor: Supervisor, plan: Plan, params: Array, max_fun: int, *, show: bool
-) -> Minimum:
-    """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
-
-    It minimises the loss whose gradient it gets: for several outputs the sum over the
-    outputs, also where the reported loss is their mean.
-
-    Parameters
-    ----------
-    supervisor, plan
-        Where and what.
-    params : ndarray of shape (size,)
-        The start.
-    max_fun : int
-        The most evaluations.
-    show : bool
-        Let SciPy print.
-
-    References
-    ----------
-    Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained
-    optimization", SIAM J. Scientific Computing 16, 1995.
-    """
-    n_weights = plan.layout.n_weights
-    reported: dict[float, float] = {}
-    dtype = np.dtype(plan.dtype)
-
-    def evaluate(x: Array) -> tuple[float, Array]:
-        order = Message(EVALUATE, (x.astype(dtype, copy=False),))
-        sums, gradient = supervisor.ask(lambda fresh: order).arrays
-        weights = x[:n_weights]
-        gradient = gradient.astype(np.float64)
-        gradient[:n_weights] += plan.alpha * weights
-        total, divisor = (float(part) for part in sums)
-        gradient /= divisor
-        penalty = 0.5 * plan.alpha * float(np.dot(weights, weights))
-        value = (total + penalty) / divisor
-        reported[value] = (total * plan.loss_scale + penalty) / divisor
-        return value, gradient
-
-    # The points that SciPy accepts are all that is left after Ctrl-C.
-    last = Minimum(params.astype(np.float64), np.nan, None, [])
-
-    def accepted(intermediate_result: Any) -> None:
-        last.params = np.array(intermediate_result.x)
-        last.loss = reported[float(intermediate_result.fun)]
-        last.losses.append(last.loss)
-        supervisor.epoch = len(last.losses)
-        reported.clear()
-        reported[float(intermediate_result.fun)] = last.loss
-
-    options: dict[str, Any] = {
-        "maxfun": max_fun,
-        "maxiter": plan.max_iter,
-        "gtol": plan.tol,
-    }
-    if tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 15):
-        options["iprint"] = 1 if show else -1
-    try:
-        with np.errstate(all="ignore"):
-            result = optimize.minimize(
-                evaluate,
-                last.params,
-                method="L-BFGS-B",
-                jac=True,
-                options=options,
-                callback=accepted,
-            )
-    except KeyboardInterrupt:
-        supervisor.interrupt()
-        return last
-    loss = reported.get(float(result.fun), float(result.fun))
-    return Minimum(result.x, loss, result, last.losses)

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("estimators",),
     ("predict",),
-    ("callbacks", "display", "persistence", "versions"),
-    ("supervise",),
+    ("callbacks", "display", "versions"),
+    ("quasi_newton",),
+    ("supervise", "persistence"),
     ("build",),
     ("train", "evaluate"),
     ("shard_work",),
@@ -48,7 +49,7 @@ VERSION = "__version__"
 #: Other projects' modules, and the units that alone may import them.
 ONLY_IN = {
     "sklearn.base": ("estimators",),
-    "sklearn.neural_network": (),
+    "sklearn.neural_network": ("estimators",),
 }
 
 #: A file of more lines holds two things.

@@ -25,9 +25,11 @@ def silent(records):
     """Print nothing."""
 
 
-def printer(plan):
-    """Make a function that prints an epoch's lines, as scikit-learn words them."""
-    epoch = 0
+def printer(plan, epoch=0):
+    """Make a function that prints an epoch's lines, as scikit-learn words them.
+
+    `epoch` is the number of those that were printed before.
+    """
     adaptive = OPTIMIZERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
     what = "Validation score" if plan.early_stopping else "Training loss"
     patience = int(plan.n_iter_no_change) if np.isfinite(plan.n_iter_no_change) else 0
@@ -72,6 +74,17 @@ def _forget(estimator, *names):
 
 def minimum(estimator, plan, start, found):
     """Adopt the end of an L-BFGS run."""
+    attributes_of_minimum(estimator, plan, start, found)
+    if found.result is not None:
+        estimator.loss_ = found.loss
+        estimator.n_iter_ = _check_optimize_result("lbfgs", found.result, plan.max_iter)
+    elif not found.stopped:
+        warnings.warn(INTERRUPTED, stacklevel=2)
+    return estimator
+
+
+def attributes_of_minimum(estimator, plan, start, found):
+    """Set what an L-BFGS run has found so far."""
     if not np.isfinite(found.params).all():
         raise ValueError(NOT_FINITE)
     _common(estimator, plan, found.params.astype(plan.dtype))
@@ -100,18 +113,20 @@ def minimum(estimator, plan, start, found):
         {"epoch": i, "loss": loss} for i, loss in enumerate(found.losses, 1)
     ]
     estimator.n_iter_ = len(found.losses)
-    if found.result is None:
-        if found.losses:
-            estimator.loss_ = found.loss
-        warnings.warn(INTERRUPTED, stacklevel=2)
-        return estimator
-    estimator.loss_ = found.loss
-    estimator.n_iter_ = _check_optimize_result("lbfgs", found.result, plan.max_iter)
-    return estimator
+    if found.losses:
+        estimator.loss_ = found.loss
 
 
 def outcome(estimator, plan, start, end):
     """Adopt the end of a stochastic run."""
+    attributes(estimator, plan, start, end)
+    _keep_order(estimator, plan, start, end.state)
+    _tell(plan, end.state, end.interrupted)
+    return estimator
+
+
+def attributes(estimator, plan, start, end):
+    """Set what a stochastic run has brought so far."""
     state, records = end.state, end.records
     diverged = state.status == DIVERGED
     if diverged and not (plan.early_stopping and np.isfinite(state.best)):
@@ -160,9 +175,6 @@ def outcome(estimator, plan, start, end):
     estimator._learning_rate_from = plan.learning_rate_init
     if start.split_record is not None:
         estimator._split_record = start.split_record
-    _keep_order(estimator, plan, start, state)
-    _tell(plan, state, end.interrupted)
-    return estimator
 
 
 def _keep_order(estimator, plan, start, state):

@@ -12,9 +12,11 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _fit, _modelling
+from skmlp.estimators import _fit, _keep, _modelling, _watch
+from skmlp.estimators._summary import Describable
 from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.predict import forward
@@ -64,7 +66,7 @@ class ScoreMixin:
         return super().score(X, y, sample_weight)
 
 
-class BaseMLP(BaseEstimator, ABC):
+class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator, ABC):
     """A multi-layer perceptron: parameters and training.
 
     Subclasses say what the targets are.
@@ -144,7 +146,7 @@ class BaseMLP(BaseEstimator, ABC):
             The input is unfit for training; the estimator is left as it was. Or the
             training diverged.
         """
-        with unchanged_on_error(self):
+        with _watch.watched(self, X, y, sample_weight), unchanged_on_error(self):
             return _fit.fit(self, X, y, sample_weight, incremental=False)
 
     def _partial_fit(self, X, y, sample_weight):
@@ -210,7 +212,15 @@ class BaseMLP(BaseEstimator, ABC):
         state = super().__getstate__().copy()
         # The order of the rows is found again from the random state.
         state.pop("_row_order", None)
-        return state
+        # These are there while it trains, for callbacks.
+        state.pop("_watch", None)
+        state.pop("_training", None)
+        return {**state, "_skmlp_version": __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        _keep.check_version(type(self), state.pop("_skmlp_version", "unknown"))
+        super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -10,12 +10,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
 
-from skmlp import build, supervise
+from skmlp import build, quasi_newton, supervise
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sources import SharedRows
-from skmlp.estimators import _adopt, _effort, _modelling, _start
+from skmlp.estimators import _adopt, _effort, _modelling, _start, _watch
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
@@ -207,6 +207,9 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
 
 def settle(estimator, plan, place):
     """Decide how many shards, and the BLAS threads of each."""
+    kept = _watch.layout(estimator)
+    if kept is not None:
+        return keep_layout(plan, place, *kept)
     if place.kind == "process":
         return plan, place
     n_shards = place.n_ranks
@@ -224,9 +227,20 @@ def settle(estimator, plan, place):
     return plan, replace(place, n_ranks=n_shards)
 
 
+def keep_layout(plan, place, n_shards, blas_threads):
+    """Take up the shards of an earlier fit, with as many ranks as are here."""
+    n_ranks = min(place.n_ranks or 1, n_shards)
+    plan = replace(plan, n_shards=n_shards, blas_threads=blas_threads)
+    if n_shards == 1:
+        return plan, choose.HERE
+    kind = "threads" if place.kind == "process" else place.kind
+    return plan, replace(place, kind=kind, n_ranks=n_ranks)
+
+
 def launcher(plan, rows, place) -> Launcher:
     """How the ranks on this host start."""
-    shards = Shards(tuple(range(plan.n_shards)))
+    n_ranks = place.n_ranks
+    shards = Shards(tuple(k * n_ranks // plan.n_shards for k in range(plan.n_shards)))
     if place.kind == "process":
         from skmlp.launch.local import InProcessGang
 
@@ -255,22 +269,29 @@ def supervised(estimator, launcher):
 def run(estimator, supervisor, plan, start, *, incremental):
     """Train in gangs and adopt what comes out."""
     estimator.n_shards_ = plan.n_shards
+    estimator._trained_where = (supervisor.where, supervisor.n_ranks)
+    watch = _watch.of(estimator, plan, start, supervisor)
     if plan.solver not in OPTIMIZERS:
-        minimum = supervise.minimize(
+        minimum = quasi_newton.minimize(
             supervisor,
             plan,
             start.params,
             int(estimator.max_fun),
             show=bool(estimator.verbose is True or estimator.verbose >= 1),
+            watch=watch,
         )
         _adopt.minimum(estimator, plan, start, minimum)
         return _effort.restarts(estimator, supervisor)
-    state = _start.first_state(estimator, plan, start, incremental)
+    state, records = _start.first_state(estimator, plan, start, incremental), []
+    if watch is not None:
+        state, records = watch.resumed(state)
     outcome = supervise.train(
         supervisor,
         plan,
         state,
-        _adopt.printer(plan) if estimator.verbose else _adopt.silent,
+        _adopt.printer(plan, len(records)) if estimator.verbose else _adopt.silent,
+        watch,
+        records,
     )
     _adopt.outcome(estimator, plan, start, outcome)
     _effort.tell(outcome.records, show=bool(estimator.verbose))

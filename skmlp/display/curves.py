@@ -1,0 +1,229 @@
+"""Curves over the epochs of a fit."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from skmlp.display.history import axes_for, column, history_of, last_step
+
+
+class LossCurveDisplay:
+    """Loss by epoch, with the validation loss and score where there are any.
+
+    Parameters
+    ----------
+    loss : array-like of shape (n_epochs,)
+        The training loss.
+    validation_loss : array-like of shape (n_epochs,), default=None
+        The loss on the validation rows.
+    validation_score : array-like of shape (n_epochs,), default=None
+        The score on them; drawn against an axis of its own.
+    estimator_name : str, default=None
+        For the legend.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the losses.
+    score_ax_ : matplotlib.axes.Axes or None
+        The axes of the score.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+    lines_ : list of matplotlib.lines.Line2D
+        The curves.
+
+    See Also
+    --------
+    LossCurveDisplay.from_estimator : Draw those of a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skmlp import LossCurveDisplay, MLPClassifier
+    >>> clf = MLPClassifier(max_iter=9, random_state=0)
+    >>> clf = clf.fit(*load_iris(return_X_y=True))
+    >>> LossCurveDisplay.from_estimator(clf)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        loss: Any,
+        *,
+        validation_loss: Any = None,
+        validation_score: Any = None,
+        estimator_name: str | None = None,
+    ) -> None:
+        self.loss = loss
+        self.validation_loss = validation_loss
+        self.validation_score = validation_score
+        self.estimator_name = estimator_name
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the curves of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted; or a pipeline that ends in one, or a search over one.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Handed to `plot`.
+
+        Returns
+        -------
+        LossCurveDisplay
+        """
+        history = history_of(estimator)
+        given = {
+            name: values
+            for name in ("validation_loss", "validation_score")
+            if not np.isnan(values := column(history, name)).all()
+        }
+        name = type(last_step(estimator)).__name__
+        display = cls(column(history, "loss"), estimator_name=name, **given)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where; by default on a new figure.
+        name : str, default=None
+            For the legend, in place of `estimator_name`.
+        **kwargs : dict
+            Handed to matplotlib's `plot` of the losses.
+
+        Returns
+        -------
+        LossCurveDisplay
+        """
+        self.figure_, self.ax_ = axes_for(ax)
+        name = self.estimator_name if name is None else name
+        label = f"{name}, " if name else ""
+        epochs = np.arange(1, len(self.loss) + 1)
+        self.lines_ = self.ax_.plot(
+            epochs, self.loss, **{"label": f"{label}training loss", **kwargs}
+        )
+        if self.validation_loss is not None:
+            self.lines_ += self.ax_.plot(
+                epochs,
+                self.validation_loss,
+                **{**kwargs, "linestyle": "--", "label": f"{label}validation loss"},
+            )
+        self.ax_.set(xlabel="Epoch", ylabel="Loss")
+        lines, self.score_ax_ = list(self.lines_), None
+        if self.validation_score is not None:
+            self.score_ax_ = self.ax_.twinx()
+            self.lines_ += self.score_ax_.plot(
+                epochs,
+                self.validation_score,
+                color="tab:green",
+                label=f"{label}validation score",
+            )
+            self.score_ax_.set_ylabel("Validation score")
+            lines = list(self.lines_)
+        self.ax_.legend(lines, [str(line.get_label()) for line in lines])
+        return self
+
+
+class LearningRateDisplay:
+    """Learning rate by epoch.
+
+    Parameters
+    ----------
+    learning_rate : array-like of shape (n_epochs,)
+        That of each epoch.
+    estimator_name : str, default=None
+        For the legend.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+    line_ : matplotlib.lines.Line2D
+        The curve.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skmlp import LearningRateDisplay, MLPClassifier
+    >>> clf = MLPClassifier(solver="sgd", learning_rate="invscaling", max_iter=9)
+    >>> clf = clf.fit(*load_iris(return_X_y=True))
+    >>> LearningRateDisplay.from_estimator(clf)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, learning_rate: Any, *, estimator_name: str | None = None
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.estimator_name = estimator_name
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the learning rate that a fit went through.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted with a stochastic solver; or a pipeline or search around one.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Handed to `plot`.
+
+        Returns
+        -------
+        LearningRateDisplay
+
+        Raises
+        ------
+        ValueError
+            The solver has no learning rate.
+        """
+        rates = column(history_of(estimator), "learning_rate")
+        if np.isnan(rates).all():
+            raise ValueError(
+                "this fit has no learning rate: solver='lbfgs' chooses its steps itself"
+            )
+        name = type(last_step(estimator)).__name__
+        return cls(rates, estimator_name=name).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where; by default on a new figure.
+        name : str, default=None
+            For the legend, in place of `estimator_name`.
+        **kwargs : dict
+            Handed to matplotlib's `step`.
+
+        Returns
+        -------
+        LearningRateDisplay
+        """
+        self.figure_, self.ax_ = axes_for(ax)
+        name = self.estimator_name if name is None else name
+        epochs = np.arange(1, len(self.learning_rate) + 1)
+        (self.line_,) = self.ax_.step(
+            epochs, self.learning_rate, **{"where": "mid", "label": name, **kwargs}
+        )
+        self.ax_.set(xlabel="Epoch", ylabel="Learning rate")
+        rates = np.asarray(self.learning_rate)
+        if rates.min() > 0 and rates.max() / rates.min() > 20:
+            self.ax_.set_yscale("log")
+        else:
+            self.ax_.set_ylim(bottom=0)
+        if self.line_.get_label() and not str(self.line_.get_label()).startswith("_"):
+            self.ax_.legend()
+        return self

@@ -1,0 +1,127 @@
+"""Weights as images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from skmlp.display.history import axes_for, last_step
+
+
+class FirstLayerWeightsDisplay:
+    """Weights of the first layer as images: what each hidden unit looks for.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_features, n_units)
+        The first layer's.
+    shape : tuple of (int, int)
+        Height and width of the image that the features are, row by row.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib.axes.Axes
+        One for each unit shown.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+    images_ : list of matplotlib.image.AxesImage
+        The images, all on the same scale, with 0 in its middle.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skmlp import FirstLayerWeightsDisplay, MLPClassifier
+    >>> clf = MLPClassifier((9,), max_iter=9, random_state=0)
+    >>> clf = clf.fit(*load_digits(return_X_y=True))
+    >>> FirstLayerWeightsDisplay.from_estimator(clf)  # doctest: +SKIP
+    """
+
+    def __init__(self, weights: Any, *, shape: tuple[int, int]) -> None:
+        self.weights = weights
+        self.shape = shape
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        shape: tuple[int, int] | None = None,
+        max_units: int = 36,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw those of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            Fitted; or a pipeline that ends in one, or a search over one.
+        shape : tuple of (int, int), default=None
+            Height and width of the images. By default a square, if the number of
+            features is one, else a single row.
+        max_units : int, default=36
+            The most units to show: those with the largest weights, the largest first.
+        **kwargs : dict
+            Handed to `plot`.
+
+        Returns
+        -------
+        FirstLayerWeightsDisplay
+
+        Raises
+        ------
+        ValueError
+            `shape` does not go with the number of features, or it is not fitted.
+        """
+        model = last_step(estimator)
+        if not hasattr(model, "coefs_"):
+            raise ValueError(f"this {type(model).__name__} is not fitted")
+        weights = np.asarray(model.coefs_[0])
+        n_features = weights.shape[0]
+        side = math.isqrt(n_features)
+        if shape is None:
+            shape = (side, side) if side * side == n_features else (1, n_features)
+        if math.prod(shape) != n_features:
+            raise ValueError(
+                f"shape={shape!r} has {math.prod(shape)} pixels, but there are "
+                f"{n_features} features"
+            )
+        norms = (weights.astype(float) ** 2).sum(axis=0)
+        largest = np.argsort(-norms, kind="stable")[:max_units]
+        return cls(weights[:, largest], shape=shape).plot(**kwargs)
+
+    def plot(self, *, figure: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure, default=None
+            Where; by default a new one.
+        **kwargs : dict
+            Handed to matplotlib's `imshow`.
+
+        Returns
+        -------
+        FirstLayerWeightsDisplay
+        """
+        weights = np.asarray(self.weights)
+        n_units = weights.shape[1]
+        columns = math.ceil(math.sqrt(n_units))
+        rows = math.ceil(n_units / columns)
+        if figure is None:
+            figure, first = axes_for(None)
+            first.remove()
+        self.figure_ = figure
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        limit = float(np.abs(weights).max()) or 1.0
+        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, **kwargs}
+        self.axes_ = axes[:n_units]
+        self.images_ = [
+            ax.imshow(weights[:, k].reshape(self.shape), **style)
+            for k, ax in enumerate(self.axes_)
+        ]
+        for ax in axes:
+            ax.set_axis_off()
+        figure.colorbar(self.images_[0], ax=list(axes), shrink=0.8, label="Weight")
+        return self

@@ -1,0 +1,409 @@
+"""Estimators in files without pickle, and to and from scikit-learn's own."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+
+import numpy as np
+import sklearn.exceptions
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp import __version__, persistence
+
+#: Attributes that belong to a fit under way, or can be found again.
+_PASSING = frozenset(
+    {
+        "_row_order",
+        "_watch",
+        "_training",
+        "_skl_callbacks",
+        "_skl_callbacks_to_teardown",
+        "_callback_fit_ctx",
+        "_parent_callback_ctx",
+        "_metadata_request",
+        "_doc_link_module",
+    }
+)
+
+#: Marks what was a LabelBinarizer; its attributes are written.
+_BINARIZER = "sklearn.preprocessing.LabelBinarizer"
+
+#: Attributes that scikit-learn's networks and ours share.
+_SHARED = (
+    "classes_",
+    "coefs_",
+    "intercepts_",
+    "n_layers_",
+    "n_outputs_",
+    "out_activation_",
+    "n_iter_",
+    "t_",
+    "loss_",
+    "best_loss_",
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+    "n_features_in_",
+    "feature_names_in_",
+    "_label_binarizer",
+    "_no_improvement_count",
+)
+
+#: What scikit-learn's networks can compute.
+_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
+_OUTPUTS = ("identity", "logistic", "softmax", "exp")
+
+
+class InconsistentVersionWarning(sklearn.exceptions.InconsistentVersionWarning):
+    """A model was kept by another version of skmlp."""
+
+    def __str__(self):
+        return (
+            f"{self.estimator_name} was kept by skmlp {self.original_sklearn_version} "
+            f"and is loaded by {self.current_sklearn_version}. This might break or "
+            "give wrong results: fit it again, or load it with the version that kept "
+            "it and hand on its coefs_ and intercepts_."
+        )
+
+
+def check_version(name, version):
+    """Warn if a model was kept by another version of this package."""
+    if version != __version__:
+        warnings.warn(
+            InconsistentVersionWarning(
+                estimator_name=name,
+                current_sklearn_version=__version__,
+                original_sklearn_version=version,
+            ),
+            stacklevel=3,
+        )
+
+
+# ---- Files ---------------------------------------------------------------------------
+
+
+def save(estimator, path):
+    """Write an estimator into a file, without pickle.
+
+    The file is a zip archive of numpy arrays and JSON with checksums; reading it runs
+    no code. It is written in one step: after a crash there is the old file or the new
+    one.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Fitted or not.
+    path : str or path-like
+        The file.
+
+    Raises
+    ------
+    TypeError
+        It is another kind of estimator; those are kept by joblib or skops.
+    ValueError
+        A parameter or attribute is no plain data, such as a function.
+
+    See Also
+    --------
+    load : The inverse.
+    Checkpoint : While training.
+
+    Examples
+    --------
+    >>> import tempfile, os, skmlp
+    >>> model = skmlp.MLPRegressor(max_iter=3).fit([[0.0], [1.0]], [0, 1])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skmlp.save(model, os.path.join(folder, "model.skmlp"))
+    ...     again = skmlp.load(os.path.join(folder, "model.skmlp"))
+    >>> (again.predict([[2.0]]) == model.predict([[2.0]])).item()
+    True
+    """
+    persistence.write(path, "estimator", tree_of(estimator))
+
+
+def load(path):
+    """Read an estimator that `save`, or a `Checkpoint`, has written.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+        As it was saved. From a checkpoint: fitted as far as the training had come.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ValueError
+        The file is damaged, truncated, of a later format or of something else.
+
+    Warns
+    -----
+    sklearn.exceptions.InconsistentVersionWarning
+        Another version of skmlp wrote it.
+
+    See Also
+    --------
+    save : The inverse, with an example.
+    """
+    kind, version, tree = persistence.read(path, "estimator", "checkpoint")
+    if kind == "checkpoint":
+        tree = tree["estimator"]
+    check_version(tree["class"], version)
+    classes = known_classes()
+    if tree["class"] not in classes:
+        raise ValueError(f"{path} holds a {tree['class']}, unknown to this version")
+    cls = classes[tree["class"]]
+    unknown = sorted({*tree["params"]} - {*cls._get_param_names()})
+    if unknown:
+        raise ValueError(
+            f"{path} was written by skmlp {version}, whose {cls.__name__} had the "
+            f"parameters {', '.join(unknown)}; this version has not"
+        )
+    estimator = cls(**tree["params"])
+    for name, value in tree["attributes"].items():
+        setattr(estimator, name, _revive(value))
+    requests = estimator._get_metadata_request() if tree["requests"] else None
+    for method, wanted in tree["requests"].items():
+        for param, alias in wanted.items():
+            getattr(requests, method).add_request(param=param, alias=alias)
+    if requests is not None:
+        estimator._metadata_request = requests
+    return estimator
+
+
+def known_classes():
+    """The classes that a file may hold, by name."""
+    from skmlp.estimators.classifier import MLPClassifier
+    from skmlp.estimators.regressor import MLPRegressor
+
+    return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
+
+
+def tree_of(estimator):
+    """An estimator as plain data."""
+    name = type(estimator).__name__
+    if type(estimator) is not known_classes().get(name):
+        raise TypeError(
+            f"save keeps MLPClassifier and MLPRegressor, not {type(estimator)!r}; "
+            "joblib.dump or skops keep other estimators, pipelines too"
+        )
+    params = estimator.get_params(deep=False)
+    attributes = {
+        name: _plain(value)
+        for name, value in vars(estimator).items()
+        if name not in params and name not in _PASSING
+    }
+    requests = {}
+    if hasattr(estimator, "_metadata_request"):
+        requests = {
+            method: dict(getattr(estimator._metadata_request, method).requests)
+            for method in ("fit", "partial_fit", "score")
+        }
+    return {
+        "class": name,
+        "params": params,
+        "attributes": attributes,
+        "requests": requests,
+    }
+
+
+def _plain(value):
+    if type(value) is LabelBinarizer:
+        return {_BINARIZER: vars(value).copy()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def _revive(value):
+    if isinstance(value, dict) and set(value) == {_BINARIZER}:
+        binarizer = LabelBinarizer()
+        vars(binarizer).update(value[_BINARIZER])
+        return binarizer
+    if isinstance(value, (list, tuple)):
+        return type(value)(_revive(item) for item in value)
+    return value
+
+
+# ---- scikit-learn's estimators -------------------------------------------------------
+
+
+class Keepable:
+    """Estimators that become scikit-learn's and come from there."""
+
+    def to_sklearn(self):
+        """Make scikit-learn's estimator of the same name, with the same predictions.
+
+        It needs no skmlp where it is used, and all tools that know scikit-learn's
+        networks take it.
+
+        Returns
+        -------
+        sklearn.neural_network.MLPClassifier or MLPRegressor
+            With copies of the fitted arrays. `partial_fit` and warm starts go on from
+            them, with a fresh optimizer.
+
+        Raises
+        ------
+        NotFittedError
+            This estimator is not fitted.
+        ValueError
+            scikit-learn can't compute these predictions; the message says why.
+
+        Warns
+        -----
+        UserWarning
+            Parameters that scikit-learn lacks are left out: the predictions are the
+            same, another fit would not be.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skmlp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = MLPClassifier(random_state=0).fit(X, y)
+        >>> plain = clf.to_sklearn()
+        >>> type(plain).__module__.partition(".")[0]
+        'sklearn'
+        >>> bool((plain.predict(X) == clf.predict(X)).all())
+        True
+        """
+        from sklearn import neural_network
+
+        check_is_fitted(self)
+        cls = getattr(neural_network, _sklearn_name(type(self)))
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+        }
+        params = {**self.get_params(deep=False), "activation": _one_activation(self)}
+        ours = {
+            name: parameter.default
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+        }
+        kept, left = {}, []
+        for name, value in params.items():
+            if name in defaults and _takes(cls, name, value):
+                kept[name] = value
+            elif name != "n_jobs" and not _same(value, ours[name]):
+                left.append(f"{name}={value!r}")
+        plain = cls(**{n: copy.deepcopy(v) for n, v in kept.items()})
+        for name in _SHARED:
+            if name in vars(self):
+                setattr(plain, name, copy.deepcopy(getattr(self, name)))
+        plain._random_state = np.random.RandomState(0)
+        if left:
+            warnings.warn(
+                f"scikit-learn's {cls.__name__} has no {', '.join(left)}: it predicts "
+                "the same, but would be fitted otherwise",
+                stacklevel=2,
+            )
+        return plain
+
+    @classmethod
+    def from_sklearn(cls, estimator, **params):
+        """Make an estimator of scikit-learn's one of the same name.
+
+        Parameters
+        ----------
+        estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+            Fitted or not. It is not changed.
+        **params : dict
+            Parameters to set beside its own, such as `n_jobs`.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            With its parameters and copies of its fitted arrays. `partial_fit` and warm
+            starts go on from them, with a fresh optimizer.
+
+        Raises
+        ------
+        TypeError
+            It is another kind of estimator.
+
+        Examples
+        --------
+        >>> from sklearn.neural_network import MLPClassifier as Plain
+        >>> from skmlp import MLPClassifier
+        >>> MLPClassifier.from_sklearn(Plain(alpha=0.1), n_jobs=2)
+        MLPClassifier(alpha=0.1, n_jobs=2)
+        """
+        from sklearn import neural_network
+
+        other = getattr(neural_network, _sklearn_name(cls))
+        if not isinstance(estimator, other):
+            raise TypeError(
+                f"{cls.__name__}.from_sklearn takes a {other.__module__}."
+                f"{other.__name__}, not {type(estimator)!r}"
+            )
+        own = copy.deepcopy(estimator.get_params(deep=False))
+        made = cls(**{**own, **params})
+        if not hasattr(estimator, "coefs_"):
+            return made
+        for name in _SHARED:
+            if name in vars(estimator):
+                setattr(made, name, copy.deepcopy(getattr(estimator, name)))
+        losses = getattr(made, "loss_curve_", [])
+        scores = getattr(made, "validation_scores_", None) or [None] * len(losses)
+        made.history_ = [
+            {"epoch": i, "loss": loss, "validation_score": score}
+            for i, (loss, score) in enumerate(zip(losses, scores, strict=False), 1)
+        ]
+        made.n_shards_ = 1
+        return made
+
+
+def _sklearn_name(cls):
+    """The name of scikit-learn's class that a class of ours, or a child, is like."""
+    for parent in cls.__mro__:
+        if parent in known_classes().values():
+            return parent.__name__
+    raise TypeError(f"{cls!r} has no like in scikit-learn")
+
+
+def _one_activation(estimator):
+    """The activation of all hidden layers, if scikit-learn knows it."""
+    activation = estimator.activation
+    if isinstance(activation, (list, tuple)) and len(set(activation)) <= 1:
+        activation = activation[0] if activation else "identity"
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"scikit-learn's networks have no activation={estimator.activation!r}, so "
+            f"none predicts like this one; they have one of {', '.join(_ACTIVATIONS)} "
+            "for all layers. skmlp.to_onnx exports every activation of skmlp."
+        )
+    if estimator.out_activation_ not in _OUTPUTS:
+        raise ValueError(
+            "scikit-learn's networks have no output activation "
+            f"{estimator.out_activation_!r}, so none predicts like this one"
+        )
+    return activation
+
+
+def _takes(cls, name, value):
+    """Whether scikit-learn's class takes a value for a parameter."""
+    from sklearn.utils._param_validation import validate_parameter_constraints
+
+    try:
+        validate_parameter_constraints(
+            {name: cls._parameter_constraints[name]}, {name: value}, cls.__name__
+        )
+    except ValueError:
+        return False
+    return True
+
+
+def _same(one, other):
+    try:
+        return bool(one == other)
+    except ValueError:
+        return False

@@ -1,0 +1,140 @@
+"""L-BFGS: SciPy runs here, in the driver; the ranks answer with loss and gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy import optimize
+
+from skmlp.launch.base import Message
+from skmlp.plan import Plan
+from skmlp.shard_work import EVALUATE
+from skmlp.supervise import Supervisor, Watch
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class Minimum:
+    """How an L-BFGS run ended.
+
+    Attributes
+    ----------
+    params : ndarray of shape (size,)
+        The last accepted point, float64.
+    loss : float
+        The reported loss there.
+    result : scipy.optimize.OptimizeResult or None
+        What SciPy says; None after Ctrl-C or if a callback stopped the run.
+    losses : list of float
+        The reported loss after each finished iteration.
+    stopped : bool
+        A callback ended it.
+    """
+
+    params: Array
+    loss: float
+    result: Any
+    losses: list[float]
+    stopped: bool = False
+
+
+class _Stopped(Exception):
+    """A callback has ended the run."""
+
+
+def minimize(
+    supervisor: Supervisor,
+    plan: Plan,
+    params: Array,
+    max_fun: int,
+    *,
+    show: bool,
+    watch: Watch | None = None,
+) -> Minimum:
+    """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
+
+    It minimises the loss whose gradient it gets: for several outputs the sum over the
+    outputs, also where the reported loss is their mean.
+
+    Parameters
+    ----------
+    supervisor, plan
+        Where and what.
+    params : ndarray of shape (size,)
+        The start.
+    max_fun : int
+        The most evaluations.
+    show : bool
+        Let SciPy print.
+    watch : Watch, optional
+        Told of each iteration, in this thread.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained
+    optimization", SIAM J. Scientific Computing 16, 1995.
+    """
+    n_weights = plan.layout.n_weights
+    reported: dict[float, float] = {}
+    dtype = np.dtype(plan.dtype)
+
+    def evaluate(x: Array) -> tuple[float, Array]:
+        if watch is not None:
+            watch.begin(last)
+        order = Message(EVALUATE, (x.astype(dtype, copy=False),))
+        sums, gradient = supervisor.ask(lambda fresh: order).arrays
+        weights = x[:n_weights]
+        gradient = gradient.astype(np.float64)
+        gradient[:n_weights] += plan.alpha * weights
+        total, divisor = (float(part) for part in sums)
+        gradient /= divisor
+        penalty = 0.5 * plan.alpha * float(np.dot(weights, weights))
+        value = (total + penalty) / divisor
+        reported[value] = (total * plan.loss_scale + penalty) / divisor
+        return value, gradient
+
+    # The points that SciPy accepts are all that is left after Ctrl-C.
+    last = Minimum(params.astype(np.float64), np.nan, None, [])
+
+    def accepted(intermediate_result: Any) -> None:
+        last.params = np.array(intermediate_result.x)
+        last.loss = reported[float(intermediate_result.fun)]
+        last.losses.append(last.loss)
+        supervisor.epoch = len(last.losses)
+        reported.clear()
+        reported[float(intermediate_result.fun)] = last.loss
+        if watch is not None and watch.end(last):
+            raise _Stopped
+
+    options: dict[str, Any] = {
+        "maxfun": max_fun,
+        "maxiter": plan.max_iter,
+        "gtol": plan.tol,
+    }
+    if tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 15):
+        options["iprint"] = 1 if show else -1
+    try:
+        with np.errstate(all="ignore"):
+            result = optimize.minimize(
+                evaluate,
+                last.params,
+                method="L-BFGS-B",
+                jac=True,
+                options=options,
+                callback=accepted,
+            )
+    except KeyboardInterrupt:
+        supervisor.interrupt()
+        return last
+    except _Stopped:
+        last.stopped = True
+        return last
+    finally:
+        if watch is not None:
+            watch.close(last)
+    loss = reported.get(float(result.fun), float(result.fun))
+    return Minimum(result.x, loss, result, last.losses)
