@@ -259,6 +259,7 @@ class LokyGang(Gang):
         while len(ports) < self.shards.n_ranks:
             left = since + limit - time.monotonic()
             come = door.wait(max(0.0, left))
+            self._open += come.values()
             if self._call.over:
                 self._fail(f"joblib's tasks ended without reaching {door.address}")
             for rank, sock in come.items():
@@ -285,7 +286,6 @@ class LokyGang(Gang):
 
     def _enrol(self, rank: int, sock: socket.socket) -> int:
         """Take in a rank that has come through the door; return its port."""
-        self._open.append(sock)
         self._controls[rank] = sock
         sock.settimeout(self._limit)
         try:

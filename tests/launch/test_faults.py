@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ import pytest
 
 from skmlp.launch import loky_gang
 from skmlp.launch.base import Gang, Message, RankFailed
+from skmlp.launch.door import Door
+from skmlp.launch.joblib_call import JoblibCall
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
 from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
 
@@ -99,6 +102,26 @@ def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
         gang._selector.select = lambda limit=None: look(limit)[::-1]
         with pytest.raises(RankFailed, match=f"rank 0 .process {pids[0]}. is gone"):
             gang.ask(Message(ECHO))
+
+
+def test_ranks_that_come_when_it_is_over_are_let_go(monkeypatch):
+    come: list[socket.socket] = []
+    wait = Door.wait
+
+    def seeing(door, seconds):
+        found = wait(door, seconds)
+        come.extend(found.values())
+        return found
+
+    monkeypatch.setattr(Door, "wait", seeing)
+    over = JoblibCall.over.fget
+    monkeypatch.setattr(
+        JoblibCall, "over", property(lambda call: bool(come) or over(call))
+    )
+    with pytest.raises(RankFailed, match="ended without reaching"):
+        start("processes")
+    assert come
+    assert {sock.fileno() for sock in come} == {-1}
 
 
 def test_a_process_that_ends_while_it_builds_is_named():
