@@ -342,7 +342,9 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         problems = _differences(parts)
     if not problems and first.classes is not None:
         classes = np.unique(np.concatenate([part.classes for part in parts]))
-    columns = [] if classes is None else zip(*(part.labels for part in parts))
+    columns = (
+        [] if classes is None else zip(*(part.labels for part in parts), strict=True)
+    )
     return PartStats(
         rows=sum(part.rows for part in parts),
         features=first.features,

@@ -57,8 +57,10 @@ def fit(estimator, X, y, sample_weight, *, incremental):
     check_early(estimator, incremental)
     if is_dask(X) or is_dask(y) or is_dask(sample_weight):
         from skmlp.estimators import _dask
+        from skmlp.launch.dask_task import thread_given_back
 
-        return _dask.fit(estimator, X, y, sample_weight, incremental=incremental)
+        with thread_given_back():
+            return _dask.fit(estimator, X, y, sample_weight, incremental=incremental)
     first = is_first(estimator, incremental)
     X, y = estimator._check_targets(X, y, incremental=incremental, reset=first)
     if sparse.issparse(X):

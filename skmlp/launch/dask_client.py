@@ -120,6 +120,11 @@ class Line:
         """Run `work` on the client's event loop and wait for it, open to Ctrl-C.
 
         An interrupt cancels `work`, and waits at most `TIDY` seconds for its end.
+
+        Raises
+        ------
+        RankFailed
+            The client was closed, and its event loop with it.
         """
         tasks: list[asyncio.Task[Any]] = []
 
@@ -139,10 +144,13 @@ class Line:
         try:
             # In turns: where Ctrl-C can't wake a waiting thread, it is heard between.
             while not concurrent.futures.wait([future], timeout=1.0).done:
-                pass
+                if not loop.is_running():
+                    raise RankFailed("the Dask client was closed during a fit")
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise RankFailed("the Dask client was closed during a fit") from None
         except BaseException:
-            if not future.done():
+            if not future.done() and loop.is_running():
                 loop.call_soon_threadsafe(cancel)
                 concurrent.futures.wait([future], timeout=TIDY)
             raise
@@ -213,7 +221,10 @@ class Line:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
         answer = answers[address]
         if isinstance(answer, bytes):
-            raise WorkerLost(address, f"is gone: {loads(answer)!r}")
+            error = loads(answer)
+            # That the connection is closed is what "gone" means.
+            why = "" if isinstance(error, OSError) else f": {error!r}"
+            raise WorkerLost(address, f"is gone{why}")
         if not isinstance(answer, dict):  # its handler is gone with the last fit
             raise WorkerLost(address, "has dropped the fit")
         return answer

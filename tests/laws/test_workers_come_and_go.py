@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, wait
 
 from skmlp import config_context, supervise
-from skmlp.launch import dask_client, dask_fleet
+from skmlp.launch import dask_client, dask_data, dask_fleet
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import (
@@ -123,8 +123,15 @@ def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, monkeypa
     first, second, *_ = addresses(workers.client)
     kills = {2: lambda: workers.kill(first), 5: lambda: workers.kill(second)}
     at_orders(monkeypatch, kills)
-    assert_same_bits(model().fit(*arrays()), undisturbed)
+    found = model().fit(*arrays())
+    assert_same_bits(found, undisturbed)
     assert seen == [(4, 4), (3, 4), (2, 4)]
+    # A round is an epoch here, and the second of them was cut short.
+    epochs, reasons = zip(*(r.values() for r in found.restarts_), strict=True)
+    assert epochs[0] == 2
+    assert first in reasons[0]
+    assert second in reasons[1]
+    assert [len(epoch["computing"]) for epoch in found.history_[:2]] == [4, 3]
 
 
 def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, monkeypatch):
@@ -133,6 +140,30 @@ def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, monkeypatch)
     assert_same_bits(model().fit(*arrays()), undisturbed)
     assert seen[0] == (4, 4)
     assert seen[-1] == (1, 4)
+
+
+def test_all_are_killed_and_others_come(workers, undisturbed, seen, monkeypatch):
+    client = workers.client
+    victims = addresses(client)
+
+    def replace() -> None:
+        workers.kill(*victims)
+        until(lambda: not addresses(client), "the news of their death")
+        workers.start(2)
+
+    at_orders(monkeypatch, {3: replace})
+    assert_same_bits(model().fit(*arrays()), undisturbed)
+    assert seen[0] == (4, 4)
+    assert len(seen) > 1
+
+
+def test_none_is_left_and_none_comes(workers, monkeypatch):
+    monkeypatch.setattr(dask_data, "FIRST_WORKER", 1.0)
+    victims = addresses(workers.client)
+    at_orders(monkeypatch, {2: lambda: workers.kill(*victims)})
+    text = r"is gone.*can't go on: this Dask cluster had no worker within 1 s"
+    with pytest.raises(RankFailed, match=text):
+        model().fit(*arrays())
 
 
 def test_one_dies_while_rows_are_brought(workers, undisturbed, seen, tmp_path):
@@ -160,10 +191,28 @@ def test_a_frozen_one_is_given_up(workers, undisturbed, seen, monkeypatch):
         with config_context(worker_timeout=2.0):
             found = model().fit(*arrays())
         assert victim not in addresses(workers.client)
+        assert_same_bits(found, undisturbed)
+        assert seen == [(4, 4), (3, 4)]
+        # It wakes in the midst of another fit, and does no harm.
+        at_orders(monkeypatch, {2: lambda: os.kill(process, signal.SIGCONT)})
+        assert_same_bits(model().fit(*arrays()), undisturbed)
+        until(lambda: not left_behind(workers.client), "a clean cluster")
     finally:
         os.kill(process, signal.SIGKILL)
+
+
+def test_a_slow_one_is_kept(workers, undisturbed, seen, monkeypatch):
+    process = pids(workers.client)[addresses(workers.client)[1]]
+
+    def doze() -> None:
+        os.kill(process, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, (process, signal.SIGCONT)).start()
+
+    at_orders(monkeypatch, {2: doze})
+    found = model().fit(*arrays())
+    assert found.restarts_ == []
     assert_same_bits(found, undisturbed)
-    assert seen == [(4, 4), (3, 4)]
+    assert seen == [(4, 4)]
 
 
 def test_one_that_joins_takes_a_shard(workers, undisturbed, seen, monkeypatch):

@@ -1,0 +1,112 @@
+"""Clients that close, and Ctrl-C in a terminal: the fit ends, the cluster is free."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+
+from skmlp import config_context
+from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_gang import DaskGang
+from tests.launch.dask_clusters import ROOT, cluster, left_behind, until
+from tests.laws.places import Fit
+
+pytestmark = pytest.mark.timeout(90)
+
+ENDLESS = Fit("multiclass", {"max_iter": 10**6, "tol": 0.0, "n_iter_no_change": np.inf})
+SHORT = Fit("multiclass", {"max_iter": 3})
+
+
+def arrays() -> list[Any]:
+    X, y, _ = ENDLESS.data()
+    return [da.from_array(X, chunks=(10, -1)), da.from_array(y, chunks=10)]
+
+
+def fit_on(client: Client, task: Fit) -> Any:
+    with config_context(ranks="as_asked"), client.as_current():
+        return task.estimator(2).fit(*arrays())
+
+
+def test_a_client_that_is_closed_ends_its_fit(monkeypatch):
+    with cluster(2) as client:
+        other = Client(client.scheduler.address, set_as_default=False)
+        threads = []
+        ask = DaskGang.ask
+
+        def close_it(gang: Any, message: Any) -> Any:
+            if not threads and gang._line.client is other and gang._generation == 0:
+                thread = threading.Timer(0.3, other.close)
+                threads.append(thread)
+                thread.start()
+            return ask(gang, message)
+
+        monkeypatch.setattr(DaskGang, "ask", close_it)
+        with pytest.raises(RankFailed, match=r"client|scheduler"):
+            fit_on(other, ENDLESS)
+        threads[0].join()
+        until(lambda: not left_behind(client), "a clean cluster")
+        assert fit_on(client, SHORT).n_iter_ == 3
+
+
+DRIVER = """
+import sys, warnings
+import joblib
+import numpy as np
+from distributed import Client, LocalCluster
+from skmlp import config_context
+from tests.laws.test_ends_of_a_fit import ENDLESS, fit_on
+
+if __name__ == "__main__":
+    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        with Client(cluster) as client:
+            ENDLESS.params["verbose"] = True
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                model = fit_on(client, ENDLESS)
+            texts = [str(w.message) for w in caught]
+            assert any("interrupted by user" in text for text in texts), texts
+            n_predicted = len(model.predict(ENDLESS.data()[0]))
+            print("KEPT", model.n_iter_, n_predicted, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_ctrl_c_in_a_terminal_keeps_the_model(tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    with subprocess.Popen(
+        [sys.executable, "-u", str(script)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        try:
+            assert driver.stdout is not None
+            lines = []
+            for line in driver.stdout:
+                lines.append(line)
+                if line.startswith("KEPT"):
+                    break
+                if line.startswith("Iteration 3,"):
+                    # As a terminal does: to the driver, and to the workers, which Dask
+                    # then ends.
+                    os.killpg(driver.pid, signal.SIGINT)
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
+    told = [line.split() for line in lines if line.startswith("KEPT")]
+    assert told, "".join(lines)
+    ((_, n_iter, n_predicted),) = told
+    assert int(n_iter) >= 3
+    assert int(n_predicted) == len(ENDLESS.data()[1])
