@@ -45,6 +45,7 @@ COMMANDS = {
         "n_jobs=2",
         "loky, n_jobs=2",
     ],
+    f"cluster {ONE_NET}": ["ceiling", "gang", "gang / ceiling", "outside"],
     "start --dtypes float64 --places threads": ["difference", "2 threads"],
     "allreduce": ["float32, us per sum", "skmlp"],
 }

@@ -1,0 +1,169 @@
+"""Clusters that scale, restart, run out of memory, lose their driver: with figures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+
+from skmlp import config_context
+from tests.launch.dask_clusters import ROOT, addresses, cluster, left_behind, until
+from tests.laws.in_workers import spoil
+from tests.laws.places import Fit, assert_same_bits
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
+
+#: About ten seconds on two workers.
+LONG = Fit(
+    "multiclass",
+    {"max_iter": 400, "tol": 0.0, "n_iter_no_change": np.inf},
+    rows=900,
+)
+SHORT = Fit("multiclass", {"max_iter": 3})
+ENDLESS = Fit("multiclass", {**LONG.params, "max_iter": 10**6}, rows=900)
+
+
+def fit_on(client: Client, task: Fit = LONG) -> Any:
+    X, y, _ = task.data()
+    given = [da.from_array(X, chunks=(100, -1)), da.from_array(y, chunks=100)]
+    with config_context(ranks="as_asked"), client.as_current():
+        return task.estimator(2).fit(*given)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    with cluster(2) as client:
+        return fit_on(client)
+
+
+def later(seconds: float, action: Any) -> threading.Timer:
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    return timer
+
+
+def test_adaptive_scaling(undisturbed):
+    with cluster(0) as client:
+        client.cluster.adapt(minimum=0, maximum=3, interval="200ms", wait_count=2)
+        counts: list[int] = []
+        over = threading.Event()
+
+        def count() -> None:
+            while not over.wait(0.1):
+                counts.append(len(addresses(client)))
+
+        # Others want workers, and then do not.
+        timers = [
+            later(0.0, count),
+            later(1.0, lambda: client.gather(client.map(time.sleep, [0.5] * 12))),
+        ]
+        found = fit_on(client)
+        over.set()
+        for timer in timers:
+            timer.join()
+        steps = [
+            n for n, before in zip(counts, [-1, *counts], strict=False) if n != before
+        ]
+        print("adaptive, workers:", steps, [r["reason"] for r in found.restarts_])
+        assert len(set(steps)) > 1
+        assert_same_bits(found, undisturbed)
+
+
+def test_scaling_by_hand(undisturbed):
+    with cluster(1) as client:
+        timers = [
+            later(0.5, lambda: client.cluster.scale(3)),
+            later(4.0, lambda: client.cluster.scale(1)),
+        ]
+        found = fit_on(client)
+        for timer in timers:
+            timer.join()
+        print("scaled:", [r["reason"] for r in found.restarts_])
+        assert_same_bits(found, undisturbed)
+
+
+def test_all_workers_are_restarted(undisturbed):
+    with cluster(2) as client:
+        timer = later(1.5, lambda: client.restart(timeout=60))
+        found = fit_on(client)
+        timer.join()
+        print("restart:", [r["reason"] for r in found.restarts_])
+        assert_same_bits(found, undisturbed)
+        until(lambda: not left_behind(client), "a clean cluster")
+
+
+def eat_once(flag: str) -> None:
+    """Take more memory than the worker may, unless somebody has done so before."""
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    eaten = []
+    while True:
+        eaten.append(np.ones(10_000_000))
+        time.sleep(0.02)
+
+
+def test_a_worker_that_is_out_of_memory(undisturbed, tmp_path, monkeypatch):
+    flag = tmp_path / "eaten"
+    with cluster(2, memory_limit="600MB") as client:
+        spoil(monkeypatch, 1, 2, partial(eat_once, str(flag)))
+        found = fit_on(client)
+        assert flag.exists()
+        print("memory:", [r["reason"] for r in found.restarts_])
+        assert found.restarts_
+        assert_same_bits(found, undisturbed)
+
+
+DRIVER = """
+from distributed import Client
+from tests.soak.test_clusters_that_change import ENDLESS, fit_on
+
+with Client("{address}") as client:
+    ENDLESS.params["verbose"] = True
+    fit_on(client, ENDLESS)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_driver_that_is_gone(number, tmp_path: Path):
+    with cluster(2) as client:
+        fit_on(client, SHORT)
+        script = DRIVER.format(address=client.scheduler.address)
+        with subprocess.Popen(
+            [sys.executable, "-u", "-c", script],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as driver:
+            try:
+                assert driver.stdout is not None
+                for line in driver.stdout:
+                    if line.startswith("Iteration 3,"):
+                        break
+                driver.send_signal(number)
+                gone = time.monotonic()
+                driver.wait(timeout=30)
+            finally:
+                driver.kill()
+        assert fit_on(client, SHORT).n_iter_ == 3
+        next_fit = time.monotonic() - gone
+        until(lambda: not left_behind(client), "a clean cluster")
+        print(
+            f"{number.name}: the next client's fit was over after {next_fit:.2f} s, "
+            f"nothing was left after {time.monotonic() - gone:.2f} s"
+        )
+        assert len(addresses(client)) == 2
