@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skmlp.estimators._keep import load, save
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
+    from skmlp.estimators.transformer import HiddenLayerTransformer
 
 __version__ = "0.1.0.dev0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "CommunicationWarning",
     "FirstLayerWeightsDisplay",
+    "HiddenLayerTransformer",
     "LearningRateDisplay",
     "LossCurveDisplay",
     "MLPClassifier",
@@ -51,6 +53,7 @@ __all__ = [
 _LATER = {
     "Checkpoint": "skmlp.callbacks",
     "FirstLayerWeightsDisplay": "skmlp.display.weights",
+    "HiddenLayerTransformer": "skmlp.estimators.transformer",
     "LearningRateDisplay": "skmlp.display.curves",
     "LossCurveDisplay": "skmlp.display.curves",
     "MLPClassifier": "skmlp.estimators.classifier",

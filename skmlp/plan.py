@@ -82,6 +82,8 @@ class Plan:
         Parts of every minibatch.
     blas_threads : int or None
         Threads of matrix products on each shard; None leaves them alone.
+    frozen : tuple of int
+        Layers that are not trained, rising.
     kernels : {"reference", "compiled"}
         The kernel set.
     classes : ndarray or None
@@ -120,6 +122,7 @@ class Plan:
     keyed_order: bool = False
     n_shards: int = 1
     blas_threads: int | None = None
+    frozen: tuple[int, ...] = ()
     kernels: str = "reference"
     classes: Array | None = field(default=None, repr=False, compare=False)
     class_weights: tuple[Array, ...] = field(default=(), repr=False, compare=False)

@@ -67,7 +67,10 @@ def forward(
     rows = min(n, max(BLOCK_NUMBERS // widest, 64))
     buffers = [np.empty((rows, W.shape[1]), dtype) for W, _ in layers[:-1]]
     activate = [kernels_of(activation, tables)[0] for activation in activations]
-    activate.append(tables.FORWARD[output])
+    if isinstance(output, str) and output in tables.FORWARD:
+        activate.append(tables.FORWARD[output])
+    else:
+        activate.append(kernels_of(output, tables)[0])
     with np.errstate(all="ignore"):
         for start in range(0, n, rows):
             stop = min(start + rows, n)

@@ -79,6 +79,8 @@ def minimize(
     optimization", SIAM J. Scientific Computing 16, 1995.
     """
     n_weights = plan.layout.n_weights
+    # What has neither penalty nor gradient is moved by no step.
+    frozen = [part for layer in plan.frozen for part in plan.layout.slices()[layer]]
     reported: dict[float, float] = {}
     dtype = np.dtype(plan.dtype)
 
@@ -89,6 +91,10 @@ def minimize(
         sums, gradient = supervisor.ask(lambda fresh: order).arrays
         weights = x[:n_weights]
         gradient = gradient.astype(np.float64)
+        if frozen:
+            weights = weights.copy()
+        for part in frozen:
+            weights[part] = gradient[part] = 0.0
         gradient[:n_weights] += plan.alpha * weights
         total, divisor = (float(part) for part in sums)
         gradient /= divisor

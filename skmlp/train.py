@@ -42,6 +42,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _LOSS, _NORM, _BROKEN, _COLUMNS = 0, 1, 2, 3
 
 
+def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
+    """The parts of a segment that lie in some runs."""
+    parts = [
+        slice(max(segment.start, run.start), min(segment.stop, run.stop))
+        for run in runs
+    ]
+    return [part for part in parts if part.start < part.stop]
+
+
+def _length(run: slice) -> int:
+    return int(run.stop - run.start)
+
+
 class Trainer(ShardWork):
     """Runs epochs, together with the other ranks.
 
@@ -68,16 +81,24 @@ class Trainer(ShardWork):
             comm.exchange(self._parts, moment) for moment in self._moments
         ]
         n_weights = plan.layout.n_weights
+        trained = plan.layout.without(plan.frozen)
         self._segments = self._exchange.segments
+        #: Which segment it is of, and the step of each run of trained parameters.
         self._moves = [
-            self._optimizer.bind(
-                self._params[where],
-                total,
-                [moment[where] for moment in self._moments],
-                np.empty(total.size if self._kernels.needs_scratch else 0, dtype),
-                min(max(n_weights - where.start, 0), total.size),
+            (
+                k,
+                self._optimizer.bind(
+                    self._params[run],
+                    total[run.start - where.start : run.stop - where.start],
+                    [moment[run] for moment in self._moments],
+                    np.empty(_length(run) if self._kernels.needs_scratch else 0, dtype),
+                    min(max(n_weights - run.start, 0), _length(run)),
+                ),
             )
-            for where, total in zip(self._segments, self._exchange.totals, strict=True)
+            for k, (where, total) in enumerate(
+                zip(self._segments, self._exchange.totals, strict=True)
+            )
+            for run in _overlaps(where, trained)
         ]
         width = _COLUMNS + comm.shards.n_ranks
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
@@ -214,7 +235,7 @@ class Trainer(ShardWork):
         plan, rate, step = self._plan, state.learning_rate, state.step
         exchange_sum, exchange_gather = self._exchange.sum, self._exchange.gather
         shards = list(zip(self._shards, self._parts, self._accumulate, strict=True))
-        moves = list(enumerate(self._moves))
+        moves = self._moves
         losses, norms = [0.0] * len(shards), [0.0] * len(shards)
         divisor = self._divisor(plan.batch_size)
         last = plan.batch(plan.n_batches - 1)

@@ -342,9 +342,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         problems = _differences(parts)
     if not problems and first.classes is not None:
         classes = np.unique(np.concatenate([part.classes for part in parts]))
-    columns = (
-        [] if classes is None else zip(*(part.labels for part in parts), strict=True)
-    )
+    labels = [] if classes is None else [part.labels for part in parts]
     return PartStats(
         rows=sum(part.rows for part in parts),
         features=first.features,
@@ -355,7 +353,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         y_dtype=first.y_dtype,
         y_min=min(part.y_min for part in parts),
         classes=classes,
-        labels=tuple(_added(column) for column in columns),
+        labels=tuple(_added(column) for column in zip(*labels, strict=True)),
         problem=problems[0] if problems else "",
     )
 

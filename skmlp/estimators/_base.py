@@ -110,6 +110,9 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             Options(Real, {np.inf}),
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "coefs_init": ["array-like", None],
+        "intercepts_init": ["array-like", None],
+        "frozen_layers": ["array-like", None],
         "n_jobs": [Integral, None],
     }
 
@@ -164,21 +167,56 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             )
         return True
 
-    def _forward(self, X):
-        """Predictions after the output activation, of shape (n_samples, n_outputs)."""
+    def _forward(self, X, n_layers=None):
+        """What the first `n_layers` layers, by default all, make of rows."""
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        hidden = n_layers is not None
+        activations = _modelling.activations(self, len(self.coefs_) - 1)
         return forward(
             X,
-            self.coefs_,
-            self.intercepts_,
-            _modelling.activations(self, len(self.coefs_) - 1),
-            self.out_activation_,
+            self.coefs_[:n_layers],
+            self.intercepts_[:n_layers],
+            activations[: len(self.coefs_[:n_layers]) - 1],
+            activations[n_layers - 1] if hidden else self.out_activation_,
             kernel_sets.resolve(get_config()["kernels"]),
         )
 
-    def _lazy(self, method, X, *, dtype=None, n_columns=None):
+    def hidden_outputs(self, X, layer=-1):
+        """Compute what a hidden layer gives to the next one.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+        layer : int, default=-1
+            Which hidden layer, from 0, or from the end: -1 is the last one.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, width of the layer)
+            After the activation.
+
+        Raises
+        ------
+        ValueError
+            There is no such layer.
+        """
+        check_is_fitted(self)
+        n_hidden = len(self.coefs_) - 1
+        if not -n_hidden <= layer < n_hidden:
+            raise ValueError(
+                f"layer={layer!r} is not a hidden layer of this network: it has "
+                f"{n_hidden}, numbered from 0"
+            )
+        last = int(layer) % n_hidden + 1
+        if _fit.is_dask(X):
+            width = np.shape(self.coefs_[last - 1])[1]
+            return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
+        return self._forward(X, last)
+
+    def _lazy(self, method, X, *, dtype=None, n_columns=None, **kwargs):
         """Let `method` run on each block of a Dask array, later."""
         from skmlp.estimators import _dask
 
@@ -189,7 +227,7 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             dtype = np.result_type(X.dtype, *self.coefs_)
             if dtype not in (np.float32, np.float64):
                 dtype = np.dtype(np.float64)
-        return _dask.predict(self, method, X, dtype, n_columns)
+        return _dask.predict(self, method, X, dtype, n_columns, kwargs)
 
     def _lazy_raw(self, X):
         return self._lazy("_forward", X, n_columns=self.n_outputs_)

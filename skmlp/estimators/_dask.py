@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmlp import build, metrics
 from skmlp.config import get_config
 from skmlp.data.targets import encode
-from skmlp.estimators import _fit, _start
+from skmlp.estimators import _class_weight, _fit, _start
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_crew import Limits
@@ -90,9 +90,11 @@ def fit(estimator, X, y, sample_weight, *, incremental):
         stats = data.stats
         if sample_weight is not None and stats.weight_sum <= 0:
             raise ValueError(_fit.NO_WEIGHT.format(stats.weight_sum))
-        classes = None
+        classes, class_weights = None, ()
         if labels:
             classes = check_labels(estimator, stats, incremental=incremental)
+            if estimator.class_weight is not None:
+                class_weights = _class_weight.on_workers(estimator, stats)
             n_outputs = n_outputs_of(estimator, stats)
         else:
             estimator._check_range(stats.y_min)
@@ -113,7 +115,8 @@ def fit(estimator, X, y, sample_weight, *, incremental):
             units,
             bits,
             classes,
-            sample_weight is not None,
+            sample_weight is not None or bool(class_weights),
+            class_weights=class_weights,
             first=first,
             incremental=incremental,
         )
@@ -153,7 +156,18 @@ def fit_rows(estimator, X, y, w, place, *, first, incremental):
         )
 
 
-def run(estimator, data, units, labels, classes, weighted, *, first, incremental):
+def run(
+    estimator,
+    data,
+    units,
+    labels,
+    classes,
+    weighted,
+    *,
+    class_weights=(),
+    first,
+    incremental,
+):
     """Plan and train on adopted rows."""
     n_rows = data.stats.rows
     start = _start.begin(estimator, units, data.dtype, first, incremental)
@@ -167,6 +181,7 @@ def run(estimator, data, units, labels, classes, weighted, *, first, incremental
         ),
         n_shards=data.shards.n_shards,
         classes=classes,
+        class_weights=class_weights,
     )
     _fit.warn_unused(estimator)
     limits = Limits(silence=get_config()["worker_timeout"])
@@ -200,7 +215,7 @@ def n_outputs_of(estimator, stats):
 # -- prediction ------------------------------------------------------------------------
 
 
-def predict(estimator, method, X, dtype, n_columns):
+def predict(estimator, method, X, dtype, n_columns, options):
     """Call a method of the estimator on each block of rows, lazily.
 
     Parameters
@@ -215,6 +230,8 @@ def predict(estimator, method, X, dtype, n_columns):
         Of the result.
     n_columns : int or None
         Columns of the result; None for one dimension.
+    options : dict
+        Further arguments of the method.
 
     Returns
     -------
@@ -233,16 +250,22 @@ def predict(estimator, method, X, dtype, n_columns):
         kwargs["chunks"] = (X.chunks[0], (n_columns,))
     empty = np.empty((0,) if n_columns is None else (0, n_columns), dtype)
     return X.map_blocks(
-        _predict_block, model, method=method, dtype=dtype, meta=empty, **kwargs
+        _predict_block,
+        model,
+        method=method,
+        options=options,
+        dtype=dtype,
+        meta=empty,
+        **kwargs,
     )
 
 
-def _predict_block(block, model, method):
+def _predict_block(block, model, method, options):
+    call = getattr(model, method)
     if block.shape[0] == 0:
         # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
-        filled = getattr(model, method)(np.zeros((1, block.shape[1]), block.dtype))
-        return filled[:0]
-    return getattr(model, method)(block)
+        return call(np.zeros((1, block.shape[1]), block.dtype), **options)[:0]
+    return call(block, **options)
 
 
 def score(estimator, X, y, sample_weight):

@@ -15,7 +15,15 @@ from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sources import SharedRows
-from skmlp.estimators import _adopt, _effort, _modelling, _start, _watch
+from skmlp.estimators import (
+    _adopt,
+    _class_weight,
+    _effort,
+    _layers,
+    _modelling,
+    _start,
+    _watch,
+)
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
@@ -68,6 +76,8 @@ def fit(estimator, X, y, sample_weight, *, incremental):
     w = np.empty(0, X.dtype)
     if sample_weight is not None:
         w = check_weights(_check_sample_weight(sample_weight, X))
+    if getattr(estimator, "class_weight", None) is not None:
+        w = check_weights(_class_weight.weighted(estimator, y, w))
     place = choose.choose(estimator.n_jobs)
     if place.kind == "dask":
         from skmlp.estimators import _dask
@@ -111,8 +121,10 @@ def is_dask(collection):
 def check_early(estimator, incremental):
     """What needs no data to be wrong."""
     _modelling.check(estimator, len(hidden_sizes(estimator)))
+    _layers.frozen(estimator, len(hidden_sizes(estimator)) + 1)
     if incremental and estimator.early_stopping:
         raise ValueError("partial_fit does not support early_stopping=True")
+    _class_weight.check(getattr(estimator, "class_weight", None), incremental)
 
 
 NO_WEIGHT = (
@@ -203,6 +215,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         incremental=incremental,
         order_rng=start.order_rng,
         keyed_order=start.keyed_order,
+        frozen=_layers.frozen(estimator, len(units) - 1),
         kernels=kernel_sets.resolve(get_config()["kernels"]),
     )
 

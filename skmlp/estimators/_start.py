@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from skmlp.data import order as orders
 from skmlp.data.split import split_rows
-from skmlp.estimators import _modelling
+from skmlp.estimators import _layers, _modelling
 from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
@@ -72,6 +72,7 @@ def begin(estimator, units, dtype, first, incremental):
     if first:
         hidden = _modelling.for_first_weights(estimator, len(units) - 2)
         params = initializers.uniform(layout, hidden, rng, dtype)
+        _layers.put_given(estimator, layout, params)
     else:
         check_shapes(estimator, layout, incremental)
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -77,6 +78,20 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         Patience: training stops after one more epoch than this without improvement.
     max_fun : int, default=15000
         The most loss evaluations of 'lbfgs'.
+    class_weight : dict, list of dict or 'balanced', default=None
+        Weights of the classes, ``{label: weight}``; classes left out have weight 1. A
+        row's weight is that of its class times its `sample_weight`. 'balanced' gives
+        all classes the same total: ``n_samples / (n_classes * np.bincount(y))``; not
+        for `partial_fit`. For multilabel targets, a list with a dict for each label,
+        as ``{0: 1, 1: 5}``: the weights of a row's labels are multiplied.
+    coefs_init, intercepts_init : list of array-like or None, default=None
+        First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
+        for each layer; None in place of an array draws that one at random, as it would
+        be drawn without the others. A `fit` that goes on from a fitted model
+        (`warm_start`, `partial_fit`) does not use them.
+    frozen_layers : array-like of int or None, default=None
+        Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
+        output layer. The penalty leaves them out.
     n_jobs : int or None, default=None
         Ranks that train the one model together: threads of this process, or the
         workers of joblib's active backend. None means 1 unless a
@@ -138,6 +153,11 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
     True
     """
 
+    _parameter_constraints: dict = {
+        **BaseMLP._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+    }
+
     #: As in scikit-learn: an attribute that is no parameter.
     loss = "log_loss"
 
@@ -167,6 +187,10 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        class_weight=None,
+        coefs_init=None,
+        intercepts_init=None,
+        frozen_layers=None,
         n_jobs=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -192,6 +216,10 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.class_weight = class_weight
+        self.coefs_init = coefs_init
+        self.intercepts_init = intercepts_init
+        self.frozen_layers = frozen_layers
         self.n_jobs = n_jobs
 
     def _loss_name(self):

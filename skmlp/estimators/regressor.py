@@ -74,6 +74,14 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         Patience: training stops after one more epoch than this without improvement.
     max_fun : int, default=15000
         The most loss evaluations of 'lbfgs'.
+    coefs_init, intercepts_init : list of array-like or None, default=None
+        First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
+        for each layer; None in place of an array draws that one at random, as it would
+        be drawn without the others. A `fit` that goes on from a fitted model
+        (`warm_start`, `partial_fit`) does not use them.
+    frozen_layers : array-like of int or None, default=None
+        Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
+        output layer. The penalty leaves them out.
     n_jobs : int or None, default=None
         Ranks that train the one model together: threads of this process, or the
         workers of joblib's active backend. None means 1 unless a
@@ -164,6 +172,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        coefs_init=None,
+        intercepts_init=None,
+        frozen_layers=None,
         n_jobs=None,
     ):
         self.loss = loss
@@ -190,6 +201,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.coefs_init = coefs_init
+        self.intercepts_init = intercepts_init
+        self.frozen_layers = frozen_layers
         self.n_jobs = n_jobs
 
     def _loss_name(self):

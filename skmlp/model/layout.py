@@ -58,6 +58,28 @@ class Layout:
             start += width
         return list(zip(weights, biases, strict=True))
 
+    def slices(self) -> list[tuple[slice, slice]]:
+        """Where the weights and the biases of each layer stand."""
+        slices, start, bias = [], 0, self.n_weights
+        for fan_in, fan_out in self.shapes:
+            stop = start + fan_in * fan_out
+            slices.append((slice(start, stop), slice(bias, bias + fan_out)))
+            start, bias = stop, bias + fan_out
+        return slices
+
+    def without(self, layers: Sequence[int]) -> list[slice]:
+        """The longest runs of parameters, rising, that are of no layer in `layers`."""
+        gaps = sorted(
+            (part.start, part.stop)
+            for layer, pair in enumerate(self.slices())
+            for part in pair
+            if layer in layers
+        )
+        ends = [0, *(stop for _, stop in gaps)]
+        starts = [*(start for start, _ in gaps), self.size]
+        runs = zip(ends, starts, strict=True)
+        return [slice(start, stop) for start, stop in runs if start < stop]
+
     def pack(
         self,
         coefs: Sequence[Array],

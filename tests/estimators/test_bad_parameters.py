@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,63 @@ def test_partial_fit(name, parameter, value, fitted, capsys):
     assert not capsys.readouterr().out
     assert isinstance(error, (ValueError, AttributeError))
     assert parameter in str(error) or isinstance(error, AttributeError)
+
+
+#: Of parameters that the original does not have, and a word of the message.
+ADDED_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
+    "coefs_init": [
+        (3, "array-like"),
+        ([None], "one array, or None, for each of the 2 layers"),
+        ([np.ones((4, 2)), None], r"shape \(4, 2\)"),
+        ([np.full((4, 3), np.inf), None], "infinity"),
+        ([np.full((4, 3), "a"), None], "real numbers"),
+    ],
+    "intercepts_init": [
+        ("zeros", "array-like"),
+        ([None, None, None], "one array, or None"),
+        ([np.ones((3, 1)), None], "shape"),
+    ],
+    "frozen_layers": [
+        (1, "array-like"),
+        ([2], "2 layers of weights"),
+        ([-3], "2 layers of weights"),
+        ([0.5], "2 layers of weights"),
+        ([0, 1], "nothing to train"),
+        ([0, -1], "nothing to train"),
+    ],
+}
+CLASSIFIERS_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
+    "class_weight": [
+        ("even", "class_weight"),
+        (3, "class_weight"),
+        ([{0: 1}], "class_weight"),
+        ({0: 1, 7: 2}, "not in class_weight"),
+        ({0: 0, 1: 0, 2: 0}, "greater than zero"),
+    ],
+}
+ADDED = [
+    (name, parameter, value, words)
+    for name in ESTIMATORS
+    for parameter, values in {
+        **ADDED_OUT_OF_RANGE,
+        **(CLASSIFIERS_OUT_OF_RANGE if name == "MLPClassifier" else {}),
+    }.items()
+    for value, words in values
+]
+
+
+@pytest.mark.parametrize(("name", "parameter", "value", "words"), ADDED)
+def test_what_is_new(name, parameter, value, words, capsys):
+    estimator = make(name, "unfitted").set_params(**{parameter: value})
+    for call in (
+        lambda e: e.fit(X, Y),
+        lambda e: e.partial_fit(X, Y, **KWARGS[name]),
+    ):
+        error = attempt(estimator, call)
+        assert isinstance(error, ValueError)
+        assert parameter in str(error) or "greater than zero" in str(error)
+        assert re.search(words, str(error))
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("n_jobs", [0, 1.5, "all"])

@@ -73,6 +73,7 @@ def test_methods_have_the_same_signatures(name):
     assert names <= set(dir(ours))
     extra = {n for n in dir(ours) if n[0] != "_"} - names
     assert not extra & {"decision_function", "transform", "set_output"}
+    assert "hidden_outputs" in extra
     for method in names - {"fit_predict"}:
         if callable(getattr(theirs, method)):
             mine = inspect.signature(getattr(ours, method)).parameters

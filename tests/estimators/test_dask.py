@@ -70,7 +70,9 @@ def test_predictions_are_lazy_and_keep_the_chunks(task, dtype, layout):
     lazy = da.from_array(X, chunks=layout)
     # The log of a probability of 0.
     with np.errstate(divide="ignore"):
-        for method in ("predict", "predict_proba", "predict_log_proba"):
+        for method in (
+            *("predict", "predict_proba", "predict_log_proba", "hidden_outputs"),
+        ):
             if not hasattr(model, method):
                 continue
             here = getattr(model, method)(X)

@@ -1,0 +1,107 @@
+"""`class_weight`: the weights of classes become weights of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+
+from skmlp.data.targets import class_weights_of
+
+NOT_BALANCED = (
+    "class_weight='balanced' is not supported by partial_fit: the rows of one call do "
+    "not tell how often each class comes. Estimate the weights from a sample, with "
+    "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, "
+    "y=y), and pass them as class_weight={label: weight}."
+)
+
+
+def check(class_weight, incremental):
+    """Refuse what needs to see all rows where they come piece by piece."""
+    if incremental and class_weight == "balanced":
+        raise ValueError(NOT_BALANCED)
+
+
+def tables(class_weight, columns, counts):
+    """Weights of the classes of each column of labels.
+
+    Parameters
+    ----------
+    class_weight : dict, list of dict or "balanced"
+        The estimator's parameter.
+    columns : list of ndarray of shape (n_classes,)
+        Labels of each column, sorted.
+    counts : list of ndarray of shape (n_classes,)
+        How many rows have each of them.
+
+    Returns
+    -------
+    tuple of ndarray of shape (n_classes,)
+        What `sklearn.utils.class_weight.compute_sample_weight` gives the rows.
+
+    Raises
+    ------
+    ValueError
+        `class_weight` does not fit the labels; in scikit-learn's words.
+    """
+    if isinstance(class_weight, str):
+        return tuple(_balanced(np.asarray(of_column)) for of_column in counts)
+    several = len(columns) > 1
+    if several or isinstance(class_weight, list):
+        # Its number of elements is looked at there, and its kind.
+        compute_sample_weight(class_weight, np.indices((2, len(columns)))[0])
+    each = class_weight if several else [class_weight]
+    return tuple(
+        compute_class_weight(weights, classes=labels, y=labels).astype(np.float64)
+        for weights, labels in zip(each, columns, strict=True)
+    )
+
+
+def _balanced(counts):
+    present = counts > 0
+    weights = np.ones(len(counts))
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+def labels_of(estimator, n_columns):
+    """The labels of each column of encoded targets."""
+    if n_columns > 1:
+        return [np.arange(2)] * n_columns
+    return [np.asarray(estimator.classes_)]
+
+
+def weighted(estimator, y, w):
+    """Weights of rows of this process, with those of their classes.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier
+        With `classes_`.
+    y : ndarray of shape (n,) or (n, n_columns)
+        Encoded.
+    w : ndarray of shape (n,) or (0,)
+        The caller's weights.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    columns = y.reshape(len(y), -1).T
+    labels = labels_of(estimator, len(columns))
+    counts = [
+        np.bincount(column, minlength=len(known))
+        for column, known in zip(columns, labels, strict=True)
+    ]
+    rows = class_weights_of(tables(estimator.class_weight, labels, counts), y)
+    return w * rows if w.size else rows
+
+
+def on_workers(estimator, stats):
+    """The tables for ranks that encode their own rows, from what is known of these."""
+    labels = labels_of(estimator, len(stats.labels))
+    counts = []
+    for known, (found, numbers) in zip(labels, stats.labels, strict=True):
+        of_column = np.zeros(len(known), np.int64)
+        of_column[np.searchsorted(known, found)] = numbers
+        counts.append(of_column)
+    return tables(estimator.class_weight, labels, counts)

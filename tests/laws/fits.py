@@ -1,0 +1,189 @@
+"""A table of fits: sequences of calls that must end in one model, wherever they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+import skmlp
+from tests.laws.twins import ATOL, RTOL, data_of
+
+if TYPE_CHECKING:
+    from tests.laws.places import Place
+
+# ---- The table of fits -------------------------------------------------------------
+
+EVERYTHING = slice(None)
+ONCE = (("fit", EVERYTHING),)
+TWICE = ONCE * 2
+#: Pieces of several lengths, one of them again: the order of its rows goes on.
+PIECES = tuple(
+    ("partial_fit", rows) for rows in (slice(0, 15), slice(15, 40), slice(15, 40))
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A sequence of calls that ends in a model.
+
+    Attributes
+    ----------
+    task : str
+        Of `tests.laws.twins.data_of`.
+    params : mapping
+        The estimator's parameters, beside those that all have.
+    rows, columns : int
+        How much of the task's data.
+    weighted : bool
+        The rows have weights, some of them 0.
+    kind : {"dense", "csr", "float32"}
+        What X is.
+    calls : tuple of (str, slice)
+        Method and rows of each call.
+    seed : {"int", "instance"}
+        What random_state is.
+    """
+
+    task: str
+    params: Mapping[str, Any]
+    rows: int = 40
+    columns: int = 7
+    weighted: bool = False
+    kind: str = "dense"
+    calls: tuple[tuple[str, slice], ...] = ONCE
+    seed: str = "int"
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        # 4 epochs of sums in another order, in float32: 1e-6 and less each.
+        exact = self.kind != "float32"
+        return {"rtol": RTOL, "atol": ATOL} if exact else {"rtol": 1e-4, "atol": 1e-5}
+
+    def data(self) -> tuple[Any, Any, Any]:
+        """X, y and weights or None."""
+        X, y = data_of(self.task, self.rows)
+        X = X[:, : self.columns]
+        w = np.arange(self.rows) % 4 / 2.0 if self.weighted else None
+        if self.kind == "csr":
+            return sparse.csr_matrix(X), y, w
+        return X.astype(np.float32) if self.kind == "float32" else X, y, w
+
+    def estimator(self, n_jobs: int | None) -> Any:
+        params: dict[str, Any] = {
+            "hidden_layer_sizes": 6,
+            "batch_size": 8,
+            "max_iter": 4,
+            "random_state": 3 if self.seed == "int" else np.random.RandomState(3),
+            "n_jobs": n_jobs,
+            **self.params,
+        }
+        if params.get("solver") == "lbfgs":
+            del params["batch_size"]
+        if self.task.startswith("poisson"):
+            params["loss"] = "poisson"
+        regression = "output" in self.task or "poisson" in self.task
+        return (skmlp.MLPRegressor if regression else skmlp.MLPClassifier)(**params)
+
+    def run(self, place: Place) -> Any:
+        """Make all calls in `place`; return the estimator."""
+        data = self.data()
+        model = self.estimator(place.n_jobs)
+        for method, rows in self.calls:
+            given = [None if a is None else a[rows] for a in data]
+            first = method == "partial_fit" and not hasattr(model, "coefs_")
+            kwargs = {}
+            if first and hasattr(model, "predict_proba"):
+                labels = data[1]
+                kwargs["classes"] = (
+                    np.arange(labels.shape[1])
+                    if labels.ndim == 2
+                    else np.unique(labels)
+                )
+            with place.entered():
+                getattr(model, method)(*place.bring(*given), **kwargs)
+            assert model.n_shards_ == place.n_shards
+        return model
+
+
+def _sgd(**params: Any) -> dict[str, Any]:
+    return {"solver": "sgd", "learning_rate_init": 0.05, **params}
+
+
+#: 30 iterations at most: L-BFGS magnifies the last bit.
+LBFGS = {"solver": "lbfgs", "max_iter": 12}
+STOP = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2}
+
+TABLE = {
+    "sgd": Fit("multiclass", _sgd(activation="tanh")),
+    "sgd, plain momentum, invscaling": Fit(
+        "binary",
+        _sgd(nesterovs_momentum=False, learning_rate="invscaling", power_t=0.3),
+    ),
+    "sgd, no momentum, adaptive": Fit(
+        "one output",
+        _sgd(
+            momentum=0,
+            learning_rate="adaptive",
+            tol=0.5,
+            n_iter_no_change=1,
+            max_iter=9,
+        ),
+        weighted=True,
+    ),
+    "adam": Fit("multiclass", {"hidden_layer_sizes": (5, 4)}, seed="instance"),
+    "adam, unequal batches": Fit("two outputs", {"batch_size": 7}, weighted=True),
+    "adam, one batch": Fit("binary strings", {"batch_size": "auto"}, weighted=True),
+    "lbfgs": Fit("multiclass", LBFGS),
+    "lbfgs, two outputs": Fit("two outputs", LBFGS, weighted=True),
+    "lbfgs, poisson": Fit("poisson, two", {**LBFGS, "max_iter": 8}),
+    "stopping early": Fit("multiclass", {**STOP, "max_iter": 12}, seed="instance"),
+    "stopping early, stratified": Fit("binary", _sgd(**STOP), weighted=True),
+    "stopping early, R2": Fit("two outputs", _sgd(**STOP), weighted=True),
+    "stopping early, labels, csr": Fit("multilabel", {**STOP}, kind="csr"),
+    "multilabel": Fit("multilabel", {"activation": "logistic"}, weighted=True),
+    "poisson": Fit("poisson", {"activation": "tanh"}),
+    "warm start": Fit("multiclass", {"warm_start": True}, calls=TWICE, seed="instance"),
+    "warm start, lbfgs": Fit(
+        "binary", {**LBFGS, "warm_start": True, "max_iter": 8}, calls=TWICE
+    ),
+    "warm start, stopping early": Fit(
+        "one output", {**STOP, "warm_start": True}, calls=TWICE, seed="instance"
+    ),
+    "pieces": Fit("multiclass", {}, weighted=True, calls=PIECES),
+    "pieces, sgd": Fit("multilabel", _sgd(), calls=PIECES, seed="instance"),
+    "in their order": Fit("one output", {"shuffle": False}),
+    "in their order, sgd": Fit("binary", _sgd(shuffle=False, batch_size=9)),
+    "class weights": Fit(
+        "multiclass", {"class_weight": {1: 3.0, 5: 0.5}}, weighted=True
+    ),
+    "class weights, balanced, two classes": Fit(
+        "binary strings", {"class_weight": "balanced", **LBFGS}
+    ),
+    "class weights, labels": Fit(
+        "multilabel", {"class_weight": [{1: 5.0}, {0: 0.5, 1: 2.0}, {}], **STOP}
+    ),
+    "class weights, pieces": Fit(
+        "multiclass", {"class_weight": {3: 4.0}}, calls=PIECES
+    ),
+    "frozen": Fit(
+        "one output",
+        {"hidden_layer_sizes": (5, 4, 3), "frozen_layers": [0, -2], "alpha": 0.5},
+    ),
+    "frozen, lbfgs": Fit(
+        "multiclass",
+        {"hidden_layer_sizes": (5, 4), "frozen_layers": [1], "alpha": 0.5, **LBFGS},
+    ),
+    "csr": Fit("multiclass", {}, kind="csr", weighted=True),
+    "csr, lbfgs": Fit("one output", LBFGS, kind="csr"),
+    "float32": Fit("two outputs", {}, kind="float32", weighted=True),
+    "float32, lbfgs": Fit("multiclass", {**LBFGS, "max_iter": 8}, kind="float32"),
+    "batches of one row": Fit("multiclass", {"batch_size": 1}, rows=20),
+    "batches of two rows": Fit("binary", _sgd(batch_size=2, **STOP), rows=21),
+    "two rows": Fit("one output", {"batch_size": "auto"}, rows=2, weighted=True),
+    "one row, lbfgs": Fit("two outputs", LBFGS, rows=1),
+    "two parameters": Fit("one output", {"hidden_layer_sizes": ()}, columns=1),
+}
