@@ -229,7 +229,7 @@ def test_all_finite(kernels, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernels", [compiled, reference])
 def test_products_with_sparse_rows(kernels, dtype):
-    X = sparse.random_array((50, 30), density=0.2, format="csr", rng=0).astype(dtype)
+    X = sparse.random(50, 30, 0.2, "csr", random_state=0).astype(dtype)
     rng = np.random.default_rng(5)
     rows = rng.integers(0, 50, 17).astype(np.intp)
     W = rng.normal(size=(30, 6)).astype(dtype)

@@ -34,7 +34,7 @@ def big_data() -> Data:
     dense = np.asfortranarray(np.arange(200_000.0).reshape(1000, 200))
     sparse = scipy.sparse.csr_matrix(dense + 1.0)
     assert [a.nbytes > 1 << 20 for a in (sparse.data, sparse.indices)] == [True, False]
-    indices = scipy.sparse.random_array((3000, 3000), density=0.05, rng=0).tocsr()
+    indices = scipy.sparse.random(3000, 3000, 0.05, "csr", random_state=0)
     assert min(indices.data.nbytes, indices.indices.nbytes) > 1 << 20
     return Data(dense, indices)
 

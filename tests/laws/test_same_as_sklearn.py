@@ -32,6 +32,8 @@ from tests.laws.twins import (
     run_both,
 )
 
+OLD = parse_version(sklearn.__version__) < parse_version("1.8")
+
 # ---------------------------------------------------------------- whole fits
 
 LEVELS: dict[str, list[Any]] = {
@@ -190,7 +192,9 @@ def test_sample_weights_in_a_full_batch(solver, task, weights):
     w = WEIGHTS[weights](np.random.default_rng(8))
     params = {"alpha": 1e-3, "max_iter": 10, "hidden_layer_sizes": 5}
     if solver != "lbfgs":
-        params["early_stopping"] = weights == "drawn"
+        # Before 1.8, scikit-learn could not score strings that have weights.
+        stops = weights == "drawn" and not (OLD and "strings" in task)
+        params["early_stopping"] = stops
         params["learning_rate_init"] = 0.02
     ours, theirs = pair(task, solver=solver, random_state=0, **params)
     run_both(ours, theirs, lambda est: est.fit(X, y, sample_weight=w))

@@ -95,7 +95,7 @@ def test_a_weight_is_a_count(kernels):
 @pytest.mark.parametrize("kernels", ["reference", "compiled"])
 def test_sparse_rows_are_rows(kernels):
     net, layout, params = make(kernels=kernels)
-    X = sparse.random_array((30, FEATURES), density=0.4, format="csr", rng=0)
+    X = sparse.random(30, FEATURES, 0.4, "csr", random_state=0)
     rows = np.array([3, 3, 0, 29, 7], dtype=np.intp)
     y, w = targets("squared_error")[:5], np.empty(0)
     views = layout.views(params)
