@@ -16,7 +16,10 @@ import dataclasses
 import itertools
 import statistics
 import time
+import warnings
 from typing import Any
+
+from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from benchmarks import cases
@@ -50,7 +53,9 @@ def fit_alone(shape: Shape, dtype: str, epochs: int, start: float) -> float:
     X, y = _made[key]
     model = cases.estimator(skmlp, shape, epochs)
     time.sleep(max(0.0, start - time.time()))  # the clocks are those of one host
-    model.fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
     return median_epoch(model)
 
 
@@ -96,17 +101,20 @@ class Cluster:
 
         X, y = cases.data(shape, dtype)
         n_rows = -(-len(X) // len(self.workers))
-        self._arrays = self._client.persist(
-            [da.from_array(X, (n_rows, -1)), da.from_array(y, n_rows)]
-        )
+        lazy = [da.from_array(X, (n_rows, -1)), da.from_array(y, n_rows)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")
+            self._arrays = self._client.persist(lazy)
         wait(self._arrays)
         self.gang(shape, dtype, 2)
 
     def gang(self, shape: Shape, dtype: str, epochs: int) -> dict[str, float]:
         """A fit of all workers together, on the rows where they lie."""
         model = cases.estimator(skmlp, shape, epochs)
-        began = time.perf_counter()
-        model.fit(*self._arrays)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            began = time.perf_counter()
+            model.fit(*self._arrays)
         seconds = time.perf_counter() - began
         assert model.n_shards_ == len(self.workers)
         assert model.restarts_ == []
