@@ -13,8 +13,13 @@ version = release
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
 ]
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
 exclude_patterns = ["_build"]
 
 autosummary_generate = True
