@@ -18,7 +18,7 @@ def record(seconds: float, *computing: float) -> Record:
     return Record(1.0, np.nan, 0.1, 0, 0.1, seconds, computing)
 
 
-@pytest.mark.parametrize("place", [HERE, threads(2), processes(2)], ids=str)
+@pytest.mark.parametrize("place", [HERE, threads(2), processes(2)], ids=lambda p: p.where)
 def test_the_times_of_an_epoch_add_up(place):
     with gangs_seen():
         model = Fit("multiclass", {"early_stopping": True, "max_iter": 3}).run(place)
