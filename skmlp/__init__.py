@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
     from skmlp.estimators.transformer import HiddenLayerTransformer
+    from skmlp.onnx import to_onnx
 
 __version__ = "0.1.0.dev0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "save",
     "set_config",
     "show_versions",
+    "to_onnx",
 ]
 
 # Imported at their first use: worker processes import this package for its lower
@@ -63,6 +65,7 @@ _LATER = {
     "history_frame": "skmlp.display.history",
     "load": "skmlp.estimators._keep",
     "save": "skmlp.estimators._keep",
+    "to_onnx": "skmlp.onnx",
 }
 
 

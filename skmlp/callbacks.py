@@ -318,7 +318,7 @@ class Checkpoint(OwnCallback):
         due = due or (self.seconds is not None and now - last_time >= self.seconds)
         if due and epoch != last_epoch:
             persistence.write(self.path, "checkpoint", estimator._watch.checkpoint())
-            self._written[id(estimator)] = epoch, now
+            self._written[id(estimator)] = epoch, time.monotonic()
 
 
 #: Fields of a plan that a resumed fit may have otherwise: they do not decide what is

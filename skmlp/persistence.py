@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import struct
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -28,6 +29,18 @@ FORMAT = 1
 
 _CONTENT = "content.json"
 _NAME = "skmlp file"
+
+#: What zipfile and the decoding raise on bytes that are not what was written.
+_BROKEN = (
+    zipfile.BadZipFile,
+    EOFError,
+    LookupError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+)
 
 
 class _Encoder:
@@ -45,10 +58,10 @@ class _Encoder:
         ValueError
             Something in it is no plain data.
         """
-        if value is None or isinstance(value, (bool, str)):
-            return value
         if isinstance(value, np.generic):
             return {"scalar": self._array(np.asarray(value), where)}
+        if value is None or isinstance(value, (bool, str)):
+            return value
         if isinstance(value, int):
             return value
         if isinstance(value, float):
@@ -233,9 +246,7 @@ def read(path: str | os.PathLike[str], *kinds: str) -> tuple[str, str, Any]:
         try:
             with zipfile.ZipFile(stream) as archive:
                 return _read(archive, path, kinds)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{broken}: {error}") from error
-        except (EOFError, IndexError, NotImplementedError, OverflowError) as error:
+        except _BROKEN as error:
             raise ValueError(f"{broken}: {error}") from error
 
 

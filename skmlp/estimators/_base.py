@@ -257,7 +257,7 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
 
     def __setstate__(self, state):
         state = dict(state)
-        _keep.check_version(type(self), state.pop("_skmlp_version", "unknown"))
+        _keep.check_version(type(self).__name__, state.pop("_skmlp_version", "unknown"))
         super().__setstate__(state)
 
     def __sklearn_tags__(self):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmlp import build, metrics
 from skmlp.config import get_config
 from skmlp.data.targets import encode
-from skmlp.estimators import _class_weight, _fit, _start
+from skmlp.estimators import _class_weight, _fit, _start, _watch
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_crew import Limits
@@ -80,6 +80,9 @@ def fit(estimator, X, y, sample_weight, *, incremental):
     n_jobs = estimator.n_jobs
     choose.refuse_none(n_jobs)
     n_shards = None if n_jobs is None or n_jobs < 0 else n_jobs
+    kept = _watch.layout(estimator)
+    if kept is not None:
+        n_shards = kept[0]
     labels = is_classifier(estimator)
     check_features(estimator, X, reset=first)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -128,8 +131,10 @@ def fit_rows(estimator, X, y, w, place, *, first, incremental):
     `y` is encoded already.
     """
     units = _fit.layer_units(estimator, X.shape[1], y)
-    n_shards = place.n_ranks
-    if get_config()["ranks"] != "as_asked":
+    n_shards, kept = place.n_ranks, _watch.layout(estimator)
+    if kept is not None:
+        n_shards = kept[0]
+    elif get_config()["ranks"] != "as_asked":
         workers = len(place.client.scheduler_info(n_workers=-1)["workers"])
         asked = replace(place, n_ranks=n_shards or max(workers, 1))
         rows = X.shape[0]

@@ -109,7 +109,7 @@ def watched(estimator, X, y, sample_weight):
                 watch.load(callbacks)
                 estimator._watch = watch
             yield
-            vars(estimator).pop("_watch", None)
+            watch.fitted = True
             context.call_on_fit_task_end(
                 estimator=estimator, **watch.data, reconstruction_attributes={}
             )
@@ -166,6 +166,8 @@ class Watch:
         if sample_weight is not None:
             self.data["metadata"] = {"sample_weight": sample_weight}
         self._task = None
+        #: Whether the estimator itself has been fitted.
+        self.fitted = False
         #: What the checkpoint holds that the fit goes on from.
         self.found = None
 
@@ -229,6 +231,8 @@ class Watch:
     def _model(self, now):
         """A copy of the estimator, fitted as far as the run has come."""
         model = copy.copy(self._estimator)
+        if self.fitted:
+            return model
         adopt = _adopt.attributes
         if not isinstance(now, Outcome):
             adopt = _adopt.attributes_of_minimum

@@ -1,0 +1,257 @@
+"""ONNX: the fitted networks for every runtime, by converters for skl2onnx.
+
+`register_converters` teaches skl2onnx our classes, also inside pipelines; `to_onnx`
+does this and converts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skmlp.display.history import last_step
+from skmlp.estimators.classifier import MLPClassifier
+from skmlp.estimators.regressor import MLPRegressor
+from skmlp.kernels.reference_activations import LEAK, SELU_ALPHA, SELU_SCALE
+
+
+class _Graph:
+    """Adds nodes to skl2onnx's container, in one dtype."""
+
+    def __init__(self, scope: Any, container: Any, proto_type: int) -> None:
+        self._scope, self._container, self._type = scope, container, proto_type
+
+    def constant(self, value: Any) -> str:
+        name: str = self._scope.get_unique_variable_name("skmlp_constant")
+        array = np.asarray(value, dtype=float)
+        self._container.add_initializer(name, self._type, array.shape, array.ravel())
+        return name
+
+    def add(self, op: str, *inputs: Any, out: str = "", **attributes: Any) -> str:
+        """A node of the standard domain; numbers among its inputs become constants."""
+        names = [i if isinstance(i, str) else self.constant(i) for i in inputs]
+        out = out or self._scope.get_unique_variable_name(f"skmlp_{op.lower()}")
+        label = self._scope.get_unique_operator_name(op)
+        self._container.add_node(op, names, out, name=label, **attributes)
+        return out
+
+
+def _elu(g: _Graph, z: str) -> str:
+    below = g.add("Sub", g.add("Exp", g.add("Min", z, 0.0)), 1.0)
+    return g.add("Add", g.add("Max", z, 0.0), below)
+
+
+def _selu(g: _Graph, z: str) -> str:
+    below = g.add("Sub", g.add("Exp", g.add("Min", z, 0.0)), 1.0)
+    both = g.add("Add", g.add("Max", z, 0.0), g.add("Mul", below, SELU_ALPHA))
+    return g.add("Mul", both, SELU_SCALE)
+
+
+def _gelu(g: _Graph, z: str) -> str:
+    cumulative = g.add("Add", g.add("Erf", g.add("Mul", z, np.sqrt(0.5))), 1.0)
+    return g.add("Mul", g.add("Mul", z, 0.5), cumulative)
+
+
+def _softplus(g: _Graph, z: str) -> str:
+    tail = g.add("Exp", g.add("Neg", g.add("Abs", z)))
+    return g.add("Add", g.add("Max", z, 0.0), g.add("Log", g.add("Add", tail, 1.0)))
+
+
+def _hard_sigmoid(g: _Graph, z: str) -> str:
+    line = g.add("Add", g.add("Mul", z, 1 / 6), 0.5)
+    return g.add("Max", g.add("Min", line, 1.0), 0.0)
+
+
+#: How each activation of `skmlp.model.activations` is written in ONNX: of operations
+#: that onnxruntime has in float64 as well as in float32. It lacks Erf, so gelu runs in
+#: float32 only.
+ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
+    "identity": lambda g, z: g.add("Identity", z),
+    "logistic": lambda g, z: g.add("Sigmoid", z),
+    "tanh": lambda g, z: g.add("Tanh", z),
+    "relu": lambda g, z: g.add("Relu", z),
+    "leaky_relu": lambda g, z: g.add("Max", z, g.add("Mul", z, LEAK)),
+    "elu": _elu,
+    "selu": _selu,
+    "gelu": _gelu,
+    "silu": lambda g, z: g.add("Mul", z, g.add("Sigmoid", z)),
+    "mish": lambda g, z: g.add("Mul", z, g.add("Tanh", _softplus(g, z))),
+    "softplus": _softplus,
+    "hard_tanh": lambda g, z: g.add("Max", g.add("Min", z, 1.0), -1.0),
+    "hard_sigmoid": _hard_sigmoid,
+}
+
+#: And each output activation.
+OUTPUTS: dict[str, Callable[[_Graph, str], str]] = {
+    "identity": lambda g, z: g.add("Identity", z),
+    "logistic": lambda g, z: g.add("Sigmoid", z),
+    "softmax": lambda g, z: g.add("Softmax", z, axis=1),
+    "exp": lambda g, z: g.add("Exp", z),
+}
+
+
+def _network(model: Any, g: _Graph, rows: str) -> str:
+    """All layers."""
+    names = model.activation
+    if not isinstance(names, (list, tuple)):
+        names = (names,) * (len(model.coefs_) - 1)
+    odd = [
+        name for name in names if not (isinstance(name, str) and name in ACTIVATIONS)
+    ]
+    if odd:
+        raise ValueError(f"there is no ONNX for the activation {odd[0]!r}")
+    if model.out_activation_ not in OUTPUTS:
+        raise ValueError(
+            f"there is no ONNX for the output activation {model.out_activation_!r}"
+        )
+    steps = [*(ACTIVATIONS[name] for name in names), OUTPUTS[model.out_activation_]]
+    a = rows
+    for W, b, act in zip(model.coefs_, model.intercepts_, steps, strict=True):
+        a = act(g, g.add("Add", g.add("MatMul", a, W), b))
+    return a
+
+
+def _begin(scope: Any, operator: Any, container: Any) -> tuple[Any, _Graph, str]:
+    """The model, where its nodes go, and the rows in the dtype of the numbers."""
+    from skl2onnx.common.data_types import guess_proto_type
+    from skl2onnx.proto import onnx_proto
+
+    number = guess_proto_type(operator.inputs[0].type)
+    if number != onnx_proto.TensorProto.DOUBLE:
+        number = onnx_proto.TensorProto.FLOAT
+    g = _Graph(scope, container, number)
+    rows = g.add("Cast", operator.inputs[0].full_name, to=number)
+    return operator.raw_operator, g, rows
+
+
+def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
+    model, g, rows = _begin(scope, operator, container)
+    g.add("Identity", _network(model, g, rows), out=operator.outputs[0].full_name)
+
+
+def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
+    from skl2onnx.proto import onnx_proto
+
+    kinds = onnx_proto.TensorProto
+    model, g, rows = _begin(scope, operator, container)
+    labels, probabilities = (output.full_name for output in operator.outputs)
+    raw = _network(model, g, rows)
+    if model._label_binarizer.y_type_.startswith("multilabel"):
+        g.add("Identity", raw, out=probabilities)
+        g.add("Cast", g.add("Greater", raw, 0.5), to=kinds.INT64, out=labels)
+        return
+    if model.n_outputs_ == 1:
+        other = g.add("Sub", 1.0, raw)
+        g.add("Concat", other, raw, axis=1, out=probabilities)
+    else:
+        g.add("Identity", raw, out=probabilities)
+    best = g.add("ArgMax", probabilities, axis=1, keepdims=0)
+    classes, name = model.classes_, scope.get_unique_variable_name("skmlp_classes")
+    if classes.dtype.kind in "iub":
+        numbers = classes.astype(np.int64)
+        container.add_initializer(name, kinds.INT64, numbers.shape, numbers)
+    elif classes.dtype.kind == "f":
+        if not np.array_equal(classes, classes.astype(np.int64)):
+            raise ValueError("ONNX takes class labels that are whole numbers, or texts")
+        numbers = classes.astype(np.int64)
+        container.add_initializer(name, kinds.INT64, numbers.shape, numbers)
+    else:
+        texts = [str(label).encode() for label in classes]
+        container.add_initializer(name, kinds.STRING, [len(texts)], texts)
+    g.add("Gather", name, best, axis=0, out=labels)
+
+
+def _classifier_shape(operator: Any) -> None:
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_classifier_output_shapes,
+    )
+
+    calculate_linear_classifier_output_shapes(operator)
+    model = operator.raw_operator
+    if model._label_binarizer.y_type_.startswith("multilabel"):
+        rows = operator.inputs[0].get_first_dimension()
+        operator.outputs[0].type.shape = [rows, model.n_outputs_]
+
+
+def _regressor_shape(operator: Any) -> None:
+    rows = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type.shape = [rows, operator.raw_operator.n_outputs_]
+
+
+def register_converters() -> None:
+    """Teach skl2onnx to convert `MLPClassifier` and `MLPRegressor`.
+
+    Raises
+    ------
+    ImportError
+        skl2onnx is not installed: ``pip install skmlp[onnx]``.
+    """
+    try:
+        from skl2onnx import update_registered_converter
+    except ImportError as error:
+        raise ImportError(
+            "ONNX needs skl2onnx, which is not installed: pip install 'skmlp[onnx]'"
+        ) from error
+    update_registered_converter(
+        MLPClassifier,
+        "SkmlpMLPClassifier",
+        _classifier_shape,
+        _convert_classifier,
+        options={
+            "zipmap": [True, False, "columns"],
+            "output_class_labels": [False, True],
+            "nocl": [True, False],
+        },
+    )
+    update_registered_converter(
+        MLPRegressor, "SkmlpMLPRegressor", _regressor_shape, _convert_regressor
+    )
+
+
+def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
+    """Convert a fitted network, or a pipeline around one, to ONNX.
+
+    All activations of skmlp are converted, and several outputs too.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    X : array-like of shape (n_samples, n_features), default=None
+        A row or more; the input of the ONNX model has its dtype. By default float32.
+    **kwargs : dict
+        Handed to `skl2onnx.to_onnx`. By default ``options={"zipmap": False}``, so that
+        probabilities are an array, as `predict_proba` returns them.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Of a classifier its outputs are the labels and the probabilities; of a
+        regressor the predictions, of shape (n_samples, n_outputs).
+
+    Raises
+    ------
+    ImportError
+        skl2onnx is not installed: ``pip install skmlp[onnx]``.
+    ValueError
+        A network has an activation of the user's own.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> import skmlp
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = skmlp.MLPClassifier(max_iter=9).fit(X, y)
+    >>> model = skmlp.to_onnx(clf, X[:1])  # doctest: +SKIP
+    >>> model.SerializeToString()  # doctest: +SKIP
+    """
+    register_converters()
+    import skl2onnx
+
+    if X is None:
+        X = np.zeros((1, estimator.n_features_in_), np.float32)
+    if isinstance(last_step(estimator), MLPClassifier):
+        kwargs.setdefault("options", {"zipmap": False})
+    return skl2onnx.to_onnx(estimator, X, **kwargs)
