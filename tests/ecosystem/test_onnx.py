@@ -1,0 +1,116 @@
+"""onnxruntime predicts what the networks predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skmlp
+from skmlp.model.activations import ACTIVATIONS
+from skmlp.model.losses import LOSSES
+
+pytest.importorskip("skl2onnx", reason="skl2onnx is an extra, onnx")
+runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an extra, onnx")
+
+from skmlp import onnx  # noqa: E402
+
+RNG = np.random.default_rng(2)
+X = RNG.normal(size=(60, 5))
+CODES = np.arange(60) % 3
+TARGETS = {
+    "binary": X[:, 0] > 0.3,
+    "strings": np.array(["one", "two", "three"])[CODES],
+    "objects": np.array(["a", "b"], dtype=object)[CODES % 2],
+    "integers": CODES * 10 - 10,
+    "whole reals": CODES + 1.0,
+    "multilabel": (X[:, :3] > 0).astype(int),
+    "one output": X[:, 0] * 2,
+    "two outputs": X[:, :2],
+    "poisson": np.abs(X[:, 0]),
+}
+
+
+def run(model: Any, rows: Any) -> list[Any]:
+    """What onnxruntime makes of it."""
+    proto = skmlp.to_onnx(model, rows[:1])
+    session = runtime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, {session.get_inputs()[0].name: rows}))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TARGETS)
+def test_each_kind_of_target(name, dtype):
+    y, rows = TARGETS[name], X.astype(dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype is np.float32 else {"rtol": 1e-9}
+    if "output" in name or name == "poisson":
+        loss = "poisson" if name == "poisson" else "squared_error"
+        model = skmlp.MLPRegressor(loss, (7, 4), max_iter=9, random_state=0)
+        (found,) = run(model.fit(rows, y), rows)
+        assert found.shape == (60, model.n_outputs_)
+        expected = model.predict(rows).reshape(60, -1)
+        assert_allclose(found, expected, **tolerance)
+        return
+    model = skmlp.MLPClassifier((7, 4), max_iter=9, random_state=0).fit(rows, y)
+    labels, probabilities = run(model, rows)
+    assert_array_equal(labels, model.predict(rows))
+    assert_allclose(probabilities, model.predict_proba(rows), **tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_activation(activation):
+    rows = (3 * X).astype(np.float32)
+    model = skmlp.MLPRegressor("squared_error", (9, 4), activation, max_iter=3)
+    (found,) = run(model.fit(rows, X[:, 0]), rows)
+    assert_allclose(found[:, 0], model.predict(rows), rtol=1e-4, atol=1e-5)
+    if activation != "gelu":  # onnxruntime has no Erf in float64
+        model.fit(3 * X, X[:, 0])
+        (found,) = run(model, 3 * X)
+        assert_allclose(found[:, 0], model.predict(3 * X), rtol=1e-8, atol=1e-9)
+
+
+def test_activations_by_layer_inside_a_pipeline():
+    model = skmlp.MLPClassifier((6, 5), ["silu", "tanh"], max_iter=5, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), model).fit(X, CODES)
+    labels, probabilities = run(pipeline, X.astype(np.float32))
+    assert_allclose(probabilities, pipeline.predict_proba(X), rtol=1e-4, atol=1e-5)
+    assert_array_equal(labels, probabilities.argmax(axis=1))
+
+
+def test_no_hidden_layer_and_the_way_by_scikit_learn():
+    import skl2onnx
+
+    model = skmlp.MLPClassifier((), max_iter=5, random_state=0).fit(X, CODES)
+    assert_allclose(run(model, X)[1], model.predict_proba(X), rtol=1e-9)
+    rows = X.astype(np.float32)
+    deep = skmlp.MLPClassifier((4, 3), max_iter=5, random_state=0).fit(rows, CODES)
+    proto = skl2onnx.to_onnx(deep.to_sklearn(), rows[:1], options={"zipmap": False})
+    session = runtime.InferenceSession(proto.SerializeToString())
+    found = session.run(None, {"X": rows})[1]
+    assert_allclose(found, deep.predict_proba(rows), rtol=1e-5, atol=1e-6)
+
+
+def test_the_tables_know_all_there_is():
+    assert set(onnx.ACTIVATIONS) == set(ACTIVATIONS)
+    assert set(onnx.OUTPUTS) >= {loss.output for loss in LOSSES.values()}
+
+
+def test_what_has_no_onnx_is_refused():
+    class Cube:
+        """A user's own activation."""
+
+        def value(self, z: Any) -> Any:
+            return z**3
+
+        def derivative(self, z: Any) -> Any:
+            return 3 * z**2
+
+    model = skmlp.MLPRegressor("squared_error", (3,), Cube(), max_iter=2)
+    with pytest.raises(ValueError, match="no ONNX for the activation"):
+        skmlp.to_onnx(model.fit(X, X[:, 0]))

@@ -1,0 +1,213 @@
+"""Displays draw what a fit has been through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skmlp
+from tests.laws.places import threads
+
+plt = pytest.importorskip(
+    "matplotlib.pyplot", reason="matplotlib is an extra of its own, plot"
+)
+
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(60, 9))
+Y = np.arange(60) % 3
+
+
+@pytest.fixture(autouse=True)
+def _figures():
+    """No window opens, and no figure is left open."""
+    before = plt.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+    plt.switch_backend(before)
+
+
+def fitted(**params: Any) -> Any:
+    params = {"max_iter": 6, "random_state": 0, "hidden_layer_sizes": 5, **params}
+    return skmlp.MLPClassifier(**params).fit(X, Y)
+
+
+def drawn(display: Any) -> bytes:
+    """Draw it; the pixels."""
+    display.figure_.canvas.draw()
+    pixels = bytes(display.figure_.canvas.buffer_rgba())
+    assert len(set(pixels)) > 2  # not an empty page
+    return pixels
+
+
+def test_loss_curves():
+    model = fitted(early_stopping=True)
+    display = skmlp.LossCurveDisplay.from_estimator(model, color="black")
+    loss, score = display.lines_
+    assert_array_equal(loss.get_ydata(), model.loss_curve_)
+    assert_array_equal(score.get_ydata(), model.validation_scores_)
+    assert loss.get_color() == "black"
+    assert display.ax_.get_ylabel() == "Loss"
+    assert display.score_ax_.get_ylabel() == "Validation score"
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert texts == [
+        "MLPClassifier, training loss",
+        "MLPClassifier, validation score",
+    ]
+    drawn(display)
+
+
+def test_loss_curves_share_axes():
+    _, ax = plt.subplots()
+    for alpha in (1e-4, 10.0):
+        display = skmlp.LossCurveDisplay.from_estimator(
+            fitted(alpha=alpha), ax=ax, name=f"alpha={alpha}"
+        )
+        assert display.ax_ is ax
+        assert display.score_ax_ is None
+    assert len(ax.get_lines()) == 2
+    drawn(display)
+
+
+def test_the_validation_loss_is_drawn():
+    display = skmlp.LossCurveDisplay(
+        [3.0, 2.0], validation_loss=[3.5, 2.5], validation_score=[0.1, 0.2]
+    ).plot()
+    styles = [line.get_linestyle() for line in display.lines_]
+    assert styles == ["-", "--", "-"]
+    assert_array_equal(display.lines_[1].get_ydata(), [3.5, 2.5])
+    drawn(display)
+
+
+def test_lbfgs_has_a_loss_and_no_learning_rate():
+    model = fitted(solver="lbfgs")
+    display = skmlp.LossCurveDisplay.from_estimator(model)
+    assert len(display.lines_[0].get_ydata()) == model.n_iter_
+    with pytest.raises(ValueError, match="chooses its steps itself"):
+        skmlp.LearningRateDisplay.from_estimator(model)
+
+
+def test_learning_rates():
+    model = fitted(solver="sgd", learning_rate="invscaling")
+    display = skmlp.LearningRateDisplay.from_estimator(model)
+    rates = [record["learning_rate"] for record in model.history_]
+    assert_array_equal(display.line_.get_ydata(), rates)
+    assert display.ax_.get_yscale() == "linear"
+    assert skmlp.LearningRateDisplay([1, 0.01]).plot().ax_.get_yscale() == "log"
+    drawn(display)
+
+
+def test_first_weights_as_images():
+    model = fitted()
+    display = skmlp.FirstLayerWeightsDisplay.from_estimator(model, max_units=4)
+    norms = np.linalg.norm(model.coefs_[0], axis=0)
+    (largest,) = np.flatnonzero(norms == norms.max())
+    image = display.images_[0].get_array()
+    assert_array_equal(image, model.coefs_[0][:, largest].reshape(3, 3))
+    assert len(display.axes_) == len(display.images_) == 4
+    assert len({image.get_clim() for image in display.images_}) == 1
+    drawn(display)
+    wide = skmlp.FirstLayerWeightsDisplay.from_estimator(model, shape=(1, 9))
+    assert wide.images_[0].get_array().shape == (1, 9)
+    with pytest.raises(ValueError, match=r"8 pixels, but there are 9 features"):
+        skmlp.FirstLayerWeightsDisplay.from_estimator(model, shape=(2, 4))
+
+
+def test_scaling_over_workers(monkeypatch):
+    model = skmlp.MLPClassifier(5, batch_size=20, random_state=0)
+    shards = []
+    fit = skmlp.MLPClassifier.fit
+
+    def noting(estimator: Any, *args: Any) -> Any:
+        fit(estimator, *args)
+        shards.append(estimator.n_shards_)
+        return estimator
+
+    monkeypatch.setattr(skmlp.MLPClassifier, "fit", noting)
+    display = skmlp.ScalingDisplay.from_estimator(model, X, Y, epochs=3)
+    assert shards == [1, 2]
+    assert display.speedup_[0] == 1
+    assert_array_equal(display.line_.get_ydata(), display.speedup_)
+    assert_array_equal(display.ideal_line_.get_ydata(), [1, 2])
+    assert model.max_iter == 200
+    drawn(display)
+    for bad in ([2, 1], [], [0, 1]):
+        with pytest.raises(ValueError, match="rising numbers of workers"):
+            skmlp.ScalingDisplay.from_estimator(model, X, Y, n_jobs=bad)
+    with pytest.raises(ValueError, match="no epochs"):
+        skmlp.ScalingDisplay.from_estimator(model.set_params(solver="lbfgs"), X, Y)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda model: make_pipeline(StandardScaler(), model),
+        lambda model: GridSearchCV(
+            make_pipeline(model), {"mlpclassifier__alpha": [0.1]}, cv=2
+        ),
+    ],
+    ids=["pipeline", "search"],
+)
+def test_inside_others(around):
+    outer = around(skmlp.MLPClassifier(5, max_iter=3, random_state=0)).fit(X, Y)
+    display = skmlp.LossCurveDisplay.from_estimator(outer)
+    assert len(display.lines_[0].get_ydata()) == 3
+    assert len(skmlp.history_frame(outer)) == 3
+
+
+def test_unfitted_ones_say_so():
+    for show in (
+        skmlp.LossCurveDisplay.from_estimator,
+        skmlp.LearningRateDisplay.from_estimator,
+        skmlp.history_frame,
+    ):
+        with pytest.raises(ValueError, match="this MLPClassifier has no history_"):
+            show(skmlp.MLPClassifier())
+    with pytest.raises(ValueError, match="is not fitted"):
+        skmlp.FirstLayerWeightsDisplay.from_estimator(skmlp.MLPClassifier())
+
+
+def test_the_history_as_a_frame():
+    model = skmlp.MLPClassifier(5, batch_size=20, max_iter=4, random_state=0, n_jobs=2)
+    with threads(2).around():
+        frame = skmlp.history_frame(model.fit(X, Y))
+    assert frame.index.tolist() == [1, 2, 3, 4]
+    assert frame["loss"].tolist() == model.loss_curve_
+    assert set(frame["workers"]) == {2}
+    assert "validation_score" not in frame
+    assert {dtype.kind for dtype in frame.dtypes} <= set("fi")
+    model.restarts_ = [{"epoch": 2, "reason": "a test"}] * 2
+    assert skmlp.history_frame(model)["restarts"].tolist() == [0, 2, 0, 0]
+    stopping = fitted(early_stopping=True)
+    frame = skmlp.history_frame(stopping)
+    assert frame["validation_score"].tolist() == stopping.validation_scores_
+    lbfgs = skmlp.history_frame(fitted(solver="lbfgs"))
+    assert list(lbfgs) == ["loss", "restarts"]
+
+
+def test_the_summary_and_the_picture_in_notebooks():
+    model = fitted(hidden_layer_sizes=(5, 4), activation=["tanh", "relu"])
+    lines = model.summary().splitlines()
+    count = sum(a.size for a in [*model.coefs_, *model.intercepts_])
+    assert lines[0] == f"MLPClassifier: {count} parameters, {8 * count} B, float64"
+    assert [line.split() for line in lines[2:5]] == [
+        ["1", "9", "x", "5", "tanh", "50", "400", "B"],
+        ["2", "5", "x", "4", "relu", "24", "192", "B"],
+        ["3", "4", "x", "3", "softmax", "15", "120", "B"],
+    ]
+    assert lines[5].startswith("Trained in process, 6 epochs in ")
+    assert lines[5].endswith(f"loss {model.loss_:.4g}")
+    page = model._repr_html_()
+    assert "<td>5 x 4</td>" in page
+    assert "skmlp-summary" in page
+    assert model._repr_mimebundle_()["text/html"].count("skmlp-summary") == 1
+    assert "skmlp-summary" not in skmlp.MLPClassifier()._repr_html_()
+    with threads(2).around():
+        shared = skmlp.MLPClassifier(5, max_iter=2, batch_size=20, n_jobs=2).fit(X, Y)
+    assert "Trained on 2 threads, 2 epochs" in shared.summary()
