@@ -13,6 +13,7 @@ import numpy as np
 
 from skmlp.model.layout import Layout
 from skmlp.model.losses import LOSSES, Loss
+from skmlp.optim.schedules import Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -86,6 +87,18 @@ class Plan:
         Layers that are not trained, rising.
     kernels : {"reference", "compiled"}
         The kernel set.
+    average : float or None
+        Decay of the moving mean of the parameters that the model is to have; None for
+        the parameters themselves.
+    schedule : Schedule or None
+        `learning_rate` with all that it depends on; None for a constant rate.
+    first_epoch : int
+        Where the schedule stands at the beginning.
+    dropout : tuple of float
+        The share that is dropped of the features and of each hidden layer; empty for
+        no dropout at all.
+    dropout_key : tuple of (int, int) or None
+        Key of its masks, two words of 32 bits.
     classes : ndarray or None
         Labels in the order of the outputs, for ranks that encode their own rows.
     class_weights : tuple of ndarray
@@ -103,7 +116,7 @@ class Plan:
     batch_size: int
     n_rows: int
     weighted: bool
-    learning_rate: str
+    learning_rate: Any
     learning_rate_init: float
     power_t: float
     momentum: float
@@ -124,6 +137,15 @@ class Plan:
     blas_threads: int | None = None
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
+    weight_decay: float = 0.0
+    l1_ratio: float = 0.0
+    clip_norm: float | None = None
+    average: float | None = None
+    rho: float = 0.9
+    schedule: Schedule | None = None
+    first_epoch: int = 0
+    dropout: tuple[float, ...] = ()
+    dropout_key: tuple[int, int] | None = None
     classes: Array | None = field(default=None, repr=False, compare=False)
     class_weights: tuple[Array, ...] = field(default=(), repr=False, compare=False)
 

@@ -10,6 +10,7 @@ import numpy as np
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Communicator
 from skmlp.data.sources import ShardRows, Source
+from skmlp.model.dropout import Dropout
 from skmlp.model.network import Network
 from skmlp.plan import Plan
 
@@ -49,13 +50,26 @@ class ShardWork:
         layout = plan.layout
         size = layout.size
         self._shards: list[ShardRows] = [source.shard(plan, k) for k in self._own]
+        max_rows = max(shard.max_rows for shard in self._shards)
+        self._dropout: Dropout | None = None
+        if plan.dropout:
+            assert plan.dropout_key is not None
+            self._dropout = Dropout(
+                plan.dropout,
+                plan.units[:-1],
+                plan.dropout_key,
+                self._kernels,
+                self._dtype,
+                max_rows,
+            )
         self._network = Network(
             layout,
             plan.activation,
             plan.loss,
             self._kernels,
             self._dtype,
-            max(shard.max_rows for shard in self._shards),
+            max_rows,
+            self._dropout,
         )
         self._parts = [np.empty(size, self._dtype) for _ in self._own]
         self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))

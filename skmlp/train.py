@@ -21,8 +21,8 @@ from skmlp.comm.base import Communicator
 from skmlp.data.order import Order
 from skmlp.data.sources import ShardRows, Source
 from skmlp.launch.base import Message
-from skmlp.optim import schedules
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim import around, schedules
+from skmlp.optim.transforms import OPTIMIZERS, Move
 from skmlp.plan import Plan
 from skmlp.shard_work import TRAIN, ShardWork
 from skmlp.state import (
@@ -40,6 +40,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the score's parts.
 _LOSS, _NORM, _BROKEN, _COLUMNS = 0, 1, 2, 3
+
+
+def n_moments(plan: Plan) -> int:
+    """How many arrays of the model's size a run has beside the parameters."""
+    return OPTIMIZERS[plan.solver].n_moments + (plan.average is not None)
 
 
 def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
@@ -73,8 +78,7 @@ class Trainer(ShardWork):
         size, dtype = self._params.size, self._dtype
         self._optimizer = OPTIMIZERS[plan.solver](plan, self._kernels)
         self._moments: list[Array] = [
-            comm.once(lambda: np.zeros(size, dtype))
-            for _ in range(self._optimizer.n_moments)
+            comm.once(lambda: np.zeros(size, dtype)) for _ in range(n_moments(plan))
         ]
         self._exchange = comm.exchange(self._parts, self._params)
         self._moment_exchanges = [
@@ -83,23 +87,25 @@ class Trainer(ShardWork):
         n_weights = plan.layout.n_weights
         trained = plan.layout.without(plan.frozen)
         self._segments = self._exchange.segments
-        #: Which segment it is of, and the step of each run of trained parameters.
-        self._moves = [
-            (
-                k,
-                self._optimizer.bind(
-                    self._params[run],
-                    total[run.start - where.start : run.stop - where.start],
-                    [moment[run] for moment in self._moments],
-                    np.empty(_length(run) if self._kernels.needs_scratch else 0, dtype),
-                    min(max(n_weights - run.start, 0), _length(run)),
-                ),
+        #: Number of the segment, among the rank's, of each run of trained parameters,
+        #: and its step.
+        self._moves: list[tuple[int, Move]] = []
+        runs = []
+        for k, (where, total) in enumerate(
+            zip(self._segments, self._exchange.totals, strict=True)
+        ):
+            for run in _overlaps(where, trained):
+                part = total[run.start - where.start : run.stop - where.start]
+                n_penalised = min(max(n_weights - run.start, 0), _length(run))
+                params, moments = self._params[run], [m[run] for m in self._moments]
+                runs.append((self._own[k], params, part, n_penalised))
+                self._moves.append((k, self._bind(params, part, moments, n_penalised)))
+        self._clip: around.Clip | None = None
+        if plan.clip_norm is not None:
+            norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
+            self._clip = around.Clip(
+                plan, self._kernels, self._own, runs, norms, comm.sum_rows
             )
-            for k, (where, total) in enumerate(
-                zip(self._segments, self._exchange.totals, strict=True)
-            )
-            for run in _overlaps(where, trained)
-        ]
         width = _COLUMNS + comm.shards.n_ranks
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
         if plan.n_validation:
@@ -121,6 +127,25 @@ class Trainer(ShardWork):
             arrays = self._live()
             self._kept = comm.once(lambda: [np.empty_like(a) for a in arrays])
         self._committed: dict[str, tuple[TrainState, int]] = comm.once(dict)
+        # What the model will have: the parameters or their moving mean.
+        self._model = self._params if plan.average is None else self._moments[-1]
+        self._model_views = plan.layout.views(self._model)
+
+    def _bind(
+        self, params: Array, total: Array, moments: list[Array], n_penalised: int
+    ) -> Move:
+        """The step on a run of parameters, with all that goes with it."""
+        plan, kernels, optimizer = self._plan, self._kernels, self._optimizer
+        scratch = np.empty(total.size if kernels.needs_scratch else 0, self._dtype)
+        own = moments[: optimizer.n_moments]
+        move = optimizer.bind(params, total, own, scratch, n_penalised)
+        if plan.l1_ratio:
+            move = around.with_l1(
+                move, optimizer, plan, kernels, params, own, n_penalised
+            )
+        if plan.average is not None:
+            move = around.with_mean(move, plan.average, kernels, params, moments[-1])
+        return move
 
     def _live(self) -> list[Array]:
         """The arrays that the steps write to."""
@@ -211,6 +236,8 @@ class Trainer(ShardWork):
             shard.begin_epoch(order)
         self._steps(state)
         if plan.n_validation:
+            if plan.average is not None:
+                self._moment_exchanges[-1].gather()
             self._validate()
         rate = state.learning_rate
         exchanged = self._exchange.seconds - exchanged
@@ -239,19 +266,31 @@ class Trainer(ShardWork):
         losses, norms = [0.0] * len(shards), [0.0] * len(shards)
         divisor = self._divisor(plan.batch_size)
         last = plan.batch(plan.n_batches - 1)
+        dropout, clip = self._dropout, self._clip
+        rates = None
+        if plan.schedule is not None:
+            epoch = plan.first_epoch + state.epoch
+            rates = plan.schedule.rates(epoch, step, plan.n_batches)
+        if rates is not None:
+            state.learning_rate = rates[0]
         for number in range(plan.n_batches):
             for k, (shard, part, accumulate) in enumerate(shards):
                 block = shard.take(number)
                 if block is None:
                     part.fill(0)
                 else:
+                    if dropout is not None:
+                        dropout.begin(step, shard.numbers(number))
                     losses[k] += accumulate(*block)
             exchange_sum()
             step += 1
             if number == plan.n_batches - 1:
                 divisor = self._divisor(last.stop - last.start)
+            if rates is not None:
+                rate = rates[number]
+            bounded = divisor if clip is None else clip(divisor)
             for k, move in moves:
-                norms[k] += move(divisor, rate, step)
+                norms[k] += move(bounded, rate, step)
             exchange_gather()
         state.step = step
         for k, where in enumerate(self._segments):
@@ -265,7 +304,7 @@ class Trainer(ShardWork):
         for shard, k in zip(self._shards, self._own, strict=True):
             parts = self._table[k, self._scores]
             for X, y, w in shard.validation_blocks():
-                prediction = self._network.forward(self._views, X)
+                prediction = self._network.forward(self._model_views, X)
                 metrics.score_parts(plan.loss, prediction, y, w, parts)
 
     def _epoch_loss(self, sums: Array) -> float:
@@ -289,7 +328,7 @@ class Trainer(ShardWork):
             better = score > state.best
             if better:
                 state.best = score
-                self._comm.once(lambda: np.copyto(self._best, self._params))
+                self._comm.once(lambda: np.copyto(self._best, self._model))
         else:
             worse = loss > state.best - plan.tol
             better = loss < state.best

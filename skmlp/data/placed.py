@@ -101,6 +101,15 @@ class _PlacedShard(GatheredRows):
             at += count
         return local
 
+    @cached_property
+    def _number_of(self) -> Array:
+        """For each place here, its row's number; for dropout alone."""
+        return self._own_numbers
+
+    def numbers(self, batch: int) -> Array:
+        """The numbers, among all rows of the fit, of what `take` returned last."""
+        return self._number_of[super().numbers(batch)]
+
     @property
     def _own_numbers(self) -> Array:
         """The numbers of the rows here, rising."""

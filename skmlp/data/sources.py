@@ -51,6 +51,10 @@ class ShardRows(ABC):
         """
 
     @abstractmethod
+    def numbers(self, batch: int) -> Array:
+        """The numbers, among all rows of the fit, of what `take` returned last."""
+
+    @abstractmethod
     def training_blocks(self) -> Iterator[Block]:
         """All training rows of the shard, in blocks of at most `max_rows`."""
 
@@ -138,6 +142,11 @@ class GatheredRows(ShardRows):
             y,
             w,
         )
+
+    def numbers(self, batch: int) -> Array:
+        """The numbers, among the rows of `X`, of what `take` returned last."""
+        start, end = self._ends[batch - self._first : batch - self._first + 2]
+        return np.arange(start, end) if self._taken is None else self._taken[start:end]
 
     def _rows(self, rows: Array | slice) -> Any:
         """Some rows of X: a view for a slice, else a copy in the buffer."""

@@ -92,6 +92,9 @@ def attributes_of_minimum(estimator, plan, start, found):
         estimator,
         "_moments",
         "_moments_of",
+        "_dropout_key",
+        "_raw_params",
+        "_schedule_epoch",
         "_learning_rate",
         "_learning_rate_from",
         "_optimizer_step",
@@ -132,7 +135,12 @@ def attributes(estimator, plan, start, end):
     if diverged and not (plan.early_stopping and np.isfinite(state.best)):
         raise ValueError(NOT_FINITE)
     before = {} if start.first else vars(estimator)
-    params = state.best_params if plan.early_stopping else state.params
+    params = state.params if plan.average is None else state.moments[-1].copy()
+    if plan.early_stopping:
+        params = state.best_params
+    _forget(estimator, "_raw_params")
+    if plan.average is not None:
+        estimator._raw_params = state.params
     _common(estimator, plan, params)
     estimator.n_iter_ = state.epoch
     estimator.t_ = state.samples_seen
@@ -170,6 +178,8 @@ def attributes(estimator, plan, start, end):
     ]
     estimator._moments = list(state.moments)
     estimator._moments_of = plan.solver
+    estimator._dropout_key = plan.dropout_key
+    estimator._schedule_epoch = plan.first_epoch + state.epoch
     estimator._optimizer_step = state.step
     estimator._learning_rate = state.learning_rate
     estimator._learning_rate_from = plan.learning_rate_init

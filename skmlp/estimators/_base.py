@@ -18,6 +18,7 @@ from skmlp.config import get_config
 from skmlp.estimators import _fit, _keep, _modelling, _watch
 from skmlp.estimators._summary import Describable
 from skmlp.model.activations import ACTIVATIONS, METHODS
+from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.predict import forward
 
@@ -83,13 +84,25 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             tuple,
             HasMethods(list(METHODS)),
         ],
-        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "solver": [StrOptions({"lbfgs", *OPTIMIZERS})],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "average": ["boolean", Interval(Real, 0, 1, closed="neither")],
+        "rho": [Interval(Real, 0, 1, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
             StrOptions({"auto"}),
             Interval(Integral, 1, None, closed="left"),
         ],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate": [StrOptions({*BY_EPOCH, *SCHEDULES}), callable],
+        "learning_rate_min": [Interval(Real, 0, None, closed="left")],
+        "decay_rate": [Interval(Real, 0, 1, closed="neither")],
+        "decay_epochs": [Interval(Real, 0, None, closed="neither")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "restart_epochs": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "power_t": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -115,6 +128,11 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
         "frozen_layers": ["array-like", None],
         "n_jobs": [Integral, None],
     }
+
+    def _keep(self, parameters):
+        """Set the parameters of a constructor, its ``locals()``, as attributes."""
+        del parameters["self"]
+        vars(self).update(parameters)
 
     @abstractmethod
     def _check_targets(self, X, y, *, incremental, reset):

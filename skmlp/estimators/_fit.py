@@ -24,6 +24,7 @@ from skmlp.estimators import (
     _start,
     _watch,
 )
+from skmlp.estimators._modelling import hidden_sizes
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
@@ -31,26 +32,6 @@ from skmlp.model.losses import LOSSES
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Plan
 from skmlp.shard_work import most_bytes
-
-# What each solver leaves aside, and the default that says nothing.
-_UNUSED = {
-    "lbfgs": {
-        "early_stopping": False,
-        "n_iter_no_change": 10,
-        "learning_rate": "constant",
-    },
-    "adam": {"learning_rate": "constant"},
-    "sgd": {},
-}
-
-
-def hidden_sizes(estimator):
-    """`hidden_layer_sizes` as a list, checked."""
-    sizes = estimator.hidden_layer_sizes
-    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-    if np.any(np.array(sizes) <= 0):
-        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(size) for size in sizes]
 
 
 def is_first(estimator, incremental):
@@ -217,6 +198,12 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         keyed_order=start.keyed_order,
         frozen=_layers.frozen(estimator, len(units) - 1),
         kernels=kernel_sets.resolve(get_config()["kernels"]),
+        dropout=_modelling.dropout(estimator, len(units) - 2),
+        dropout_key=start.dropout_key,
+        weight_decay=float(estimator.weight_decay),
+        l1_ratio=float(estimator.l1_ratio),
+        rho=float(estimator.rho),
+        **_modelling.training(estimator, start, incremental),
     )
 
 
@@ -315,11 +302,7 @@ def run(estimator, supervisor, plan, start, *, incremental):
 
 def warn_unused(estimator):
     """Tell once which parameters the solver leaves aside."""
-    unused = [
-        f"{name}={getattr(estimator, name)!r}"
-        for name, default in _UNUSED[estimator.solver].items()
-        if getattr(estimator, name) != default
-    ]
+    unused = _modelling.unused(estimator)
     if unused:
         warnings.warn(
             f"solver={estimator.solver!r} does not use {', '.join(unused)}",

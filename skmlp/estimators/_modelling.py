@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from skmlp.model.activations import ACTIVATIONS, METHODS, entry
+from skmlp.optim.schedules import BY_EPOCH, SCHEDULES, Schedule
+from skmlp.optim.transforms import OPTIMIZERS
+
+#: Decay of the moving mean of the weights with ``average=True``.
+DECAY = 0.999
+
+# What only some solvers use, and the default that says nothing.
+_ONLY_BY_STEPS = {
+    "early_stopping": False,
+    "n_iter_no_change": 10,
+    "learning_rate": "constant",
+    "dropout": 0.0,
+    "input_dropout": 0.0,
+    "clip_norm": None,
+    "average": False,
+}
+
+
+def hidden_sizes(estimator):
+    """`hidden_layer_sizes` as a list, checked."""
+    sizes = estimator.hidden_layer_sizes
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if np.any(np.array(sizes) <= 0):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return [int(size) for size in sizes]
 
 
 def activations(estimator, n_hidden):
@@ -37,6 +64,31 @@ def activations(estimator, n_hidden):
     return tuple(given)
 
 
+def dropout(estimator, n_hidden):
+    """The share that is dropped of the features and of each hidden layer.
+
+    Returns
+    -------
+    tuple of float
+        Empty if nothing is ever dropped.
+    """
+    given = estimator.dropout
+    if not isinstance(given, (list, tuple)):
+        given = (given,) * n_hidden
+    if len(given) != n_hidden:
+        raise ValueError(
+            f"dropout has {len(given)} entries, but there are {n_hidden} hidden "
+            "layers: give one for each, or one number for all"
+        )
+    for rate in given:
+        if not isinstance(rate, Real) or not 0 <= rate < 1:
+            raise ValueError(
+                f"dropout must be at least 0 and less than 1 in each layer, got {rate}"
+            )
+    rates = (float(estimator.input_dropout), *map(float, given))
+    return rates if any(rates) and estimator.solver in OPTIMIZERS else ()
+
+
 def for_first_weights(estimator, n_hidden):
     """As `activations`; of a network without hidden layers what stands for them."""
     found = activations(estimator, n_hidden)
@@ -48,6 +100,59 @@ def check(estimator, n_hidden):
     """ValueError, with the cure, if a parameter can't be what it says."""
     for activation in activations(estimator, n_hidden):
         check_activation(activation)
+    dropout(estimator, n_hidden)
+    rate = estimator.learning_rate
+    if callable(rate):
+        Schedule(rate, 1.0).rates(0, 0, 1)
+    if estimator.l1_ratio and estimator.solver not in OPTIMIZERS:
+        raise ValueError(
+            f"solver={estimator.solver!r} needs a smooth penalty, but l1_ratio is "
+            f"{estimator.l1_ratio}: set it to 0, or take another solver"
+        )
+
+
+def unused(estimator):
+    """The parameters that are not at their default and that the solver leaves aside."""
+    solver = estimator.solver
+    ignored = {} if solver == "adamw" else {"weight_decay": 0.01}
+    if solver not in OPTIMIZERS:
+        ignored |= _ONLY_BY_STEPS
+    elif not OPTIMIZERS[solver].scheduled and estimator.learning_rate in BY_EPOCH:
+        ignored["learning_rate"] = "constant"
+    return [
+        f"{name}={getattr(estimator, name)!r}"
+        for name, default in ignored.items()
+        if getattr(estimator, name) != default
+    ]
+
+
+def training(estimator, start, incremental):
+    """What a plan says of the steps, beyond scikit-learn's parameters."""
+    if estimator.solver not in OPTIMIZERS:
+        return {}
+    average = estimator.average
+    if isinstance(average, (bool, np.bool_)):
+        average = DECAY if average else None
+    goes_on = incremental and not start.first
+    name = estimator.learning_rate
+    schedule = None
+    if callable(name) or name in SCHEDULES:
+        schedule = Schedule(
+            name,
+            float(estimator.learning_rate_init),
+            float(estimator.learning_rate_min),
+            float(estimator.decay_rate),
+            float(estimator.decay_epochs),
+            float(estimator.warmup_epochs),
+            estimator.restart_epochs,
+            int(estimator.max_iter),
+        )
+    return {
+        "clip_norm": estimator.clip_norm,
+        "average": average,
+        "schedule": schedule,
+        "first_epoch": getattr(estimator, "_schedule_epoch", 0) if goes_on else 0,
+    }
 
 
 def check_activation(activation):

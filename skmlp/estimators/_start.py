@@ -22,6 +22,7 @@ from skmlp.optim import schedules
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Split, set_twister_state, twister_state
 from skmlp.state import TrainState
+from skmlp.train import n_moments
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Start:
         The parameters are new.
     rng : RandomState
         The caller's, or one made from the seed.
+    dropout_key : tuple of (int, int) or None
+        Of the masks; None without dropout.
     order_rng : tuple or None
         State before the first shuffle; None without shuffling.
     shuffles : int
@@ -55,6 +58,7 @@ class Start:
     params: np.ndarray
     first: bool
     rng: np.random.RandomState
+    dropout_key: tuple | None = None
     order_rng: tuple | None = None
     shuffles: int = 0
     keyed_order: bool = False
@@ -133,6 +137,18 @@ def split(estimator, start, n_rows, labels):
     start.train, start.validation = split_rows(start.split, rng)
 
 
+def dropout_key(estimator, start, incremental):
+    """Draw the key of dropout's masks; `partial_fit` goes on with the one it has."""
+    n_hidden = len(_modelling.hidden_sizes(estimator))
+    if not _modelling.dropout(estimator, n_hidden):
+        return None
+    known = getattr(estimator, "_dropout_key", None)
+    if incremental and not start.first and known is not None:
+        return known
+    words = start.rng.randint(0, 2**32, size=2, dtype=np.uint32)
+    return int(words[0]), int(words[1])
+
+
 def is_many(n_rows):
     """Whether there are too many rows for scikit-learn's order and split.
 
@@ -143,6 +159,7 @@ def is_many(n_rows):
 
 def order(estimator, start, n_rows, incremental):
     """Where the order of the rows begins; partial_fit goes on where it was."""
+    start.dropout_key = dropout_key(estimator, start, incremental)
     if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
         return
     start.order_rng = twister_state(start.rng)
@@ -169,10 +186,9 @@ def order(estimator, start, n_rows, incremental):
 def first_state(estimator, plan, start, incremental):
     """Where the run begins: anew, or where an earlier call ended."""
     size, dtype = start.params.size, start.params.dtype
-    n_moments = OPTIMIZERS[plan.solver].n_moments
     state = TrainState(
         params=start.params,
-        moments=tuple(np.zeros(size, dtype) for _ in range(n_moments)),
+        moments=first_moments(plan, start.params),
         learning_rate=plan.learning_rate_init,
         best=-np.inf if plan.early_stopping else np.inf,
         best_params=start.params if plan.early_stopping else np.empty(0, dtype),
@@ -194,9 +210,12 @@ def first_state(estimator, plan, start, incremental):
         incremental
         and known is not None
         and estimator._moments_of == plan.solver
+        and len(known) == n_moments(plan)
         and known[0].size == size
     ):
         state.moments = tuple(m.astype(dtype, copy=False) for m in known)
+        if plan.average is not None:
+            go_on_averaging(estimator, state)
         state.step = estimator._optimizer_step
         if estimator._learning_rate_from == plan.learning_rate_init:
             state.learning_rate = estimator._learning_rate
@@ -206,3 +225,21 @@ def first_state(estimator, plan, start, incremental):
                 plan.learning_rate, rate, rate, state.samples_seen, plan.power_t
             )
     return state
+
+
+def first_moments(plan, params):
+    """Nothing but zeros, and the mean of the parameters, if they are averaged."""
+    moments = [np.zeros_like(params) for _ in range(n_moments(plan))]
+    if plan.average is not None:
+        np.copyto(moments[-1], params)
+    return tuple(moments)
+
+
+def go_on_averaging(estimator, state):
+    """Go on from what was averaged, or from the user's weights if these are new."""
+    raw = getattr(estimator, "_raw_params", None)
+    *moments, mean = state.moments
+    if raw is not None and np.array_equal(state.params, mean):
+        state.params = raw.astype(mean.dtype, copy=False)
+    else:
+        state.moments = (*moments, state.params.copy())

@@ -28,20 +28,28 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         output.
     hidden_layer_sizes : array-like of int or int, default=(100,)
         Width of each hidden layer. ``()`` is a linear model.
-    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
-        Activation of the hidden layers.
-    solver : {'lbfgs', 'sgd', 'adam'}, default='adam'
-        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'lbfgs'
+    activation : str, object, or list of them, default='relu'
+        Activation of the hidden layers; one for all or one for each. 'identity',
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu',
+        'mish', 'softplus', 'hard_tanh', 'hard_sigmoid', or an object with the methods
+        ``value`` and ``derivative``.
+    solver : str, default='adam'
+        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'adamw'
+        the same with `weight_decay`, 'nadam' with Nesterov's momentum; 'rmsprop' and
+        'adagrad' scale the gradient by its mean and by its sum of squares; 'lbfgs' is
         a quasi-Newton method on all rows at once.
     alpha : float, default=0.0001
         Strength of the L2 penalty on the weights. It is divided by the rows of a
         minibatch.
     batch_size : int or 'auto', default='auto'
         Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule for 'sgd'.
+    learning_rate : str or callable, default='constant'
+        The schedule. 'constant', 'invscaling' and 'adaptive' are scikit-learn's, which
+        'adam' ignores. 'step', 'exponential', 'cosine' and 'one_cycle' work with all
+        solvers but 'lbfgs', and so does a function that takes the numbers of step and
+        epoch, from 0, and returns the rate.
     learning_rate_init : float, default=0.001
-        The first learning rate.
+        The first learning rate; the highest one where it rises before.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
@@ -65,11 +73,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     validation_fraction : float, default=0.1
         Share of the rows set aside.
     beta_1 : float, default=0.9
-        Decay of Adam's first moment.
+        Decay of the Adams' first moment.
     beta_2 : float, default=0.999
-        Decay of Adam's second moment.
+        Decay of the Adams' second moment.
     epsilon : float, default=1e-8
-        Keeps Adam's step finite.
+        Keeps the step finite where squares are divided by.
     n_iter_no_change : int, default=10
         Patience: training stops after one more epoch than this without improvement.
     max_fun : int, default=15000
@@ -82,6 +90,37 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out.
+    dropout : float or list of float, default=0.0
+        Share of each hidden layer's units that a training step leaves out; one for all
+        layers or one for each. Not with 'lbfgs'.
+    input_dropout : float, default=0.0
+        Share of the features that a training step leaves out.
+    l1_ratio : float, default=0.0
+        The share of the L1 norm in the penalty, as in scikit-learn's elastic net:
+        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
+        exactly 0. Not with 'lbfgs'.
+    weight_decay : float, default=0.01
+        For 'adamw': each step shrinks the weights by this times the learning rate.
+    rho : float, default=0.9
+        Decay of the mean of squares of 'rmsprop'.
+    clip_norm : float or None, default=None
+        The most that the norm of a step's gradient may be; a longer one is scaled
+        down. Not with 'lbfgs'.
+    average : bool or float, default=False
+        Let the model have a moving mean of the weights over the steps, with this
+        decay; True is 0.999. Not with 'lbfgs'.
+    learning_rate_min : float, default=0.0
+        The last rate of 'cosine'.
+    decay_rate : float, default=0.5
+        What 'step' and 'exponential' multiply the rate by in `decay_epochs`.
+    decay_epochs : float, default=20
+        See `decay_rate`.
+    warmup_epochs : float, default=0
+        In the first so many epochs, the rate of 'step', 'exponential' and 'cosine'
+        rises linearly from 0.
+    restart_epochs : float or None, default=None
+        Length of a cycle of 'cosine', after which it starts again; None for one cycle
+        in `max_iter` epochs.
     n_jobs : int or None, default=None
         Ranks that train the one model together: threads of this process, or the
         workers of joblib's active backend. None means 1 unless a
@@ -175,36 +214,21 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
+        dropout=0.0,
+        input_dropout=0.0,
+        l1_ratio=0.0,
+        weight_decay=0.01,
+        rho=0.9,
+        clip_norm=None,
+        average=False,
+        learning_rate_min=0.0,
+        decay_rate=0.5,
+        decay_epochs=20,
+        warmup_epochs=0,
+        restart_epochs=None,
         n_jobs=None,
     ):
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.coefs_init = coefs_init
-        self.intercepts_init = intercepts_init
-        self.frozen_layers = frozen_layers
-        self.n_jobs = n_jobs
+        self._keep(locals())
 
     def _loss_name(self):
         return self.loss

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels import compiled_activations as more_activations
+from skmlp.kernels import compiled_solvers as more_solvers
 from skmlp.kernels.compiled_activations import scaled_backward
+from skmlp.kernels.compiled_dropout import csr_dropout, dropout_mask
+from skmlp.kernels.compiled_solvers import (
+    absolute_sum,
+    gradient_norm,
+    move_average,
+    soft_threshold,
+)
 from skmlp.kernels.compiled_updates import (
     adam_step,
     all_finite,
@@ -35,12 +43,18 @@ __all__ = [
     "FORWARD",
     "LOSS",
     "STEP",
+    "absolute_sum",
     "all_finite",
     "csr_dot",
+    "csr_dropout",
     "csr_transposed_dot",
+    "dropout_mask",
+    "gradient_norm",
+    "move_average",
     "name",
     "needs_scratch",
     "scaled_backward",
+    "soft_threshold",
 ]
 
 name = "compiled"
@@ -311,4 +325,5 @@ LOSS: dict[str, Callable[..., float]] = {
 STEP: dict[str, Callable[..., float]] = {
     "sgd": sgd_step,
     "adam": adam_step,
+    **more_solvers.STEP,
 }

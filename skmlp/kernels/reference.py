@@ -20,7 +20,16 @@ from scipy import sparse
 from scipy.special import expit, xlogy
 
 from skmlp.kernels import reference_activations as more_activations
+from skmlp.kernels import reference_solvers as more_solvers
 from skmlp.kernels.reference_activations import scaled_backward
+from skmlp.kernels.reference_dropout import csr_dropout, dropout_mask
+from skmlp.kernels.reference_solvers import (
+    absolute_sum,
+    gradient_norm,
+    move_average,
+    penalise,
+    soft_threshold,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,12 +39,18 @@ __all__ = [
     "FORWARD",
     "LOSS",
     "STEP",
+    "absolute_sum",
     "all_finite",
     "csr_dot",
+    "csr_dropout",
     "csr_transposed_dot",
+    "dropout_mask",
+    "gradient_norm",
+    "move_average",
     "name",
     "needs_scratch",
     "scaled_backward",
+    "soft_threshold",
 ]
 
 name = "reference"
@@ -254,17 +269,6 @@ def csr_transposed_dot(
 # -- penalty and update, on a segment of the flat vector -------------------------------
 
 
-def _penalise(
-    params: Array, total: Array, scratch: Array, n: int, alpha: float, divisor: float
-) -> float:
-    """Make `total` the gradient; return the squared norm of the first n params."""
-    weights = params[:n]
-    np.multiply(weights, alpha, out=scratch[:n])
-    total[:n] += scratch[:n]
-    total /= divisor
-    return float(np.dot(weights, weights))
-
-
 def sgd_step(
     params: Array,
     total: Array,
@@ -288,7 +292,7 @@ def sgd_step(
     float
         Squared norm of the first `n_penalised` parameters before the step.
     """
-    norm = _penalise(params, total, scratch, n_penalised, alpha, divisor)
+    norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     total *= learning_rate
     velocity *= momentum
     velocity -= total
@@ -326,7 +330,7 @@ def adam_step(
     float
         Squared norm of the first `n_penalised` parameters before the step.
     """
-    norm = _penalise(params, total, scratch, n_penalised, alpha, divisor)
+    norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     first *= beta_1
     np.multiply(total, 1 - beta_1, out=scratch)
     first += scratch
@@ -374,4 +378,5 @@ LOSS: dict[str, Callable[..., float]] = {
 STEP: dict[str, Callable[..., float]] = {
     "sgd": sgd_step,
     "adam": adam_step,
+    **more_solvers.STEP,
 }

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from skmlp.model.activations import kernels_of
+from skmlp.model.dropout import Dropout
 from skmlp.model.layout import Layout, Views
 from skmlp.model.losses import LOSSES
+from skmlp.model.rows import SparseRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: A function and its arguments.
@@ -30,29 +32,6 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 #: Distinct row counts whose views are kept; a fit has one or two, rows that stay in
 #: place on Dask some dozens.
 _KEPT_PROGRAMS = 256
-
-
-class SparseRows:
-    """Some rows of a CSR matrix, by number: nothing is copied.
-
-    Parameters
-    ----------
-    parts : tuple of ndarray
-        ``data``, ``indices`` and ``indptr`` of the whole matrix.
-    rows : ndarray of shape (rows,), intp
-        Row numbers.
-    n_features : int
-        Columns.
-    """
-
-    __slots__ = ("parts", "rows", "shape")
-
-    def __init__(
-        self, parts: tuple[Array, Array, Array], rows: Array, n_features: int
-    ) -> None:
-        self.parts = parts
-        self.rows = rows
-        self.shape = (len(rows), n_features)
 
 
 class Network:
@@ -72,6 +51,8 @@ class Network:
         Of rows, parameters and buffers.
     max_rows : int
         The most rows that a call brings.
+    dropout : Dropout, optional
+        Of the minibatches that a bound function does; not of `forward`.
     """
 
     def __init__(
@@ -82,8 +63,10 @@ class Network:
         kernels: ModuleType,
         dtype: np.dtype[Any],
         max_rows: int,
+        dropout: Dropout | None = None,
     ) -> None:
         self.layout = layout
+        self._dropout = dropout
         hidden = [kernels_of(activation, kernels) for activation in activations]
         output = kernels.FORWARD[LOSSES[loss].output]
         self._forward = [*(forward for forward, _, _ in hidden), output]
@@ -192,12 +175,17 @@ class Accumulate:
             else:
                 derived = network._derivatives[i][:rows]
                 forward.append((deriving, (z, b, derived)))
-            forward.append((z.dot, (views[i + 1][0], layers[i + 1])))
+            seen, mask = z, None
+            if network._dropout is not None:
+                seen, mask, calls = network._dropout.layer(i + 1, z)
+                forward += calls
+            forward.append((seen.dot, (views[i + 1][0], layers[i + 1])))
             delta = layers[last] if i == last - 1 else deltas[i + 1]
             below = deltas[i]
             backward[:0] = [
-                (z.T.dot, (delta, out[i + 1][0])),
+                (seen.T.dot, (delta, out[i + 1][0])),
                 (delta.dot, (views[i + 1][0].T, below)),
+                *([] if mask is None else [(np.multiply, (below, mask, below))]),
                 (network._backward[i], (derived, below, out[i][1], scratch[i])),
             ]
         loss = (views[last][1], out[last][1], scratch[last])
@@ -228,6 +216,8 @@ class Accumulate:
         network, rows = self._network, X.shape[0]
         program = self._programs.get(rows) or self._program(rows)
         z, forward, end, (b, grad_b, scratch), backward, delta = program
+        if network._dropout is not None:
+            X = network._dropout.features(X)
         dense = type(X) is not SparseRows
         if dense:
             X.dot(self._first, z)

@@ -1,24 +1,176 @@
 """Learning rates: when and how they change.
 
-Pure functions of numbers; a schedule has one value per epoch and may be lowered when
-the training comes to a standstill.
+scikit-learn's schedules have one rate per epoch: "constant", "invscaling", and
+"adaptive", which lowers it when the training comes to a standstill. Those of
+`SCHEDULES` have one for each step and are pure functions of where the step stands in
+the training, so that every rank finds the same. A new one is one entry there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, floor, isfinite, pi
+from typing import Any
+
 #: Below this an adaptive learning rate ends the training, as in scikit-learn.
 SMALLEST_ADAPTIVE = 1e-6
 
+#: scikit-learn's, which its adam ignores.
+BY_EPOCH = ("constant", "invscaling", "adaptive")
+
+# Of one_cycle: the share of the steps in which the rate rises, what the peak is divided
+# by for the first rate, and this one for the last; those of torch.
+_RISING, _FIRST, _LAST = 0.3, 25.0, 1e4
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the schedules of `SCHEDULES` read; the estimators' parameters.
+
+    Attributes
+    ----------
+    name : str or callable
+        A key of `SCHEDULES` or of `BY_EPOCH`, or a function of (step, epoch).
+    initial : float
+        The first rate, or the highest one where the rate rises before.
+    smallest : float
+        The last one of "cosine".
+    decay_rate, decay_epochs : float
+        Factor, and after how many epochs, of "step" and "exponential".
+    warmup_epochs : float
+        In the first so many epochs the rate rises linearly; not with "one_cycle".
+    restart_epochs : float or None
+        Length of a cycle of "cosine"; None for one cycle.
+    n_epochs : int
+        The whole training.
+    """
+
+    name: Any
+    initial: float
+    smallest: float = 0.0
+    decay_rate: float = 0.5
+    decay_epochs: float = 20
+    warmup_epochs: float = 0
+    restart_epochs: float | None = None
+    n_epochs: int = 200
+
+    def rates(self, epoch: int, step: int, n_steps: int) -> list[float] | None:
+        """The rates of all steps of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Epochs before it.
+        step : int
+            Steps before it.
+        n_steps : int
+            Steps of an epoch.
+
+        Returns
+        -------
+        list of float, or None where the rate is one for the epoch
+
+        Raises
+        ------
+        ValueError
+            The user's function returned something that is no learning rate.
+        """
+        if callable(self.name):
+            return [self._asked(step + i, epoch) for i in range(n_steps)]
+        if self.name in BY_EPOCH:
+            return None
+        rate = SCHEDULES[self.name]
+        return [rate(self, epoch * n_steps + i, n_steps) for i in range(n_steps)]
+
+    def _asked(self, step: int, epoch: int) -> float:
+        rate = self.name(step, epoch)
+        try:
+            value = float(rate)
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not isfinite(value) or value < 0:
+            raise ValueError(
+                "learning_rate, called with the numbers of step and epoch, must return "
+                f"a number of 0 or more; of step {step}, epoch {epoch} it returned "
+                f"{rate!r}"
+            )
+        return value
+
+    def _after_warmup(self, step: int, n_steps: int) -> tuple[float, float]:
+        """A factor of the rate, and the epochs since the warm-up."""
+        epochs = step / n_steps
+        if epochs < self.warmup_epochs:
+            return min((step + 1) / (self.warmup_epochs * n_steps), 1.0), 0.0
+        return 1.0, epochs - self.warmup_epochs
+
+
+def decay_in_steps(schedule: Schedule, step: int, n_steps: int) -> float:
+    """``decay_rate ** floor(epochs / decay_epochs)``."""
+    factor, epochs = schedule._after_warmup(step, n_steps)
+    power = floor(epochs / schedule.decay_epochs)
+    return schedule.initial * factor * float(schedule.decay_rate**power)
+
+
+def exponential(schedule: Schedule, step: int, n_steps: int) -> float:
+    """``decay_rate ** (epochs / decay_epochs)``, in each step."""
+    factor, epochs = schedule._after_warmup(step, n_steps)
+    power = epochs / schedule.decay_epochs
+    return schedule.initial * factor * float(schedule.decay_rate**power)
+
+
+def cosine(schedule: Schedule, step: int, n_steps: int) -> float:
+    """Half a wave of a cosine, from the first rate to the smallest, again and again.
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR
+    2017, equation 5.
+    """
+    factor, epochs = schedule._after_warmup(step, n_steps)
+    if schedule.restart_epochs is not None:
+        share = epochs % schedule.restart_epochs / schedule.restart_epochs
+    else:
+        share = min(epochs / max(schedule.n_epochs - schedule.warmup_epochs, 1.0), 1.0)
+    low, high = schedule.smallest, schedule.initial * factor
+    return low + (high - low) * 0.5 * (1.0 + cos(pi * share))
+
+
+def one_cycle(schedule: Schedule, step: int, n_steps: int) -> float:
+    """Up from a 25th of the rate, then down to almost nothing, both as cosines.
+
+    Smith and Topin, "Super-convergence: very fast training of neural networks using
+    large learning rates", 2018; the shape is that of torch's OneCycleLR.
+    """
+    last = schedule.n_epochs * n_steps - 1
+    peak_at = _RISING * (last + 1) - 1
+    peak = schedule.initial
+    first = peak / _FIRST
+    low, high, share = first, peak, 1.0
+    if step < peak_at:
+        share = step / peak_at
+    else:
+        low, high = peak, first / _LAST
+        if last > peak_at:
+            share = min((step - peak_at) / (last - peak_at), 1.0)
+    return high + (low - high) * 0.5 * (1.0 + cos(pi * share))
+
+
+SCHEDULES: dict[str, Callable[[Schedule, int, int], float]] = {
+    "step": decay_in_steps,
+    "exponential": exponential,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
+
 
 def after_epoch(
-    schedule: str, current: float, initial: float, samples_seen: int, power_t: float
+    schedule: Any, current: float, initial: float, samples_seen: int, power_t: float
 ) -> float:
-    """The learning rate of the next epoch.
+    """The learning rate of the next epoch, of a schedule of `BY_EPOCH`.
 
     Parameters
     ----------
     schedule : {"constant", "invscaling", "adaptive"}
-        The name of the schedule.
+        The name of the schedule; with any other the rate stays.
     current, initial : float
         The learning rate of this epoch, and that of the first.
     samples_seen : int
@@ -32,7 +184,7 @@ def after_epoch(
     return current
 
 
-def at_standstill(schedule: str, current: float) -> float | None:
+def at_standstill(schedule: Any, current: float) -> float | None:
     """The lowered learning rate, or None where the training is to stop."""
     if schedule != "adaptive" or current <= SMALLEST_ADAPTIVE:
         return None

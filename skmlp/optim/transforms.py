@@ -39,9 +39,17 @@ class Optimizer(ABC):
     #: Whether the learning-rate schedules apply (scikit-learn's adam ignores them).
     scheduled: ClassVar[bool]
 
+    #: Which moment, if one, scales the step of each parameter by its root.
+    scaled_by: ClassVar[int | None] = None
+
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         self._kernel = kernels.STEP[self.name]
-        self._alpha = float(plan.alpha)
+        self._alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
+        self.epsilon = float(plan.epsilon)
+
+    def reach(self, learning_rate: float, step: int) -> float:
+        """How far a constant gradient of 1 moves a parameter, but for `scaled_by`."""
+        return learning_rate
 
     @abstractmethod
     def bind(
@@ -85,6 +93,11 @@ class SGD(Optimizer):
         self._momentum = float(plan.momentum)
         self._nesterov = bool(plan.nesterovs_momentum)
 
+    def reach(self, learning_rate: float, step: int) -> float:
+        """With momentum, that of all steps that follow from a gradient."""
+        stays = 1.0 - self._momentum
+        return learning_rate / stays if stays else learning_rate
+
     def bind(
         self,
         params: Array,
@@ -121,12 +134,16 @@ class Adam(Optimizer):
     name = "adam"
     n_moments = 2
     scheduled = False
+    scaled_by = 1
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         super().__init__(plan, kernels)
         self._beta_1 = float(plan.beta_1)
         self._beta_2 = float(plan.beta_2)
-        self._epsilon = float(plan.epsilon)
+
+    def reach(self, learning_rate: float, step: int) -> float:
+        """See `Optimizer.reach`."""
+        return learning_rate * sqrt(1.0 - self._beta_2**step)
 
     def bind(
         self,
@@ -138,7 +155,7 @@ class Adam(Optimizer):
     ) -> Move:
         """See `Optimizer.bind`."""
         kernel, alpha, (first, second) = self._kernel, self._alpha, moments
-        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self._epsilon
+        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
 
         def move(divisor: float, learning_rate: float, step: int) -> float:
             corrected = learning_rate * sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
@@ -161,6 +178,163 @@ class Adam(Optimizer):
         return move
 
 
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the weights shrink by ``rate * weight_decay``.
+
+    Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019. Without
+    decay it is `Adam`. The biases do not decay.
+    """
+
+    name = "adamw"
+    scheduled = True
+
+    def __init__(self, plan: Any, kernels: ModuleType) -> None:
+        super().__init__(plan, kernels)
+        self._decay = float(plan.weight_decay)
+
+    def bind(
+        self,
+        params: Array,
+        total: Array,
+        moments: list[Array],
+        scratch: Array,
+        n_penalised: int,
+    ) -> Move:
+        """See `Optimizer.bind`."""
+        kernel, alpha, (first, second) = self._kernel, self._alpha, moments
+        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
+
+        def move(divisor: float, learning_rate: float, step: int) -> float:
+            corrected = learning_rate * sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
+            norm: float = kernel(
+                params,
+                total,
+                first,
+                second,
+                scratch,
+                n_penalised,
+                alpha,
+                divisor,
+                corrected,
+                beta_1,
+                beta_2,
+                epsilon,
+                learning_rate * self._decay,
+            )
+            return norm
+
+        return move
+
+
+class NAdam(Adam):
+    """Adam with Nesterov's momentum, whose strength grows as in Dozat's paper.
+
+    ``mu_t = beta_1 (1 - 0.5 * 0.96 ** (t / 250))``; Dozat, "Incorporating Nesterov
+    momentum into Adam", ICLR workshop 2016, and so in Keras and torch.
+    """
+
+    name = "nadam"
+    scheduled = True
+
+    def _momentum(self, step: int) -> float:
+        return self._beta_1 * (1.0 - 0.5 * 0.96 ** (step / 250))
+
+    def bind(
+        self,
+        params: Array,
+        total: Array,
+        moments: list[Array],
+        scratch: Array,
+        n_penalised: int,
+    ) -> Move:
+        """See `Optimizer.bind`."""
+        kernel, alpha, (first, second) = self._kernel, self._alpha, moments
+        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
+        # The product of all momenta up to a step: a function of the step alone, which
+        # is kept from one to the next.
+        known, product = 0, 1.0
+
+        def move(divisor: float, learning_rate: float, step: int) -> float:
+            nonlocal known, product
+            if step <= known:
+                known, product = 0, 1.0
+            while known < step:
+                known += 1
+                product *= self._momentum(known)
+            now, ahead = self._momentum(step), self._momentum(step + 1)
+            rate = learning_rate * sqrt(1.0 - beta_2**step)
+            norm: float = kernel(
+                params,
+                total,
+                first,
+                second,
+                scratch,
+                n_penalised,
+                alpha,
+                divisor,
+                rate * (1.0 - now) / (1.0 - product),
+                rate * ahead / (1.0 - product * ahead),
+                beta_1,
+                beta_2,
+                epsilon,
+            )
+            return norm
+
+        return move
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton, 2012); `rho` is the decay of its mean."""
+
+    name = "rmsprop"
+    n_moments = 1
+    scheduled = True
+    scaled_by = 0
+
+    def __init__(self, plan: Any, kernels: ModuleType) -> None:
+        super().__init__(plan, kernels)
+        self._settings: tuple[float, ...] = (float(plan.rho), self.epsilon)
+
+    def bind(
+        self,
+        params: Array,
+        total: Array,
+        moments: list[Array],
+        scratch: Array,
+        n_penalised: int,
+    ) -> Move:
+        """See `Optimizer.bind`."""
+        kernel, alpha, (second,) = self._kernel, self._alpha, moments
+        settings = self._settings
+
+        def move(divisor: float, learning_rate: float, step: int) -> float:
+            norm: float = kernel(
+                params,
+                total,
+                second,
+                scratch,
+                n_penalised,
+                alpha,
+                divisor,
+                learning_rate,
+                *settings,
+            )
+            return norm
+
+        return move
+
+
+class AdaGrad(RMSprop):
+    """AdaGrad (Duchi, Hazan and Singer, JMLR 12, 2011)."""
+
+    name = "adagrad"
+
+    def __init__(self, plan: Any, kernels: ModuleType) -> None:
+        super().__init__(plan, kernels)
+        self._settings = (self.epsilon,)
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    optimizer.name: optimizer for optimizer in (SGD, Adam)
+    optimizer.name: optimizer
+    for optimizer in (SGD, Adam, AdamW, NAdam, RMSprop, AdaGrad)
 }

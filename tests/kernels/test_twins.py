@@ -184,6 +184,10 @@ def test_loss_gradient_is_numeric_gradient(name, dtype):
         ("sgd", (0.0, True)),
         ("adam", (0.9, 0.999, 1e-8)),
         ("adam", (0.0, 0.0, 1e-3)),
+        ("adamw", (0.9, 0.999, 1e-8, 0.01)),
+        ("nadam", (0.05, 0.9, 0.999, 1e-8)),
+        ("rmsprop", (0.9, 1e-8)),
+        ("adagrad", (1e-8,)),
     ],
 )
 def test_steps(name, settings, n_penalised, odd, dtype):
@@ -212,6 +216,31 @@ def test_steps(name, settings, n_penalised, odd, dtype):
         found.append((params, *moments, np.array(norms, dtype)))
     for mine, other in zip(*found, strict=True):
         close(mine, other, dtype, scale=20)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("n_penalised", [0, 100, ROWS * WIDTH])
+def test_what_goes_with_any_solver(n_penalised, odd, scaled, dtype):
+    params, total, second = (
+        numbers(dtype, odd=odd, seed=s).ravel() / 30 for s in range(3)
+    )
+    second = np.abs(second)[: params.size if scaled else 0]
+    found = []
+    for kernels in (compiled, reference):
+        moved, mean = params.copy(), total.copy()
+        kernels.soft_threshold(moved, second, n_penalised, 1e-3, 1e-3)
+        kernels.move_average(mean, params, 0.3)
+        square = kernels.gradient_norm(params, total, n_penalised, 0.5)
+        absolute = kernels.absolute_sum(params, n_penalised)
+        found.append((moved, mean, np.array([square, absolute], dtype)))
+    for mine, other in zip(*found, strict=True):
+        close(mine, other, dtype, scale=20)
+    assert_array_equal(found[0][0][n_penalised:], params[n_penalised:])
+    if not odd and not scaled:
+        lasso = np.sign(params) * np.maximum(np.abs(params) - dtype(1e-3), 0)
+        close(found[0][0][:n_penalised], lasso[:n_penalised], dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

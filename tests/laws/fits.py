@@ -137,6 +137,47 @@ TABLE = {
     "adam": Fit("multiclass", {"hidden_layer_sizes": (5, 4)}, seed="instance"),
     "adam, unequal batches": Fit("two outputs", {"batch_size": 7}, weighted=True),
     "adam, one batch": Fit("binary strings", {"batch_size": "auto"}, weighted=True),
+    "every layer its own": Fit(
+        "multiclass",
+        {"hidden_layer_sizes": (5, 4, 3), "activation": ("gelu", "elu", "silu")},
+        weighted=True,
+    ),
+    "dropout": Fit(
+        "two outputs",
+        {"hidden_layer_sizes": (5, 6), "dropout": 0.3, "input_dropout": 0.2},
+        weighted=True,
+    ),
+    "dropout, csr": Fit(
+        "binary",
+        _sgd(activation="mish", dropout=[0.5], input_dropout=0.3, shuffle=False),
+        kind="csr",
+        seed="instance",
+    ),
+    "dropout, stopping early": Fit("multiclass", {**STOP, "dropout": 0.2}),
+    "dropout, pieces": Fit("one output", {"dropout": 0.2}, calls=PIECES),
+    "adamw, one cycle": Fit(
+        "multiclass",
+        {"solver": "adamw", "learning_rate": "one_cycle", "learning_rate_init": 0.05},
+        weighted=True,
+    ),
+    "nadam, clipped, frozen": Fit(
+        "binary",
+        {
+            **{"hidden_layer_sizes": (5, 4), "frozen_layers": [1]},
+            **{"solver": "nadam", "clip_norm": 0.05, "learning_rate": "cosine"},
+        },
+    ),
+    "rmsprop, averaged, stopping early": Fit(
+        "one output", {"solver": "rmsprop", "average": 0.8, **STOP}, weighted=True
+    ),
+    "adagrad, l1": Fit(
+        "two outputs",
+        {"solver": "adagrad", "l1_ratio": 0.5, "alpha": 0.1, "average": True},
+        kind="float32",
+    ),
+    "averaged, pieces, frozen": Fit(
+        "multiclass", {"average": 0.7, "frozen_layers": [0]}, calls=PIECES
+    ),
     "lbfgs": Fit("multiclass", LBFGS),
     "lbfgs, two outputs": Fit("two outputs", LBFGS, weighted=True),
     "lbfgs, poisson": Fit("poisson, two", {**LBFGS, "max_iter": 8}),

@@ -29,6 +29,7 @@ from skmlp.plan import Split
 from skmlp.supervise import FAILURES
 from tests.estimators.attempts import same
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
+from tests.laws.fits import Fit
 from tests.laws.in_workers import (
     AsAsked,
     count_shards,
@@ -40,7 +41,6 @@ from tests.laws.in_workers import (
 )
 from tests.laws.places import (
     HERE,
-    Fit,
     Place,
     assert_same_bits,
     assert_same_model,

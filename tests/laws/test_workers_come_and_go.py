@@ -27,7 +27,8 @@ from tests.launch.dask_clusters import (
     pids,
     until,
 )
-from tests.laws.places import Fit, assert_same_bits
+from tests.laws.fits import Fit
+from tests.laws.places import assert_same_bits
 
 pytestmark = [
     pytest.mark.timeout(90),

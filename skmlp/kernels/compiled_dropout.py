@@ -1,0 +1,108 @@
+"""Dropout's masks, compiled by numba: the same bits as the twin in numpy.
+
+See `skmlp.kernels.reference_dropout`.
+"""
+
+# mypy cannot see what numba infers.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.reference_dropout import MULTIPLIERS, ROUNDS, WEYL
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
+_W0, _W1 = np.uint64(WEYL[0]), np.uint64(WEYL[1])
+_WORD, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@compiled
+def philox(c0, c1, c2, c3, k0, k1):
+    """Four random words, of one counter; all are uint64 below 2^32."""
+    for _ in range(ROUNDS):
+        p0, p1 = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (
+            (p1 >> _SHIFT) ^ c1 ^ k0,
+            p1 & _WORD,
+            (p0 >> _SHIFT) ^ c3 ^ k1,
+            p0 & _WORD,
+        )
+        k0, k1 = (k0 + _W0) & _WORD, (k1 + _W1) & _WORD
+    return c0, c1, c2, c3
+
+
+@compiled
+def dropout_mask(
+    mask: Array, rows: Array, stream: Array, layer: int, threshold: int, scale: float
+) -> None:
+    """Write what the units of a layer are multiplied by. See the reference."""
+    zero, kept = mask.dtype.type(0), mask.dtype.type(scale)
+    bar = np.uint64(threshold)
+    width = mask.shape[1]
+    for i in range(mask.shape[0]):
+        number = np.uint64(rows[i])
+        high = (number >> _SHIFT) | np.uint64(layer << 16)
+        for block in range((width + 3) // 4):
+            words = philox(
+                np.uint64(block),
+                number & _WORD,
+                high,
+                stream[2] & _WORD,
+                stream[0],
+                stream[1],
+            )
+            j = 4 * block
+            mask[i, j] = kept if words[0] >= bar else zero
+            if j + 1 < width:
+                mask[i, j + 1] = kept if words[1] >= bar else zero
+            if j + 2 < width:
+                mask[i, j + 2] = kept if words[2] >= bar else zero
+            if j + 3 < width:
+                mask[i, j + 3] = kept if words[3] >= bar else zero
+
+
+@compiled
+def csr_dropout(
+    data: Array,
+    indices: Array,
+    indptr: Array,
+    rows: Array,
+    numbers: Array,
+    stream: Array,
+    threshold: int,
+    scale: float,
+    out_data: Array,
+    out_indices: Array,
+    out_indptr: Array,
+) -> None:
+    """Pick rows of a CSR matrix and drop stored elements. See the reference."""
+    zero, kept = data.dtype.type(0), data.dtype.type(scale)
+    bar = np.uint64(threshold)
+    filled = 0
+    out_indptr[0] = 0
+    for i in range(rows.size):
+        number = np.uint64(numbers[i])
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            unit = np.uint64(indices[k])
+            words = philox(
+                unit >> np.uint64(2),
+                number & _WORD,
+                number >> _SHIFT,
+                stream[2] & _WORD,
+                stream[0],
+                stream[1],
+            )
+            lane = unit & np.uint64(3)
+            word = words[0] if lane == np.uint64(0) else words[1]
+            word = words[2] if lane == np.uint64(2) else word
+            word = words[3] if lane == np.uint64(3) else word
+            out_data[filled] = data[k] * (kept if word >= bar else zero)
+            out_indices[filled] = indices[k]
+            filled += 1
+        out_indptr[i + 1] = filled

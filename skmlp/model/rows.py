@@ -1,0 +1,32 @@
+"""Some rows of a sparse matrix, as the kernels take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class SparseRows:
+    """Some rows of a CSR matrix, by number: nothing is copied.
+
+    Parameters
+    ----------
+    parts : tuple of ndarray
+        ``data``, ``indices`` and ``indptr`` of the whole matrix.
+    rows : ndarray of shape (rows,), intp
+        Row numbers.
+    n_features : int
+        Columns.
+    """
+
+    __slots__ = ("parts", "rows", "shape")
+
+    def __init__(
+        self, parts: tuple[Array, Array, Array], rows: Array, n_features: int
+    ) -> None:
+        self.parts = parts
+        self.rows = rows
+        self.shape = (len(rows), n_features)
