@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.model.losses import LOSSES
+from skmlp.model.losses import entry
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def n_parts(loss: str, n_outputs: int) -> int:
+def n_parts(loss: Any, n_outputs: int) -> int:
     """How many numbers the parts of a score take."""
-    return 2 if LOSSES[loss].target != "real" else 2 + n_outputs
+    return 2 if entry(loss).target != "real" else 2 + n_outputs
 
 
-def score_parts(loss: str, prediction: Array, y: Array, w: Array, out: Array) -> None:
+def score_parts(loss: Any, prediction: Array, y: Array, w: Array, out: Array) -> None:
     """Add the parts of some rows to `out`.
 
     Parameters
@@ -36,7 +36,7 @@ def score_parts(loss: str, prediction: Array, y: Array, w: Array, out: Array) ->
         of all, count of predictions that are not finite, and for each output the
         weighted sum of squared errors.
     """
-    kind = LOSSES[loss].target
+    kind = entry(loss).target
     if kind == "real":
         error = (y - prediction).astype(np.float64, copy=False)
         error *= error
@@ -82,7 +82,7 @@ def spread_parts(y: Array, w: Array, mean: Array, out: Array) -> None:
     out += (w @ squares) if w.size else squares.sum(axis=0)
 
 
-def score(loss: str, parts: Array, spreads: Array) -> float:
+def score(loss: Any, parts: Array, spreads: Array) -> float:
     """The score: accuracy for classes (of a row as a whole), R2 for real targets.
 
     Parameters
@@ -99,7 +99,7 @@ def score(loss: str, parts: Array, spreads: Array) -> float:
     float
         NaN where a prediction of a real target was not finite.
     """
-    if LOSSES[loss].target != "real":
+    if entry(loss).target != "real":
         return float(parts[0] / parts[1])
     if parts[1]:
         return float("nan")

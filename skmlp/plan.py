@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.model.layout import Layout
-from skmlp.model.losses import LOSSES, Loss
+from skmlp.model.losses import Loss, entry
 from skmlp.optim.schedules import Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -55,8 +55,8 @@ class Plan:
         Width of each layer, from features to outputs.
     activation : tuple of str or object
         Of each hidden layer; see `skmlp.model.activations`.
-    loss : str
-        A key of `skmlp.model.losses.LOSSES`.
+    loss : str or object
+        See `skmlp.model.losses.kernel_of`.
     dtype : {"float32", "float64"}
         Of rows, parameters and sums.
     batch_size : int
@@ -87,6 +87,8 @@ class Plan:
         Layers that are not trained, rising.
     kernels : {"reference", "compiled"}
         The kernel set.
+    loss_settings : tuple of float
+        Parameters of the loss.
     average : float or None
         Decay of the moving mean of the parameters that the model is to have; None for
         the parameters themselves.
@@ -109,7 +111,7 @@ class Plan:
 
     units: tuple[int, ...]
     activation: tuple[Any, ...]
-    loss: str
+    loss: Any
     solver: str
     dtype: str
     alpha: float
@@ -137,6 +139,7 @@ class Plan:
     blas_threads: int | None = None
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
+    loss_settings: tuple[float, ...] = ()
     weight_decay: float = 0.0
     l1_ratio: float = 0.0
     clip_norm: float | None = None
@@ -157,7 +160,7 @@ class Plan:
     @property
     def loss_entry(self) -> Loss:
         """The loss's entry."""
-        return LOSSES[self.loss]
+        return entry(self.loss)
 
     @property
     def n_batches(self) -> int:

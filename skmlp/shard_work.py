@@ -70,6 +70,7 @@ class ShardWork:
             self._dtype,
             max_rows,
             self._dropout,
+            plan.loss_settings,
         )
         self._parts = [np.empty(size, self._dtype) for _ in self._own]
         self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))

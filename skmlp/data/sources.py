@@ -22,7 +22,7 @@ from scipy import sparse
 from skmlp.comm.base import cut
 from skmlp.data.keyed import KeyedRows
 from skmlp.data.order import Order, order_of
-from skmlp.model.network import SparseRows
+from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -140,7 +140,7 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
 
     @abstractmethod
     def _loss_name(self):
-        """The key of the loss in `skmlp.model.losses.LOSSES`."""
+        """The loss, for `skmlp.model.losses.entry`."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):

@@ -18,12 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmlp import build, metrics
 from skmlp.config import get_config
 from skmlp.data.targets import encode
-from skmlp.estimators import _class_weight, _fit, _start, _watch
+from skmlp.estimators import _class_weight, _fit, _losses, _start, _watch
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
-from skmlp.model.losses import LOSSES
+from skmlp.model.losses import entry
 from skmlp.optim.transforms import OPTIMIZERS
 
 
@@ -101,7 +101,8 @@ def fit(estimator, X, y, sample_weight, *, incremental):
             n_outputs = n_outputs_of(estimator, stats)
         else:
             estimator._check_range(stats.y_min)
-            n_outputs = stats.y_shape[0] if stats.y_shape else 1
+            columns = stats.y_shape[0] if stats.y_shape else 1
+            n_outputs = _losses.n_outputs(estimator, columns)
         units = (stats.features, *_fit.hidden_sizes(estimator), n_outputs)
 
         def bits():
@@ -212,7 +213,7 @@ def check_labels(estimator, stats, *, incremental):
 
 def n_outputs_of(estimator, stats):
     """Width of the last layer."""
-    if LOSSES[estimator._loss_name()].target == "codes":
+    if entry(estimator._loss_name()).target == "codes":
         return len(estimator.classes_)
     return stats.y_shape[0] if stats.y_shape else 1
 
@@ -279,7 +280,7 @@ def score(estimator, X, y, sample_weight):
     check_kinds(X, y, sample_weight)
     check_lengths(X, y, sample_weight)
     raw = estimator._lazy_raw(X)
-    loss = LOSSES[estimator._loss_name()]
+    loss = estimator._loss_name()
     classes = getattr(estimator, "classes_", None)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y.reshape(-1)
@@ -291,14 +292,14 @@ def score(estimator, X, y, sample_weight):
     blocks = list(zip(*columns, strict=True))
     width = estimator.n_outputs_
     spread = np.empty(0)
-    if loss.target == "real":
+    if entry(loss).target == "real":
         (sums,) = dask.compute(_added([_mean(*b[1:]) for b in blocks]))
         mean = sums[1:] / sums[0]
         (spread,) = dask.compute(_added([_spread(mean, *b[1:]) for b in blocks]))
-    n_parts = metrics.n_parts(loss.name, width)
-    parts = [_parts(loss.name, classes, n_parts, *block) for block in blocks]
+    n_parts = metrics.n_parts(loss, width)
+    parts = [_parts(loss, classes, n_parts, *block) for block in blocks]
     (sums,) = dask.compute(_added(parts))
-    return metrics.score(loss.name, sums, spread)
+    return metrics.score(loss, sums, spread)
 
 
 def check_lengths(*arrays):
@@ -341,7 +342,7 @@ def _spread(mean, y, w=None):
 
 @dask.delayed
 def _parts(loss, classes, n_parts, raw, y, w=None):
-    target = LOSSES[loss].target
+    target = entry(loss).target
     y = np.asarray(y)
     if target != "real" and y.ndim == 1 and len(classes) > 0:
         # A label that the model does not know is a wrong prediction.

@@ -20,6 +20,7 @@ from skmlp.estimators import (
     _class_weight,
     _effort,
     _layers,
+    _losses,
     _modelling,
     _start,
     _watch,
@@ -28,7 +29,7 @@ from skmlp.estimators._modelling import hidden_sizes
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
-from skmlp.model.losses import LOSSES
+from skmlp.model.losses import entry
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Plan
 from skmlp.shard_work import most_bytes
@@ -102,6 +103,7 @@ def is_dask(collection):
 def check_early(estimator, incremental):
     """What needs no data to be wrong."""
     _modelling.check(estimator, len(hidden_sizes(estimator)))
+    _losses.check(estimator)
     _layers.frozen(estimator, len(hidden_sizes(estimator)) + 1)
     if incremental and estimator.early_stopping:
         raise ValueError("partial_fit does not support early_stopping=True")
@@ -124,10 +126,10 @@ def check_weights(w):
 
 def layer_units(estimator, n_features, y):
     """Width of each layer."""
-    if LOSSES[estimator._loss_name()].target == "codes":
+    if entry(estimator._loss_name()).target == "codes":
         n_outputs = len(estimator.classes_)
     else:
-        n_outputs = y.shape[1]
+        n_outputs = _losses.n_outputs(estimator, y.shape[1])
     return (n_features, *hidden_sizes(estimator), n_outputs)
 
 
@@ -172,6 +174,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         units=units,
         activation=_modelling.activations(estimator, len(units) - 2),
         loss=estimator._loss_name(),
+        loss_settings=_losses.settings(estimator),
         solver=estimator.solver,
         dtype=np.dtype(dtype).name,
         alpha=float(estimator.alpha),

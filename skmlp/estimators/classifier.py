@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
@@ -18,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmlp.data.targets import encode
 from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators._fit import is_dask
-from skmlp.model.losses import LOSSES
+from skmlp.model.losses import entry
 
 
 class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
@@ -100,6 +102,8 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread evenly over all classes.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's units that a training step leaves out; one for all
         layers or one for each. Not with 'lbfgs'.
@@ -195,6 +199,7 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
     _parameter_constraints: dict = {
         **BaseMLP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
     #: As in scikit-learn: an attribute that is no parameter.
@@ -230,6 +235,7 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
+        label_smoothing=0.0,
         dropout=0.0,
         input_dropout=0.0,
         l1_ratio=0.0,
@@ -247,9 +253,9 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         self._keep(locals())
 
     def _loss_name(self):
-        if self._label_binarizer.y_type_ == "multiclass":
-            return "softmax_log_loss"
-        return "logistic_log_loss"
+        several = self._label_binarizer.y_type_ == "multiclass"
+        loss = "softmax_log_loss" if several else "logistic_log_loss"
+        return f"smoothed_{loss}" if self.label_smoothing else loss
 
     def _check_targets(self, X, y, *, incremental, reset):
         X, y = validate_data(
@@ -291,7 +297,7 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         """Labels as the loss takes them."""
         if self._label_binarizer.y_type_.startswith("multilabel"):
             y = self._label_binarizer.transform(y)
-        return encode(LOSSES[self._loss_name()].target, self.classes_, y, None)
+        return encode(entry(self._loss_name()).target, self.classes_, y, None)
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils import assert_all_finite, column_or_1d
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skmlp.data.targets import encode
+from skmlp.estimators import _losses
 from skmlp.estimators._base import BaseMLP, ScoreMixin
 from skmlp.estimators._fit import is_dask
+from skmlp.model.losses import METHOD
 
 
 class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
@@ -23,9 +27,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
 
     Parameters
     ----------
-    loss : {'squared_error', 'poisson'}, default='squared_error'
-        Half the squared error, or half the Poisson deviance with an exponential
-        output.
+    loss : str or object, default='squared_error'
+        'squared_error' is half of it, 'absolute_error' is for the median, 'huber' is
+        between the two, 'quantile' is the pinball loss; 'poisson' and 'gamma' are half
+        the deviance, with an exponential output. Or an object with the method
+        ``value_and_gradient``.
     hidden_layer_sizes : array-like of int or int, default=(100,)
         Width of each hidden layer. ``()`` is a linear model.
     activation : str, object, or list of them, default='relu'
@@ -90,6 +96,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out.
+    huber_delta : float, default=1.0
+        Errors up to this are squared by 'huber', larger ones count linearly.
+    quantile : float or list of float, default=0.5
+        The level of 'quantile'. A rising list gives a column of `predict` for each;
+        their predictions never cross.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's units that a training step leaves out; one for all
         layers or one for each. Not with 'lbfgs'.
@@ -156,7 +167,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     n_layers_, n_outputs_ : int
         Layers with input and output, and width of the last.
     out_activation_ : str
-        'identity' or 'exp'.
+        'identity', 'exp', or 'increasing' for several quantiles.
     n_shards_ : int
         Parts that each minibatch was cut into.
     n_features_in_ : int
@@ -181,7 +192,17 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
 
     _parameter_constraints: dict = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", "poisson"})],
+        "loss": [
+            StrOptions(
+                {
+                    *("squared_error", "absolute_error", "huber"),
+                    *("quantile", "poisson", "gamma"),
+                }
+            ),
+            HasMethods([METHOD]),
+        ],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+        "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
     }
 
     def __init__(
@@ -214,6 +235,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
+        huber_delta=1.0,
+        quantile=0.5,
         dropout=0.0,
         input_dropout=0.0,
         l1_ratio=0.0,
@@ -231,7 +254,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self._keep(locals())
 
     def _loss_name(self):
-        return self.loss
+        return _losses.name(self)
 
     def _check_targets(self, X, y, *, incremental, reset):
         X, y = validate_data(
@@ -255,11 +278,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         return X, encode("real", None, y, X.dtype)
 
     def _check_range(self, smallest):
-        if self.loss == "poisson" and smallest < 0:
-            raise ValueError(
-                "loss='poisson' takes targets that are zero or greater, but the "
-                f"smallest is {smallest:g}"
-            )
+        _losses.check_range(self, smallest)
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -302,8 +321,40 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         raw = self._forward(X)
         return raw.ravel() if raw.shape[1] == 1 else raw
 
+    def score(self, X, y, sample_weight=None):
+        """Score predictions by R2; several quantiles by the mean of their D2.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The truth. A Dask array if `X` is one; only sums then leave the workers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        float
+            `sklearn.metrics.r2_score`, or the mean over the quantiles of
+            `sklearn.metrics.d2_pinball_score`.
+
+        Raises
+        ------
+        ValueError
+            Several quantiles of Dask arrays.
+        """
+        if self._loss_name() != "quantiles":
+            return super().score(X, y, sample_weight)
+        if is_dask(X):
+            raise ValueError(
+                "several quantiles are scored in memory: compute() X and y before, or "
+                "score the columns of predict one by one"
+            )
+        return _losses.score_quantiles(self, y, self.predict(X), sample_weight)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.target_tags.positive_only = self.loss == "poisson"
+        tags.target_tags.positive_only = self.loss in ("poisson", "gamma")
         return tags

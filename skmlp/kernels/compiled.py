@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels import compiled_activations as more_activations
+from skmlp.kernels import compiled_losses as more_losses
 from skmlp.kernels import compiled_solvers as more_solvers
 from skmlp.kernels.compiled_activations import scaled_backward
 from skmlp.kernels.compiled_dropout import csr_dropout, dropout_mask
@@ -305,6 +306,7 @@ FORWARD: dict[str, Callable[..., None]] = {
     "relu": relu_forward,
     "exp": exp_forward,
     "softmax": softmax_forward,
+    "increasing": more_losses.increasing_forward,
     **more_activations.FORWARD,
 }
 #: The activation and, into a buffer, its derivative, which does not follow from it.
@@ -321,6 +323,7 @@ LOSS: dict[str, Callable[..., float]] = {
     "logistic_log_loss": logistic_log_loss,
     "squared_error": squared_error,
     "poisson": poisson,
+    **more_losses.LOSS,
 }
 STEP: dict[str, Callable[..., float]] = {
     "sgd": sgd_step,

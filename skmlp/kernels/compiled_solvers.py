@@ -12,25 +12,32 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from skmlp.kernels.compiled_updates import _norm, compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Without reassociation, by which "b * v + (1 - b) * g" becomes "g + b * (v - g)": NaN
+# instead of infinity. Only sums need it.
+elementwise = njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}
+)
 
-@compiled
+
+@elementwise
 def _make_gradient(
     params: Array, total: Array, n: int, alpha: float, divisor: float
 ) -> None:
     """Make `total` the gradient."""
-    a, d = params.dtype.type(alpha / divisor), params.dtype.type(1 / divisor)
+    a, d = params.dtype.type(alpha), params.dtype.type(divisor)
     for i in range(n):
-        total[i] = total[i] * d + a * params[i]
-    for i in range(n, total.size):
-        total[i] *= d
+        total[i] += a * params[i]
+    for i in range(total.size):
+        total[i] /= d
 
 
-@compiled
+@elementwise
 def adamw_step(
     params: Array,
     total: Array,
@@ -66,7 +73,7 @@ def adamw_step(
     return norm
 
 
-@compiled
+@elementwise
 def nadam_step(
     params: Array,
     total: Array,
@@ -99,7 +106,7 @@ def nadam_step(
     return norm
 
 
-@compiled
+@elementwise
 def rmsprop_step(
     params: Array,
     total: Array,
@@ -126,7 +133,7 @@ def rmsprop_step(
     return norm
 
 
-@compiled
+@elementwise
 def adagrad_step(
     params: Array,
     total: Array,
@@ -176,7 +183,7 @@ def absolute_sum(params: Array, n_penalised: int) -> float:
     return total
 
 
-@compiled
+@elementwise
 def soft_threshold(
     params: Array, second: Array, n_penalised: int, threshold: float, epsilon: float
 ) -> None:
@@ -189,7 +196,7 @@ def soft_threshold(
         params[i] = zero if abs(p) <= r else (p - r if p > zero else p + r)
 
 
-@compiled
+@elementwise
 def move_average(average: Array, params: Array, share: float) -> None:
     """``average += share * (params - average)``."""
     s = average.dtype.type(share)

@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.special import expit, xlogy
 
 from skmlp.kernels import reference_activations as more_activations
+from skmlp.kernels import reference_losses as more_losses
 from skmlp.kernels import reference_solvers as more_solvers
 from skmlp.kernels.reference_activations import scaled_backward
 from skmlp.kernels.reference_dropout import csr_dropout, dropout_mask
@@ -358,6 +359,7 @@ FORWARD: dict[str, Callable[..., None]] = {
     "relu": relu_forward,
     "exp": exp_forward,
     "softmax": softmax_forward,
+    "increasing": more_losses.increasing_forward,
     **more_activations.FORWARD,
 }
 #: The activation and, into a buffer, its derivative, which does not follow from it.
@@ -374,6 +376,7 @@ LOSS: dict[str, Callable[..., float]] = {
     "logistic_log_loss": logistic_log_loss,
     "squared_error": squared_error,
     "poisson": poisson,
+    **more_losses.LOSS,
 }
 STEP: dict[str, Callable[..., float]] = {
     "sgd": sgd_step,

@@ -117,6 +117,7 @@ class Dropout:
         if not self._sparse or len(self._sparse[0]) < n_stored:
             room = n_stored + n_stored // 4
             self._sparse = [np.empty(room, data.dtype), np.empty(room, indices.dtype)]
-        parts = (*self._sparse, np.empty(len(X.rows) + 1, indptr.dtype))
+        kept, columns = self._sparse
+        parts = (kept, columns, np.empty(len(X.rows) + 1, indptr.dtype))
         self._csr_dropout(*X.parts, X.rows, numbers, self._stream, *settings, *parts)
         return SparseRows(parts, np.arange(len(X.rows)), X.shape[1])

@@ -1,13 +1,22 @@
-"""The losses, by name, each with the output activation it is matched with.
+"""The losses, by name, each with its output activation, and those that users bring.
 
-For every pair here the gradient with respect to the last layer's raw predictions is
-``prediction - target``, times the row's weight. A new loss is one entry here and its
-kernel in `skmlp.kernels`.
+A new loss is one entry here and its kernel in `skmlp.kernels`; an object of a user's
+own needs neither, see `kernel_of`. A kernel writes the gradient with respect to the
+last layer's raw predictions, times the row's weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from skmlp.kernels.reference_losses import finish
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,15 @@ class Loss:
     mean_over_outputs : bool
         The reported loss is the mean over the outputs, not their sum. The gradient is
         that of the sum in any case.
+    takes : {"any", "not negative", "positive"}
+        The targets that it is defined for.
     """
 
     name: str
     output: str
     target: str
     mean_over_outputs: bool = False
+    takes: str = "any"
 
 
 LOSSES = {
@@ -38,7 +50,71 @@ LOSSES = {
     for loss in (
         Loss("softmax_log_loss", "softmax", "codes"),
         Loss("logistic_log_loss", "logistic", "indicator"),
+        Loss("smoothed_softmax_log_loss", "softmax", "codes"),
+        Loss("smoothed_logistic_log_loss", "logistic", "indicator"),
         Loss("squared_error", "identity", "real", mean_over_outputs=True),
-        Loss("poisson", "exp", "real"),
+        Loss("absolute_error", "identity", "real", mean_over_outputs=True),
+        Loss("huber", "identity", "real", mean_over_outputs=True),
+        Loss("quantile", "identity", "real", mean_over_outputs=True),
+        Loss("quantiles", "increasing", "real", mean_over_outputs=True),
+        Loss("poisson", "exp", "real", takes="not negative"),
+        Loss("gamma", "exp", "real", takes="positive"),
     )
 }
+
+#: What a user's own loss must have.
+METHOD = "value_and_gradient"
+
+#: The output activations that it may name.
+OUTPUTS = ("identity", "logistic", "exp")
+
+
+def entry(loss: Any) -> Loss:
+    """The entry of a name, or one made for a user's own object."""
+    if isinstance(loss, str):
+        return LOSSES[loss]
+    output = getattr(loss, "out_activation", "identity")
+    return Loss(type(loss).__name__, output, "real")
+
+
+def kernel_of(
+    loss: Any, settings: Sequence[float], kernels: ModuleType
+) -> Callable[..., float]:
+    """The function that computes a loss and its gradient.
+
+    Parameters
+    ----------
+    loss : str or object
+        A key of `LOSSES`, or an object with the method
+        ``value_and_gradient(y, raw_prediction)``. Both arguments have the shape (rows,
+        n_outputs), and so have the two arrays that it returns: the loss of each number,
+        and its derivative with respect to the raw prediction.
+    settings : sequence of float
+        The loss's parameters; empty for none.
+    kernels : module
+        The kernel set.
+
+    Returns
+    -------
+    callable
+        See `skmlp.kernels.reference.softmax_log_loss`.
+    """
+    if isinstance(loss, str):
+        kernel: Callable[..., float] = kernels.LOSS[loss]
+        if not settings:
+            return kernel
+        given = np.array(settings, np.float64)
+
+        def with_settings(*arguments: Array) -> float:
+            return kernel(*arguments, given)
+
+        return with_settings
+
+    def of_user(
+        z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
+    ) -> float:
+        z += b
+        values, gradient = loss.value_and_gradient(y, z)
+        return finish(np.asarray(values), np.asarray(gradient), z, w, grad_b)
+
+    return of_user

@@ -22,7 +22,7 @@ import numpy as np
 from skmlp.model.activations import kernels_of
 from skmlp.model.dropout import Dropout
 from skmlp.model.layout import Layout, Views
-from skmlp.model.losses import LOSSES
+from skmlp.model.losses import entry, kernel_of
 from skmlp.model.rows import SparseRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,8 +43,8 @@ class Network:
         Its shapes.
     activations : sequence of str or object
         One for each hidden layer; see `skmlp.model.activations.kernels_of`.
-    loss : str
-        A key of `skmlp.model.losses.LOSSES`.
+    loss : str or object
+        See `skmlp.model.losses.kernel_of`.
     kernels : module
         `skmlp.kernels.reference` or its compiled twin.
     dtype : dtype
@@ -53,26 +53,29 @@ class Network:
         The most rows that a call brings.
     dropout : Dropout, optional
         Of the minibatches that a bound function does; not of `forward`.
+    loss_settings : sequence of float
+        The parameters of the loss.
     """
 
     def __init__(
         self,
         layout: Layout,
         activations: Sequence[Any],
-        loss: str,
+        loss: Any,
         kernels: ModuleType,
         dtype: np.dtype[Any],
         max_rows: int,
         dropout: Dropout | None = None,
+        loss_settings: Sequence[float] = (),
     ) -> None:
         self.layout = layout
         self._dropout = dropout
         hidden = [kernels_of(activation, kernels) for activation in activations]
-        output = kernels.FORWARD[LOSSES[loss].output]
+        output = kernels.FORWARD[entry(loss).output]
         self._forward = [*(forward for forward, _, _ in hidden), output]
         self._deriving = [deriving for _, deriving, _ in hidden]
         self._backward = [backward for _, _, backward in hidden]
-        self._loss = kernels.LOSS[loss]
+        self._loss = kernel_of(loss, loss_settings, kernels)
         self._csr_dot = kernels.csr_dot
         self._csr_transposed_dot = kernels.csr_transposed_dot
         widths = layout.units[1:]

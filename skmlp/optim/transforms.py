@@ -237,7 +237,7 @@ class NAdam(Adam):
     scheduled = True
 
     def _momentum(self, step: int) -> float:
-        return self._beta_1 * (1.0 - 0.5 * 0.96 ** (step / 250))
+        return self._beta_1 * (1.0 - 0.5 * float(0.96 ** (step / 250)))
 
     def bind(
         self,

@@ -11,6 +11,7 @@ from scipy import sparse
 
 import skmlp
 from tests.laws.twins import ATOL, RTOL, data_of
+from tests.model.own import LogCosh, Sine
 
 if TYPE_CHECKING:
     from tests.laws.places import Place
@@ -84,8 +85,8 @@ class Fit:
         if params.get("solver") == "lbfgs":
             del params["batch_size"]
         if self.task.startswith("poisson"):
-            params["loss"] = "poisson"
-        regression = "output" in self.task or "poisson" in self.task
+            params.setdefault("loss", "poisson")
+        regression = "output" in self.task or "loss" in params
         return (skmlp.MLPRegressor if regression else skmlp.MLPClassifier)(**params)
 
     def run(self, place: Place) -> Any:
@@ -177,6 +178,20 @@ TABLE = {
     ),
     "averaged, pieces, frozen": Fit(
         "multiclass", {"average": 0.7, "frozen_layers": [0]}, calls=PIECES
+    ),
+    "huber": Fit("two outputs", {"loss": "huber", "huber_delta": 0.3}, weighted=True),
+    "absolute error": Fit("one output", _sgd(loss="absolute_error")),
+    "quantile": Fit("two outputs", {"loss": "quantile", "quantile": 0.8}, kind="csr"),
+    "quantiles": Fit(
+        "one output",
+        {"loss": "quantile", "quantile": [0.1, 0.5, 0.9], **STOP},
+        weighted=True,
+    ),
+    "gamma, lbfgs": Fit("gamma", {**LBFGS, "loss": "gamma", "max_iter": 8}),
+    "smoothed": Fit("multiclass", {"label_smoothing": 0.1}, weighted=True),
+    "smoothed, multilabel": Fit("multilabel", {"label_smoothing": 0.1}),
+    "own loss and activation": Fit(
+        "two outputs", {"loss": LogCosh(), "activation": Sine()}, weighted=True
     ),
     "lbfgs": Fit("multiclass", LBFGS),
     "lbfgs, two outputs": Fit("two outputs", LBFGS, weighted=True),

@@ -45,6 +45,7 @@ def data_of(task: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
         "one output": lambda: raw[:, 0],
         "two outputs": lambda: raw[:, :2] * [1.0, 3.0],
         "poisson": lambda: rng.poisson(np.exp(raw[:, 0])).astype(float),
+        "gamma": lambda: np.exp(raw[:, 0]),
         "poisson, two": lambda: rng.poisson(np.exp(raw[:, :2])).astype(float),
     }
     return X, targets[task]()

@@ -25,13 +25,28 @@ def targets(loss):
         return rng.integers(0, OUTPUTS, ROWS).astype(np.int32)
     if kind == "indicator":
         return rng.integers(0, 2, (ROWS, OUTPUTS)).astype(np.uint8)
-    return rng.poisson(1.0, (ROWS, OUTPUTS)).astype(float)
+    if loss == "quantiles":
+        return rng.normal(size=(ROWS, 1))
+    return rng.poisson(1.0, (ROWS, OUTPUTS)) + (LOSSES[loss].takes == "positive") / 2
+
+
+SETTINGS = {
+    "huber": (0.7,),
+    "quantile": (0.2,),
+    "quantiles": (0.1, 0.4, 0.5, 0.8),
+    "smoothed_softmax_log_loss": (0.1,),
+    "smoothed_logistic_log_loss": (0.1,),
+}
 
 
 def make(hidden=(5, 3), activation="tanh", loss="squared_error", kernels="compiled"):
     layout = Layout((FEATURES, *hidden, OUTPUTS))
     activations = (activation,) * len(hidden)
-    net = Network(layout, activations, loss, kernel_sets.load(kernels), FLOAT64, ROWS)
+    kernels = kernel_sets.load(kernels)
+    settings = SETTINGS.get(loss, ())
+    net = Network(
+        layout, activations, loss, kernels, FLOAT64, ROWS, loss_settings=settings
+    )
     params = uniform(layout, activations, np.random.RandomState(0), FLOAT64)
     return net, layout, params
 
