@@ -106,6 +106,24 @@ ADDED_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
         ([0, 1], "nothing to train"),
         ([0, -1], "nothing to train"),
     ],
+    **{
+        parameter: [(value, parameter) for value in values]
+        for parameter, values in {
+            "activation": [["relu", "tanh"], ["swish"], [None], [3.0]],
+            "dropout": [1.0, -0.1, "half", None, [0.1, 0.1], [1.0], [None]],
+            "input_dropout": [1.0, -0.1, None, [0.1]],
+            "l1_ratio": [-0.1, 1.1, None],
+            "weight_decay": [-0.1, None],
+            "clip_norm": [0.0, -1.0, "big"],
+            "average": [0.0, 1.0, 2, None, "ema"],
+            "rho": [1.0, -0.1, None],
+            "learning_rate_min": [-1e-9, None],
+            "decay_rate": [0.0, 1.0, None],
+            "decay_epochs": [0, None],
+            "warmup_epochs": [-1, None],
+            "restart_epochs": [0, "never"],
+        }.items()
+    },
 }
 CLASSIFIERS_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
     "class_weight": [
@@ -115,13 +133,22 @@ CLASSIFIERS_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
         ({0: 1, 7: 2}, "not in class_weight"),
         ({0: 0, 1: 0, 2: 0}, "greater than zero"),
     ],
+    "label_smoothing": [(value, "label_smoothing") for value in (-0.1, 1.0, None)],
+}
+REGRESSORS_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
+    "huber_delta": [(value, "huber_delta") for value in (0.0, -1.0, None)],
+    "quantile": [(value, "quantile") for value in (0.0, 1.0, None, [0.5, 0.5])],
 }
 ADDED = [
     (name, parameter, value, words)
     for name in ESTIMATORS
     for parameter, values in {
         **ADDED_OUT_OF_RANGE,
-        **(CLASSIFIERS_OUT_OF_RANGE if name == "MLPClassifier" else {}),
+        **(
+            CLASSIFIERS_OUT_OF_RANGE
+            if name == "MLPClassifier"
+            else REGRESSORS_OUT_OF_RANGE
+        ),
     }.items()
     for value, words in values
 ]
