@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from skmlp import config_context
+from skmlp import config_context, supervise
+from skmlp.launch import dask_fleet
+from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import ROOT, addresses, cluster, left_behind, until
 from tests.laws.in_workers import spoil
 from tests.laws.places import Fit, assert_same_bits
@@ -47,55 +50,64 @@ def undisturbed():
         return fit_on(client)
 
 
-def later(seconds: float, action: Any) -> threading.Timer:
-    timer = threading.Timer(seconds, action)
-    timer.start()
-    return timer
+def before_orders(monkeypatch: Any, actions: dict[int, Callable[[], Any]]) -> None:
+    """Do something before the n-th order goes out; a round is an epoch."""
+    monkeypatch.setattr(supervise, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
+    ask, count = DaskGang.ask, 0
+
+    def counting(gang: Any, message: Any) -> Any:
+        nonlocal count
+        count += 1
+        actions.get(count, int)()
+        return ask(gang, message)
+
+    monkeypatch.setattr(DaskGang, "ask", counting)
 
 
-def test_adaptive_scaling(undisturbed):
+def ranks(model: Any) -> list[int]:
+    """The numbers of ranks in the course of a fit."""
+    counts = [len(epoch["computing"]) for epoch in model.history_]
+    return [n for n, before in zip(counts, [0, *counts], strict=False) if n != before]
+
+
+def test_adaptive_scaling(undisturbed, monkeypatch):
     with cluster(0) as client:
         client.cluster.adapt(minimum=0, maximum=3, interval="200ms", wait_count=2)
-        counts: list[int] = []
-        over = threading.Event()
+        others: list[Any] = []
 
-        def count() -> None:
-            while not over.wait(0.1):
-                counts.append(len(addresses(client)))
+        def want() -> None:
+            others.extend(client.map(time.sleep, [0.5] * 30, pure=False))
+            until(lambda: len(addresses(client)) > 1, "more workers", 60)
 
-        # Others want workers, and then do not.
-        timers = [
-            later(0.0, count),
-            later(1.0, lambda: client.gather(client.map(time.sleep, [0.5] * 12))),
-        ]
+        def want_no_more() -> None:
+            client.gather(others)
+            others.clear()
+
+        before_orders(monkeypatch, {3: want, 50: want_no_more})
         found = fit_on(client)
-        over.set()
-        for timer in timers:
-            timer.join()
-        steps = [
-            n for n, before in zip(counts, [-1, *counts], strict=False) if n != before
-        ]
-        print("adaptive, workers:", steps, [r["reason"] for r in found.restarts_])
-        assert len(set(steps)) > 1
+        print("adaptive:", ranks(found), [r["reason"] for r in found.restarts_])
         assert_same_bits(found, undisturbed)
 
 
-def test_scaling_by_hand(undisturbed):
+def test_scaling_by_hand(undisturbed, monkeypatch):
     with cluster(1) as client:
-        timers = [
-            later(0.5, lambda: client.cluster.scale(3)),
-            later(4.0, lambda: client.cluster.scale(1)),
-        ]
+
+        def scale(n_workers: int) -> None:
+            client.cluster.scale(n_workers)
+            until(lambda: len(addresses(client)) == n_workers, "other workers", 60)
+
+        before_orders(monkeypatch, {3: lambda: scale(3), 50: lambda: scale(1)})
         found = fit_on(client)
-        for timer in timers:
-            timer.join()
-        print("scaled:", [r["reason"] for r in found.restarts_])
+        print("scaled:", ranks(found), [r["reason"] for r in found.restarts_])
+        assert ranks(found) == [1, 2, 1]
         assert_same_bits(found, undisturbed)
 
 
 def test_all_workers_are_restarted(undisturbed):
     with cluster(2) as client:
-        timer = later(1.5, lambda: client.restart(timeout=60))
+        timer = threading.Timer(1.5, client.restart, kwargs={"timeout": 60})
+        timer.start()
         found = fit_on(client)
         timer.join()
         print("restart:", [r["reason"] for r in found.restarts_])
