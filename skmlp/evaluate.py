@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,10 @@ class Evaluator(ShardWork):
         self._accumulate_block = self._network.bind(
             self._views, plan.layout.views(self._block_gradient)
         )
+        # The loss, and a column for each rank, where it writes the seconds it computed.
+        width = 1 + comm.shards.n_ranks
         self._table: Array = comm.once(
-            lambda: np.zeros((comm.shards.n_shards, 1), np.float64)
+            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
         )
 
     def handle(self, message: Message) -> Message:
@@ -52,7 +55,9 @@ class Evaluator(ShardWork):
         return None
 
     def _evaluate(self, params: Array) -> Message:
+        began, exchanged = time.perf_counter(), self._exchange.seconds
         self._comm.once(lambda: np.copyto(self._params, params))
+        self._table[list(self._own)] = 0.0
         for shard, part, accumulate, k in zip(
             self._shards, self._parts, self._accumulate, self._own, strict=True
         ):
@@ -73,6 +78,11 @@ class Evaluator(ShardWork):
         ):
             np.copyto(self._gradient[where], total)
         self._exchange.gather()
-        loss_sum = self._comm.sum_rows(self._table)[0]
+        exchanged = self._exchange.seconds - exchanged
+        computing = time.perf_counter() - began - exchanged
+        self._table[self._own[0], 1 + self._comm.rank] = computing
+        loss_sum, *times = self._comm.sum_rows(self._table)
+        seconds = time.perf_counter() - began
         weight = self._divisor(self._plan.n_rows)
-        return Message(EVALUATE, (np.array([loss_sum, weight]), self._gradient))
+        numbers = np.array([loss_sum, weight, seconds, *times])
+        return Message(EVALUATE, (numbers, self._gradient))

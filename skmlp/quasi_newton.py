@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import optimize
 from skmlp.launch.base import Message
 from skmlp.plan import Plan
 from skmlp.shard_work import EVALUATE
+from skmlp.state import Record
 from skmlp.supervise import Supervisor, Watch
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,6 +33,8 @@ class Minimum:
         What SciPy says; None after Ctrl-C or if a callback stopped the run.
     losses : list of float
         The reported loss after each finished iteration.
+    records : list of Record
+        The same, with the times of the iteration's evaluations.
     stopped : bool
         A callback ended it.
     """
@@ -39,7 +43,18 @@ class Minimum:
     loss: float
     result: Any
     losses: list[float]
+    records: list[Record] = field(default_factory=list)
     stopped: bool = False
+
+
+def _record(loss: float, times: list[Array]) -> Record:
+    """The record of an iteration, from the times of its evaluations by one gang."""
+    unknown = math.nan
+    if not times:  # SciPy knew the point from an earlier evaluation
+        return Record(loss, unknown, unknown, 0, unknown, 0.0)
+    of_one_gang = [row for row in times if row.size == times[-1].size]
+    seconds, *computing = np.sum(of_one_gang, axis=0).tolist()
+    return Record(loss, unknown, unknown, 0, unknown, seconds, tuple(computing))
 
 
 class _Stopped(Exception):
@@ -82,6 +97,7 @@ def minimize(
     # What has neither penalty nor gradient is moved by no step.
     frozen = [part for layer in plan.frozen for part in plan.layout.slices()[layer]]
     reported: dict[float, float] = {}
+    times: list[Array] = []
     dtype = np.dtype(plan.dtype)
 
     def evaluate(x: Array) -> tuple[float, Array]:
@@ -96,7 +112,8 @@ def minimize(
         for part in frozen:
             weights[part] = gradient[part] = 0.0
         gradient[:n_weights] += plan.alpha * weights
-        total, divisor = (float(part) for part in sums)
+        total, divisor = (float(part) for part in sums[:2])
+        times.append(sums[2:])
         gradient /= divisor
         penalty = 0.5 * plan.alpha * float(np.dot(weights, weights))
         value = (total + penalty) / divisor
@@ -110,6 +127,8 @@ def minimize(
         last.params = np.array(intermediate_result.x)
         last.loss = reported[float(intermediate_result.fun)]
         last.losses.append(last.loss)
+        last.records.append(_record(last.loss, times))
+        times.clear()
         supervisor.epoch = len(last.losses)
         reported.clear()
         reported[float(intermediate_result.fun)] = last.loss
@@ -143,4 +162,4 @@ def minimize(
         if watch is not None:
             watch.close(last)
     loss = reported.get(float(result.fun), float(result.fun))
-    return Minimum(result.x, loss, result, last.losses)
+    return Minimum(result.x, loss, result, last.losses, last.records)

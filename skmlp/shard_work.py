@@ -18,7 +18,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Operations of the servants.
 TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's arrays
-EVALUATE = 2  # parameters -> [sum of the loss, sum of weights], gradient of the sum
+# parameters -> [sum of the loss, sum of weights, seconds, and those that each rank has
+# computed], gradient of the sum
+EVALUATE = 2
 
 
 def most_bytes(plan: Plan) -> int:

@@ -67,6 +67,16 @@ def _common(estimator, plan, params):
     estimator.intercepts_ = [b for _, b in views]
 
 
+def _times(record):
+    """What the history tells of the time that an epoch or iteration took."""
+    return {
+        "seconds": record.seconds,
+        "computing": list(record.computing),
+        "waiting": list(record.waiting),
+        "communicating": record.communicating,
+    }
+
+
 def _forget(estimator, *names):
     for name in names:
         vars(estimator).pop(name, None)
@@ -113,7 +123,8 @@ def attributes_of_minimum(estimator, plan, start, found):
             "_split_record",
         )
     estimator.history_ = [
-        {"epoch": i, "loss": loss} for i, loss in enumerate(found.losses, 1)
+        {"epoch": i, "loss": record.loss, **_times(record)}
+        for i, record in enumerate(found.records, 1)
     ]
     estimator.n_iter_ = len(found.losses)
     if found.losses:
@@ -168,10 +179,7 @@ def attributes(estimator, plan, start, end):
                 "loss": record.loss,
                 "validation_score": record.score if plan.early_stopping else None,
                 "learning_rate": record.learning_rate,
-                "seconds": record.seconds,
-                "computing": list(record.computing),
-                "waiting": list(record.waiting),
-                "communicating": record.communicating,
+                **_times(record),
             }
             for i, record in enumerate(records, 1)
         ),

@@ -286,6 +286,7 @@ def run(estimator, supervisor, plan, start, *, incremental):
             watch=watch,
         )
         _adopt.minimum(estimator, plan, start, minimum)
+        _effort.tell(minimum.records, show=bool(estimator.verbose))
         return _effort.restarts(estimator, supervisor)
     state, records = _start.first_state(estimator, plan, start, incremental), []
     if watch is not None:

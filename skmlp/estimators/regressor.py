@@ -156,7 +156,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         One for each epoch: epoch, loss, validation_score, learning_rate, seconds; of
         these, the seconds that each rank spent computing and waiting for the busiest
         one, as lists, and the seconds spent communicating. For 'lbfgs' one for each
-        iteration: epoch, loss.
+        iteration, without score and rate.
     restarts_ : list of dict
         For each time that the last call went on with other ranks, because a worker was
         lost or had joined: the epoch with which they began, and the reason.

@@ -18,10 +18,20 @@ def record(seconds: float, *computing: float) -> Record:
     return Record(1.0, np.nan, 0.1, 0, 0.1, seconds, computing)
 
 
-@pytest.mark.parametrize("place", [HERE, threads(2), processes(2)], ids=lambda p: p.where)
-def test_the_times_of_an_epoch_add_up(place):
+FITS = {
+    "adam": Fit("multiclass", {"early_stopping": True, "max_iter": 3}),
+    "lbfgs": Fit("multiclass", {"solver": "lbfgs", "max_iter": 3}),
+}
+
+
+@pytest.mark.parametrize("task", FITS)
+@pytest.mark.parametrize(
+    "place", [HERE, threads(2), processes(2)], ids=lambda p: p.where
+)
+def test_the_times_of_an_epoch_add_up(task, place):
     with gangs_seen():
-        model = Fit("multiclass", {"early_stopping": True, "max_iter": 3}).run(place)
+        model = FITS[task].run(place)
+    assert len(model.history_) == model.n_iter_ == 3
     for epoch in model.history_:
         assert len(epoch["computing"]) == place.n_ranks
         assert min(epoch["computing"]) > 0
