@@ -261,10 +261,20 @@ def test_classes_are_needed_in_the_first_call(client):
     assert "classes must be passed on the first call" in str(error)
 
 
-def test_poisson_takes_no_negative_targets(client):
-    model = make("MLPRegressor", "fitted").set_params(loss="poisson")
-    error = attempt(model, lambda m: m.fit(dask_of(X), dask_of(put(Y, 28, -0.5))))
+@pytest.mark.parametrize("loss", ["poisson", "gamma"])
+def test_targets_that_a_loss_is_not_defined_for(loss, client):
+    model = make("MLPRegressor", "fitted").set_params(loss=loss)
+    targets = put(np.abs(Y) + 1, 28, -0.5)
+    error = attempt(model, lambda m: m.fit(dask_of(X), dask_of(targets)))
     assert "the smallest is -0.5" in str(error)
+
+
+def test_several_quantiles_are_of_one_target(client):
+    model = make("MLPRegressor", "unfitted").set_params(
+        loss="quantile", quantile=[0.1, 0.9]
+    )
+    error = attempt(model, lambda m: m.fit(dask_of(X), dask_of(X[:, :2])))
+    assert "2 columns" in str(error)
 
 
 #: Calls of a fitted model with X and Y.
