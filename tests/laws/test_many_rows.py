@@ -35,6 +35,8 @@ FITS = [
     "pieces, sgd",
     "stopping early, stratified",
     "stopping early, R2",
+    "dropout",
+    "dropout, stopping early",
     "csr",
 ]
 EVERY_FIT = pytest.mark.parametrize("name", FITS)
