@@ -8,7 +8,6 @@ Each function does what its namesake in `skmlp.kernels.reference_activations` do
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log1p
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,13 @@ from skmlp.kernels.reference_activations import (
     SELU_ALPHA,
     SELU_SCALE,
 )
-from skmlp.kernels.vector_math import erf_value, exp_value, expit_value, expm1_value
+from skmlp.kernels.vector_math import (
+    erf_value,
+    exp_value,
+    expit_value,
+    expm1_value,
+    log1p_value,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,7 +49,8 @@ def elu_forward(z: Array, b: Array) -> None:
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             v = z[i, j] + b[j]
-            z[i, j] = v if v > zero else expm1_value(v)
+            low = expm1_value(zero if v > zero else v)
+            z[i, j] = v if v > zero else low
 
 
 @compiled
@@ -55,7 +61,8 @@ def selu_forward(z: Array, b: Array) -> None:
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             v = z[i, j] + b[j]
-            z[i, j] = scale * (v if v > zero else alpha * expm1_value(v))
+            low = alpha * expm1_value(zero if v > zero else v)
+            z[i, j] = scale * (v if v > zero else low)
 
 
 @compiled
@@ -65,8 +72,9 @@ def softplus_forward(z: Array, b: Array) -> None:
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             v = z[i, j] + b[j]
-            rest = z.dtype.type(log1p(exp_value(-abs(v))))
-            z[i, j] = (v if v > zero else zero) + rest
+            rest = log1p_value(exp_value(-abs(v)))
+            # Not max: NaN stays.
+            z[i, j] = (zero if v < zero else v) + rest
 
 
 @compiled

@@ -10,13 +10,13 @@ float64 but for the array's own numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, log1p
+from math import log
 from typing import Any
 
 import numpy as np
 
 from skmlp.kernels.compiled_updates import compiled
-from skmlp.kernels.vector_math import exp_value, expit_value
+from skmlp.kernels.vector_math import exp_value, expit_value, log1p_value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,7 +95,7 @@ def quantile(
 
 @compiled
 def _softplus(v):
-    return max(v, 0.0) + log1p(exp_value(-abs(v)))
+    return (0.0 if v < 0.0 else v) + log1p_value(exp_value(-abs(v)))
 
 
 @compiled

@@ -63,6 +63,8 @@ def test_forward(name, odd, dtype):
     scale = {"softmax": 130, "gelu": 8}.get(name, 1)
     # Known to the last bit of 1: the error function, and what 1/2 is added to.
     atol = {"gelu": 40, "hard_sigmoid": 2}.get(name, 0) * eps
+    if name == "softplus":
+        atol = np.finfo(dtype).tiny  # below, numbers lose bits
     assert_allclose(mine, other, rtol=4 * eps * scale, atol=atol)
     assert mine.dtype == dtype
 
