@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 #: A round is an epoch or about so long, whichever is longer.
 ROUND_SECONDS = 1.0
+#: But where handing over the state takes more than this part of a round, as with a
+#: large network on a cluster, rounds are longer: up to so many times.
+HAND_OVER = 0.05
+LONGEST = 10.0
 
 #: Failures without a finished round between them after which the first cause is raised:
 #: so many, or as many as there are ranks, but never more than the second number.
@@ -257,14 +261,17 @@ def train(
             supervisor.epoch = outcome.state.epoch
             if watch is not None:
                 watch.begin(outcome)
-            began = time.perf_counter()
+            began, restarts = time.perf_counter(), len(supervisor.restarts)
+            known = len(outcome.records)
             _take_over(outcome, supervisor.ask(order), observe)
             if watch is not None:
                 outcome.stopped = watch.end(outcome)
                 continue
             # The length of a round never changes a bit, so a clock may choose it.
-            pace = (time.perf_counter() - began) / n_epochs
-            n_epochs = int(np.clip(ROUND_SECONDS / max(pace, 1e-9), 1, 4 * n_epochs))
+            if len(supervisor.restarts) == restarts:
+                inside = sum(record.seconds for record in outcome.records[known:])
+                elapsed = time.perf_counter() - began
+                n_epochs = _length_of_next(n_epochs, inside, elapsed)
             n_epochs = min(n_epochs, max(plan.max_iter - outcome.state.epoch, 1))
     except KeyboardInterrupt:
         outcome.interrupted = True
@@ -274,6 +281,24 @@ def train(
     if watch is not None:
         watch.close(outcome)
     return outcome
+
+
+def _length_of_next(n_epochs: int, inside: float, elapsed: float) -> int:
+    """Epochs of the next round.
+
+    Parameters
+    ----------
+    n_epochs : int
+        Of the last one.
+    inside : float
+        Seconds that these have taken.
+    elapsed : float
+        Seconds of the whole round.
+    """
+    hand_over = max(elapsed - inside, 0.0) / ROUND_SECONDS if ROUND_SECONDS else 0.0
+    wanted = ROUND_SECONDS * min(max(1.0, hand_over / HAND_OVER), LONGEST)
+    pace = max(inside / n_epochs, 1e-9)
+    return int(np.clip(wanted / pace, 1, 4 * n_epochs))
 
 
 def _take_over(outcome: Outcome, message: Message, observe: Observe) -> None:
