@@ -55,7 +55,7 @@ def test_loss_curves():
     assert loss.get_color() == "black"
     assert display.ax_.get_ylabel() == "Loss"
     assert display.score_ax_.get_ylabel() == "Validation score"
-    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    texts = [text.get_text() for text in display.score_ax_.get_legend().get_texts()]
     assert texts == [
         "MLPClassifier, training loss",
         "MLPClassifier, validation score",

@@ -128,7 +128,10 @@ class LossCurveDisplay:
             )
             self.score_ax_.set_ylabel("Validation score")
             lines = list(self.lines_)
-        self.ax_.legend(lines, [str(line.get_label()) for line in lines])
+        # On the axes that are drawn last, or the score's curve would run over it.
+        (self.score_ax_ or self.ax_).legend(
+            lines, [str(line.get_label()) for line in lines], loc="center right"
+        )
         return self
 
 
