@@ -83,12 +83,22 @@ ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
     "hard_sigmoid": _hard_sigmoid,
 }
 
+
+def _increasing(g: _Graph, z: str, width: int) -> str:
+    """The first column as it is, each other one the softplus of it above the last."""
+    rest = np.arange(width) > 0
+    steps = g.add("Mul", _softplus(g, z), rest)
+    steps = g.add("Add", steps, g.add("Mul", z, ~rest))
+    return g.add("MatMul", steps, np.triu(np.ones((width, width))))
+
+
 #: And each output activation.
-OUTPUTS: dict[str, Callable[[_Graph, str], str]] = {
-    "identity": lambda g, z: g.add("Identity", z),
-    "logistic": lambda g, z: g.add("Sigmoid", z),
-    "softmax": lambda g, z: g.add("Softmax", z, axis=1),
-    "exp": lambda g, z: g.add("Exp", z),
+OUTPUTS: dict[str, Callable[[_Graph, str, int], str]] = {
+    "identity": lambda g, z, width: g.add("Identity", z),
+    "logistic": lambda g, z, width: g.add("Sigmoid", z),
+    "softmax": lambda g, z, width: g.add("Softmax", z, axis=1),
+    "exp": lambda g, z, width: g.add("Exp", z),
+    "increasing": _increasing,
 }
 
 
@@ -106,10 +116,13 @@ def _network(model: Any, g: _Graph, rows: str) -> str:
         raise ValueError(
             f"there is no ONNX for the output activation {model.out_activation_!r}"
         )
-    steps = [*(ACTIVATIONS[name] for name in names), OUTPUTS[model.out_activation_]]
     a = rows
-    for W, b, act in zip(model.coefs_, model.intercepts_, steps, strict=True):
-        a = act(g, g.add("Add", g.add("MatMul", a, W), b))
+    for k, (W, b) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
+        z = g.add("Add", g.add("MatMul", a, W), b)
+        if k < len(names):
+            a = ACTIVATIONS[names[k]](g, z)
+        else:
+            a = OUTPUTS[model.out_activation_](g, z, len(b))
     return a
 
 

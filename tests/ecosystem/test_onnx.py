@@ -32,6 +32,7 @@ TARGETS = {
     "one output": X[:, 0] * 2,
     "two outputs": X[:, :2],
     "poisson": np.abs(X[:, 0]),
+    "quantile": X[:, 0],
 }
 
 
@@ -49,9 +50,11 @@ def run(model: Any, rows: Any) -> list[Any]:
 def test_each_kind_of_target(name, dtype):
     y, rows = TARGETS[name], X.astype(dtype)
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype is np.float32 else {"rtol": 1e-9}
-    if "output" in name or name == "poisson":
-        loss = "poisson" if name == "poisson" else "squared_error"
+    if "output" in name or name in ("poisson", "quantile"):
+        loss = "squared_error" if "output" in name else name
         model = skmlp.MLPRegressor(loss, (7, 4), max_iter=9, random_state=0)
+        if name == "quantile":
+            model.set_params(quantile=[0.1, 0.5, 0.8])
         (found,) = run(model.fit(rows, y), rows)
         assert found.shape == (60, model.n_outputs_)
         expected = model.predict(rows).reshape(60, -1)

@@ -108,9 +108,10 @@ def test_optuna():
         return float(model.set_callbacks(Prune(trial)).fit(X, Y).loss_)
 
     study = optuna.create_study(
-        sampler=optuna.samplers.GridSampler({"alpha": [1e-4, 1e-3, 1e3]}, seed=0),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=2),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=2)
     )
+    for alpha in (1e-4, 1e-3, 1e3):
+        study.enqueue_trial({"alpha": alpha})
     study.optimize(objective, n_trials=3)
     assert study.best_params["alpha"] < 1
     assert stopped
