@@ -154,12 +154,13 @@ def minimize(
             )
     except KeyboardInterrupt:
         supervisor.interrupt()
-        return last
+        result = None
     except _Stopped:
         last.stopped = True
+        result = None
+    if watch is not None:
+        watch.close(last)
+    if result is None:
         return last
-    finally:
-        if watch is not None:
-            watch.close(last)
     loss = reported.get(float(result.fun), float(result.fun))
     return Minimum(result.x, loss, result, last.losses, last.records)
