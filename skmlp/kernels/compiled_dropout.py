@@ -44,27 +44,23 @@ def dropout_mask(
     """Write what the units of a layer are multiplied by. See the reference."""
     zero, kept = mask.dtype.type(0), mask.dtype.type(scale)
     bar = np.uint64(threshold)
-    width = mask.shape[1]
+    step = stream[2] & _WORD
+    full = mask.shape[1] // 4
     for i in range(mask.shape[0]):
         number = np.uint64(rows[i])
-        high = (number >> _SHIFT) | np.uint64(layer << 16)
-        for block in range((width + 3) // 4):
-            words = philox(
-                np.uint64(block),
-                number & _WORD,
-                high,
-                stream[2] & _WORD,
-                stream[0],
-                stream[1],
-            )
-            j = 4 * block
-            mask[i, j] = kept if words[0] >= bar else zero
-            if j + 1 < width:
-                mask[i, j + 1] = kept if words[1] >= bar else zero
-            if j + 2 < width:
-                mask[i, j + 2] = kept if words[2] >= bar else zero
-            if j + 3 < width:
-                mask[i, j + 3] = kept if words[3] >= bar else zero
+        low, high = number & _WORD, (number >> _SHIFT) | np.uint64(layer << 16)
+        # Whole blocks of four without a condition, so that they go into vectors.
+        for block in range(full):
+            words = philox(np.uint64(block), low, high, step, stream[0], stream[1])
+            mask[i, 4 * block] = kept if words[0] >= bar else zero
+            mask[i, 4 * block + 1] = kept if words[1] >= bar else zero
+            mask[i, 4 * block + 2] = kept if words[2] >= bar else zero
+            mask[i, 4 * block + 3] = kept if words[3] >= bar else zero
+        words = philox(np.uint64(full), low, high, step, stream[0], stream[1])
+        for j in range(4 * full, mask.shape[1]):
+            lane = j - 4 * full
+            word = words[0] if lane == 0 else (words[1] if lane == 1 else words[2])
+            mask[i, j] = kept if word >= bar else zero
 
 
 @compiled
