@@ -1,10 +1,15 @@
 """Three quantiles of noise that grows, from one network."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from skmlp import MLPRegressor
 
+# The rate has fallen to 0 at the end: so many epochs, and no more, are meant.
+warnings.simplefilter("ignore", ConvergenceWarning)
 rng = np.random.default_rng(0)
 x = np.sort(rng.uniform(0, 1, 600))
 y = np.sin(6 * x) + (0.1 + 0.8 * x) * rng.normal(size=600)
