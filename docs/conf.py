@@ -15,12 +15,22 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "matplotlib.sphinxext.plot_directive",
+    "sphinx_gallery.gen_gallery",
     "numpydoc",
 ]
+# Only what draws is run here; the tests run all examples.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"05_",
+    "min_reported_time": 1e9,
+    "download_all_examples": False,
+    "show_signature": False,
+}
 plot_formats = ["svg"]
 plot_html_show_formats = False
 plot_html_show_source_link = False
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "sg_execution_times.rst"]
 
 autosummary_generate = True
 numpydoc_show_class_members = False  # the class template lists them

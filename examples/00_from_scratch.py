@@ -1,4 +1,5 @@
-"""The algorithm of skmlp on one page, in plain numpy.
+"""The algorithm of skmlp on one page, in plain numpy
+=====================================================
 
 A multi-layer perceptron is trained by repeating four lines:
 

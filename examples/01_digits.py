@@ -1,4 +1,5 @@
-"""One model, trained in five places.
+"""One model, trained in five places
+====================================
 
 Handwritten digits (1797 pictures of 8 x 8 pixels, part of scikit-learn) are scaled and
 classified by a small network. The same model is trained

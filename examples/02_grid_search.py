@@ -1,4 +1,5 @@
-"""A grid search over networks, on joblib's processes and on a Dask cluster.
+"""A grid search over networks, on joblib's processes and on a Dask cluster
+===========================================================================
 
 With ``GridSearchCV(n_jobs=-1)`` it is the candidates that are shared out: many small
 fits at once, each of them whole on one worker. skmlp's estimators need nothing special

@@ -1,4 +1,5 @@
-"""A cluster that loses its workers in the middle of a fit, and the same model.
+"""A cluster that loses its workers in the middle of a fit, and the same model
+==============================================================================
 
 Workers of a cluster come and go: a machine is taken away, a process runs out of memory.
 Here somebody kills one of three workers every second while a network is trained on
