@@ -1,5 +1,7 @@
 """The network of the example: three inputs, four hidden units, one output."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 
 layers = {"rows $A_0$": 3, "hidden units $A_1$": 4, "prediction $P$": 1}
@@ -7,7 +9,7 @@ figure, axes = plt.subplots(figsize=(6, 3))
 places = [
     [(x, y - (n - 1) / 2) for y in range(n)] for x, n in enumerate(layers.values())
 ]
-for left, right in zip(places[:-1], places[1:], strict=True):
+for left, right in pairwise(places):
     for x0, y0 in left:
         for x1, y1 in right:
             axes.plot([x0, x1], [y0, y1], color="0.75", linewidth=1, zorder=1)

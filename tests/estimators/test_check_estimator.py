@@ -120,6 +120,8 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     raise LookupError(f"no setting of {name} is {params}")
 
 
+# check_class_weight_classifiers sets the patience of whatever has one, also for L-BFGS.
+@pytest.mark.filterwarnings("ignore:.*'lbfgs' does not use n_iter_no_change=20$")
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_check(estimator, check):
     # Of two jobs asked for, two train, however small the data.
