@@ -38,29 +38,45 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 
 @compiled
+def _blocks_of_row(words, low, high, step, k0, k1):
+    """Write the random words of a row's blocks of units, a block in each column.
+
+    As `philox`, written out so that the compiler sees that all words are below 2^32 and
+    works on several blocks at once.
+    """
+    for block in range(words.shape[1]):
+        c0, c1, c2, c3 = (
+            np.uint64(block) & _WORD,
+            low & _WORD,
+            high & _WORD,
+            step & _WORD,
+        )
+        a0, a1 = k0 & _WORD, k1 & _WORD
+        for _ in range(ROUNDS):
+            p0, p1 = _M0 * c0, _M1 * c2
+            c0, c1 = (p1 >> _SHIFT) ^ c1 ^ a0, p1 & _WORD
+            c2, c3 = (p0 >> _SHIFT) ^ c3 ^ a1, p0 & _WORD
+            a0, a1 = (a0 + _W0) & _WORD, (a1 + _W1) & _WORD
+        words[0, block] = c0
+        words[1, block] = c1
+        words[2, block] = c2
+        words[3, block] = c3
+
+
+@compiled
 def dropout_mask(
     mask: Array, rows: Array, stream: Array, layer: int, threshold: int, scale: float
 ) -> None:
     """Write what the units of a layer are multiplied by. See the reference."""
     zero, kept = mask.dtype.type(0), mask.dtype.type(scale)
     bar = np.uint64(threshold)
-    step = stream[2] & _WORD
-    full = mask.shape[1] // 4
+    words = np.empty((4, (mask.shape[1] + 3) // 4), np.uint32)
     for i in range(mask.shape[0]):
         number = np.uint64(rows[i])
-        low, high = number & _WORD, (number >> _SHIFT) | np.uint64(layer << 16)
-        # Whole blocks of four without a condition, so that they go into vectors.
-        for block in range(full):
-            words = philox(np.uint64(block), low, high, step, stream[0], stream[1])
-            mask[i, 4 * block] = kept if words[0] >= bar else zero
-            mask[i, 4 * block + 1] = kept if words[1] >= bar else zero
-            mask[i, 4 * block + 2] = kept if words[2] >= bar else zero
-            mask[i, 4 * block + 3] = kept if words[3] >= bar else zero
-        words = philox(np.uint64(full), low, high, step, stream[0], stream[1])
-        for j in range(4 * full, mask.shape[1]):
-            lane = j - 4 * full
-            word = words[0] if lane == 0 else (words[1] if lane == 1 else words[2])
-            mask[i, j] = kept if word >= bar else zero
+        high = (number >> _SHIFT) | np.uint64(layer << 16)
+        _blocks_of_row(words, number, high, stream[2], stream[0], stream[1])
+        for j in range(mask.shape[1]):
+            mask[i, j] = kept if np.uint64(words[j & 3, j >> 2]) >= bar else zero
 
 
 @compiled
