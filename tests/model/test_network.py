@@ -93,10 +93,11 @@ def test_parts_of_rows_add_up(weighted, kernels):
 
 
 @pytest.mark.parametrize("kernels", ["reference", "compiled"])
-def test_a_weight_is_a_count(kernels):
-    net, layout, params = make(loss="poisson", kernels=kernels)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_weight_is_a_count(loss, kernels):
+    net, layout, params = make(loss=loss, kernels=kernels)
     rng = np.random.default_rng(4)
-    X, y = rng.normal(size=(4, FEATURES)), targets("poisson")[:4]
+    X, y = rng.normal(size=(4, FEATURES)), targets(loss)[:4]
     counts = np.array([0, 1, 2, 3])
     views = layout.views(params)
     weighted, repeated = np.empty_like(params), np.empty_like(params)
