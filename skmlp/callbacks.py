@@ -365,6 +365,10 @@ def _plain(value: Any) -> Any:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+#: What a plan holds of the random state.
+_DRAWN = {"order_rng", "split", "dropout_key"}
+
+
 def check_same_fit(record: Mapping[str, Any], plan: Plan, path: str) -> None:
     """Refuse to go on with the checkpoint of another fit.
 
@@ -378,15 +382,12 @@ def check_same_fit(record: Mapping[str, Any], plan: Plan, path: str) -> None:
     other = [n for n in names if not _equal(now.get(n), then.get(n))]
     if not other:
         return
-    if set(other) <= {"order_rng", "split"}:
+    if set(other) <= _DRAWN:
         raise ValueError(
             f"{path} can't be resumed: the rows would be drawn in another order. Give "
             "random_state the int that the first fit had."
         )
-    said = ", ".join(
-        n if n in ("order_rng", "split") else f"{n} (was {then.get(n)!r})"
-        for n in other
-    )
+    said = ", ".join(n if n in _DRAWN else f"{n} (was {then.get(n)!r})" for n in other)
     raise ValueError(f"{path} is of another fit, which differs in {said}")
 
 
