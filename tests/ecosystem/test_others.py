@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import make_classification
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import skmlp
 
@@ -57,10 +59,10 @@ def test_imbalanced_learn():
     pytest.importorskip("imblearn", reason="imbalanced-learn is in the test extra")
     from imblearn.ensemble import BalancedBaggingClassifier
     from imblearn.over_sampling import RandomOverSampler
-    from imblearn.pipeline import make_pipeline
+    from imblearn.pipeline import make_pipeline as resampled
 
     rare = np.r_[np.flatnonzero(Y == 0), np.flatnonzero(Y == 1)[:8]]
-    pipeline = make_pipeline(
+    pipeline = resampled(
         RandomOverSampler(random_state=0), skmlp.MLPClassifier(**SHORT)
     ).fit(X[rare], Y[rare])
     again = RandomOverSampler(random_state=0).fit_resample(X[rare], Y[rare])
@@ -118,13 +120,21 @@ def test_optuna():
     assert max(stopped) < 10
 
 
-@pytest.mark.filterwarnings("ignore")  # mlflow's own, of many kinds
-def test_mlflow_autolog(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip(
-        "mlflow", reason="mlflow is heavy: no part of a test run"
-    )
+HEAVY = "it is heavy: no part of a usual test run"
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """MLflow, with a store of its own."""
+    found = pytest.importorskip("mlflow", reason=f"mlflow: {HEAVY}")
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    found.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    yield found
+    found.sklearn.autolog(disable=True, silent=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own, of many kinds
+def test_mlflow_keeps_models_and_metrics(mlflow):
     model = skmlp.MLPClassifier(**SHORT)
     with mlflow.start_run() as run:
         mlflow.log_params(model.get_params())
@@ -134,9 +144,7 @@ def test_mlflow_autolog(tmp_path, monkeypatch):
         mlflow.sklearn.log_model(
             model,
             name="model",
-            skops_trusted_types=[
-                "skmlp.estimators.classifier.MLPClassifier",
-            ],
+            skops_trusted_types=["skmlp.estimators.classifier.MLPClassifier"],
         )
     data = mlflow.get_run(run.info.run_id).data
     assert data.params["max_iter"] == "10"
@@ -145,8 +153,23 @@ def test_mlflow_autolog(tmp_path, monkeypatch):
     assert_array_equal(again.predict(X), model.predict(X))
 
 
+@pytest.mark.filterwarnings("ignore")  # mlflow's own, of many kinds
+def test_mlflow_logs_pipelines_by_itself(mlflow):
+    mlflow.sklearn.autolog(log_models=False, silent=True)
+    pipeline = make_pipeline(StandardScaler(), skmlp.MLPClassifier(**SHORT))
+    with mlflow.start_run() as run:
+        pipeline.fit(X, Y)
+    data = mlflow.get_run(run.info.run_id).data
+    assert data.params["mlpclassifier__max_iter"] == "10"
+    assert data.metrics["training_accuracy_score"] == pipeline.score(X, Y)
+    # It patches the classes that scikit-learn lists, ours not among them.
+    with mlflow.start_run() as run:
+        skmlp.MLPClassifier(**SHORT).fit(X, Y)
+    assert not mlflow.get_run(run.info.run_id).data.params
+
+
 def test_shap():
-    shap = pytest.importorskip("shap", reason="shap is heavy: no part of a test run")
+    shap = pytest.importorskip("shap", reason=f"shap: {HEAVY}")
     model = skmlp.MLPClassifier(**SHORT).fit(X, Y)
     explainer = shap.Explainer(lambda rows: model.predict_proba(rows)[:, 1], X[:40])
     found = explainer(X[:5])
