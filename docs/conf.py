@@ -1,5 +1,7 @@
 """Sphinx's settings. Nothing is downloaded while the pages are built."""
 
+from pathlib import Path
+
 from docutils import nodes
 
 import skmlp
@@ -44,9 +46,8 @@ html_theme_options = {
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {
-    page: [] for page in ("index", "quickstart", "concept", "differences", "api")
-}
+# Pages of the first level have nothing to list beside them.
+html_sidebars = {page.stem: [] for page in Path(__file__).parent.glob("*.rst")}
 html_show_sourcelink = False
 
 
