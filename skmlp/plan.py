@@ -68,7 +68,11 @@ class Plan:
     split : Split or None
         How rows are set aside for early stopping.
     n_validation : int
-        How many; 0 for none.
+        Validation rows; 0 for none. Without a split they are rows of their own, which
+        come after the training rows.
+    scoring : {"default", "loss", "driver"}
+        What says how good the model is in early stopping: accuracy or R2; the loss of
+        the validation rows; or the driver, after each round.
     max_iter : int
         Epochs, or L-BFGS iterations.
     incremental : bool
@@ -132,6 +136,7 @@ class Plan:
     early_stopping: bool
     split: Split | None = None
     n_validation: int = 0
+    scoring: str = "default"
     incremental: bool = False
     order_rng: tuple[bytes, int] | None = None
     keyed_order: bool = False

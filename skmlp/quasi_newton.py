@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ class Minimum:
         The same, with the times of the iteration's evaluations.
     stopped : bool
         A callback ended it.
+    out_of_time : bool
+        The deadline ended it.
     """
 
     params: Array
@@ -45,6 +48,7 @@ class Minimum:
     losses: list[float]
     records: list[Record] = field(default_factory=list)
     stopped: bool = False
+    out_of_time: bool = False
 
 
 def _record(loss: float, times: list[Array]) -> Record:
@@ -58,7 +62,7 @@ def _record(loss: float, times: list[Array]) -> Record:
 
 
 class _Stopped(Exception):
-    """A callback has ended the run."""
+    """A callback, or the deadline, has ended the run."""
 
 
 def minimize(
@@ -69,6 +73,7 @@ def minimize(
     *,
     show: bool,
     watch: Watch | None = None,
+    deadline: float | None = None,
 ) -> Minimum:
     """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
 
@@ -87,6 +92,8 @@ def minimize(
         Let SciPy print.
     watch : Watch, optional
         Told of each iteration, in this thread.
+    deadline : float, optional
+        When to end, by `time.monotonic`.
 
     References
     ----------
@@ -134,6 +141,9 @@ def minimize(
         reported[float(intermediate_result.fun)] = last.loss
         if watch is not None and watch.end(last):
             raise _Stopped
+        if deadline is not None and time.monotonic() >= deadline:
+            last.out_of_time = True
+            raise _Stopped
 
     options: dict[str, Any] = {
         "maxfun": max_fun,
@@ -156,7 +166,7 @@ def minimize(
         supervisor.interrupt()
         result = None
     except _Stopped:
-        last.stopped = True
+        last.stopped = not last.out_of_time
         result = None
     if watch is not None:
         watch.close(last)

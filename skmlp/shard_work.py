@@ -21,13 +21,15 @@ TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's array
 # parameters -> [sum of the loss, sum of weights, seconds, and those that each rank has
 # computed], gradient of the sum
 EVALUATE = 2
+PREDICT = 3  # -> predictions, targets and weights of the validation rows
 
 
 def most_bytes(plan: Plan) -> int:
     """Bytes that the arrays of a message to or from a servant never exceed."""
     flat = plan.layout.size * 8 * 5  # parameters, best ones, moments
     record = 8 + plan.n_shards  # and a number for each rank
-    return flat + 8 * (1024 + record * plan.max_iter)
+    validation = plan.n_validation * (2 * plan.units[-1] + 1)
+    return flat + 8 * (1024 + record * plan.max_iter + validation)
 
 
 class ShardWork:

@@ -6,6 +6,7 @@ again. A state travels as a few flat arrays (`TrainState.to_arrays`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,10 @@ STANDSTILL = 1
 RATE_TOO_SMALL = 2
 ALL_EPOCHS = 3
 DIVERGED = 4
+OUT_OF_TIME = 5
 
 # What an epoch's record holds, and then a number for each rank: see `Record`.
-_RECORD = 6
+_RECORD = 7
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Record:
     computing : tuple of float
         Of these, the seconds that each rank has spent outside the exchanges with the
         others; one for each rank of the gang that ran this epoch.
+    validation_loss : float
+        Weighted mean of the loss of the validation rows, without penalty; NaN too
+        where there are none.
     """
 
     loss: float
@@ -54,6 +59,7 @@ class Record:
     next_rate: float
     seconds: float
     computing: tuple[float, ...] = ()
+    validation_loss: float = math.nan
 
     @property
     def communicating(self) -> float:
@@ -142,6 +148,7 @@ class TrainState:
                 float(record.standstill),
                 record.next_rate,
                 record.seconds,
+                record.validation_loss,
                 *record.computing,
             ]
         return (
@@ -175,6 +182,7 @@ class TrainState:
                 float(row[4]),
                 float(row[5]),
                 tuple(float(seconds) for seconds in row[_RECORD:]),
+                float(row[6]),
             )
             for row in reals[2:].reshape(-1, _RECORD + n_ranks)
         ]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from skmlp import stopping
 from skmlp.launch.base import Gang, Launcher, Message, RankFailed
 from skmlp.plan import Plan
 from skmlp.shard_work import TRAIN
-from skmlp.state import RUNNING, Record, TrainState
+from skmlp.state import DIVERGED, OUT_OF_TIME, RUNNING, Record, TrainState
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Observe = Callable[[list[Record]], None]
+Score = Callable[[TrainState], float]
 #: Makes an order; it is told whether the gang is new and knows no state yet.
 Order = Callable[[bool], Message]
 
@@ -227,6 +229,8 @@ def train(
     observe: Observe,
     watch: Watch | None = None,
     records: Sequence[Record] = (),
+    score: Score | None = None,
+    deadline: float | None = None,
 ) -> Outcome:
     """Run epochs until the plan's end.
 
@@ -244,6 +248,11 @@ def train(
         Told of each epoch, in this thread; a round is then one epoch.
     records : sequence of Record
         Of the epochs that the run has done already, before the state was kept.
+    score : callable, optional
+        Gives the validation score of a state, in this thread, where the ranks don't; a
+        round is then one epoch.
+    deadline : float, optional
+        When to end, by `time.monotonic`: after the first epoch that ends later.
 
     Returns
     -------
@@ -251,9 +260,11 @@ def train(
     """
     outcome = Outcome(state, list(records))
     n_epochs = 1
+    # Whether the ranks must be told of a state that has changed here.
+    changed = False
 
     def order(fresh: bool) -> Message:
-        arrays = outcome.state.to_arrays() if fresh else ()
+        arrays = outcome.state.to_arrays() if fresh or changed else ()
         return Message(TRAIN, (np.array([n_epochs], dtype=np.int64), *arrays))
 
     try:
@@ -263,9 +274,17 @@ def train(
                 watch.begin(outcome)
             began, restarts = time.perf_counter(), len(supervisor.restarts)
             known = len(outcome.records)
-            _take_over(outcome, supervisor.ask(order), observe)
+            answer = supervisor.ask(order)
+            if score is None:
+                _take_over(outcome, answer, observe)
+            else:
+                changed = _take_scored(outcome, answer, observe, plan, score)
+            late = deadline is not None and time.monotonic() >= deadline
+            if late and outcome.state.status == RUNNING:
+                outcome.state.status = OUT_OF_TIME
             if watch is not None:
                 outcome.stopped = watch.end(outcome)
+            if watch is not None or score is not None:
                 continue
             # The length of a round never changes a bit, so a clock may choose it.
             if len(supervisor.restarts) == restarts:
@@ -273,10 +292,15 @@ def train(
                 elapsed = time.perf_counter() - began
                 n_epochs = _length_of_next(n_epochs, inside, elapsed)
             n_epochs = min(n_epochs, max(plan.max_iter - outcome.state.epoch, 1))
+            if deadline is not None:
+                pace = max(outcome.records[-1].seconds, 1e-9)
+                left = int((deadline - time.monotonic()) / pace)
+                n_epochs = min(n_epochs, max(left, 1))
     except KeyboardInterrupt:
         outcome.interrupted = True
         commit = supervisor.interrupt()
-        if commit is not None:
+        # A scored state is a copy; what came after it has no score.
+        if commit is not None and score is None:
             _take_over(outcome, commit, observe)
     if watch is not None:
         watch.close(outcome)
@@ -299,6 +323,41 @@ def _length_of_next(n_epochs: int, inside: float, elapsed: float) -> int:
     wanted = ROUND_SECONDS * min(max(1.0, hand_over / HAND_OVER), LONGEST)
     pace = max(inside / n_epochs, 1e-9)
     return int(np.clip(wanted / pace, 1, 4 * n_epochs))
+
+
+def _take_scored(
+    outcome: Outcome, message: Message, observe: Observe, plan: Plan, score: Score
+) -> bool:
+    """Adopt the state after an epoch, and judge it by its score.
+
+    Returns
+    -------
+    bool
+        Whether the ranks must be told of it: the next epoch has another learning rate
+        than they think.
+    """
+    arrays = [array.copy() for array in message.arrays]
+    state, before = TrainState.from_arrays(tuple(arrays)), outcome.state
+    record = state.records[-1]
+    value, standstill = score(state), bool(record.standstill)
+    if plan.early_stopping:
+        state.best, state.no_improvement = before.best, before.no_improvement
+        state.best_params = before.best_params
+        if state.status != DIVERGED:
+            if stopping.compare(plan, state, record.loss, value):
+                state.best_params = stopping.model_of(plan, state)
+            standstill = stopping.at_standstill(plan, state)
+    changed = state.learning_rate != record.next_rate
+    state.records[-1] = replace(
+        record,
+        score=value,
+        standstill=int(standstill),
+        next_rate=state.learning_rate,
+    )
+    outcome.state = state
+    outcome.records += state.records[-1:]
+    observe(state.records[-1:])
+    return changed
 
 
 def _take_over(outcome: Outcome, message: Message, observe: Observe) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp import metrics
+from skmlp import metrics, stopping
 from skmlp.comm.base import Communicator
 from skmlp.data.order import Order
 from skmlp.data.sources import ShardRows, Source
@@ -24,18 +24,18 @@ from skmlp.launch.base import Message
 from skmlp.optim import around, schedules
 from skmlp.optim.transforms import OPTIMIZERS, Move
 from skmlp.plan import Plan
-from skmlp.shard_work import TRAIN, ShardWork
+from skmlp.shard_work import PREDICT, TRAIN, ShardWork
 from skmlp.state import (
     ALL_EPOCHS,
     DIVERGED,
-    RATE_TOO_SMALL,
     RUNNING,
-    STANDSTILL,
     Record,
     TrainState,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Among those of the validation rows, which come last; the score's parts follow.
+_VALIDATION_LOSS, _WEIGHT, _PARTS = 0, 1, 2
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the score's parts.
@@ -109,12 +109,12 @@ class Trainer(ShardWork):
         width = _COLUMNS + comm.shards.n_ranks
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
         if plan.n_validation:
-            width += metrics.n_parts(plan.loss, plan.units[-1])
+            width += _PARTS + metrics.n_parts(plan.loss, plan.units[-1])
         self._table: Array = comm.once(
             lambda: np.zeros((comm.shards.n_shards, width), np.float64)
         )
         self._spread = self._measure_spread()
-        n_best = size if plan.early_stopping else 0
+        n_best = size if plan.early_stopping and plan.scoring != "driver" else 0
         self._best: Array = comm.once(lambda: np.empty(n_best, dtype))
         self._order: Order | None = None
         if plan.order_rng is not None:
@@ -175,6 +175,8 @@ class Trainer(ShardWork):
         """Do what the supervisor asks."""
         # A diverging run overflows; it is found at the end of the epoch.
         with np.errstate(all="ignore"):
+            if message.op == PREDICT:
+                return self._predict()
             (n_epochs,), state = message.arrays[0], message.arrays[1:]
             if state:
                 self._load(TrainState.from_arrays(state))
@@ -201,6 +203,9 @@ class Trainer(ShardWork):
             if state.best_params.size:
                 np.copyto(self._best, state.best_params)
 
+        if not self._best.size:
+            # The driver keeps the best parameters, or there are none.
+            state = replace(state, best_params=self._best)
         self._comm.once(copy)
         state.params = self._params
         state.moments = tuple(self._moments)
@@ -253,6 +258,7 @@ class Trainer(ShardWork):
                 standstill=standstill,
                 next_rate=state.learning_rate,
                 seconds=time.perf_counter() - began,
+                validation_loss=self._validation_loss(sums),
                 computing=tuple(map(float, sums[self._times])),
             )
         )
@@ -304,18 +310,61 @@ class Trainer(ShardWork):
         for shard, k in zip(self._shards, self._own, strict=True):
             parts = self._table[k, self._scores]
             for X, y, w in shard.validation_blocks():
-                prediction = self._network.forward(self._model_views, X)
-                metrics.score_parts(plan.loss, prediction, y, w, parts)
+                prediction, loss = self._network.validate(self._model_views, X, y, w)
+                parts[_VALIDATION_LOSS] += loss
+                parts[_WEIGHT] += w.sum(dtype=np.float64) if w.size else len(prediction)
+                metrics.score_parts(plan.loss, prediction, y, w, parts[_PARTS:])
+
+    def _predict(self) -> Message:
+        """Tell what is predicted for the validation rows, with targets and weights.
+
+        The rows are in the order of the shards: one column for each output, one or
+        more for the targets as the loss takes them, one for the weight.
+        """
+        plan, comm = self._plan, self._comm
+        n_outputs, n_shards = plan.units[-1], comm.shards.n_shards
+        width = 2 if plan.loss_entry.target == "codes" else n_outputs + 1
+
+        def count(shard: ShardRows, row: Array) -> None:
+            numbers = [len(y) for _, y, _ in shard.validation_blocks()]
+            row[shard_of[id(shard)]] = sum(numbers)
+
+        def fill(shard: ShardRows, row: Array) -> None:
+            table = row.reshape(plan.n_validation, -1)
+            at = starts[shard_of[id(shard)]]
+            for X, y, w in shard.validation_blocks():
+                part = table[at : at + len(y)]
+                part[:, :n_outputs] = self._network.forward(self._model_views, X)
+                part[:, n_outputs:-1] = y.reshape(len(y), -1)
+                part[:, -1] = w if w.size else 1.0
+                at += len(y)
+
+        shard_of = dict(zip(map(id, self._shards), self._own, strict=True))
+        counts = self._sum_over_shards(n_shards, count)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
+        size = plan.n_validation * (n_outputs + width)
+        return Message(PREDICT, (self._sum_over_shards(size, fill),))
 
     def _epoch_loss(self, sums: Array) -> float:
         plan = self._plan
         total = sums[_LOSS] * plan.loss_scale + 0.5 * plan.alpha * sums[_NORM]
         return float(total) / self._divisor(plan.n_rows)
 
-    def _epoch_score(self, sums: Array) -> float:
+    def _validation_loss(self, sums: Array) -> float:
         if not self._plan.n_validation:
             return math.nan
-        return metrics.score(self._plan.loss, sums[self._scores], self._spread)
+        parts = sums[self._scores]
+        total = parts[_VALIDATION_LOSS] * self._plan.loss_scale
+        return float(total / parts[_WEIGHT])
+
+    def _epoch_score(self, sums: Array) -> float:
+        plan = self._plan
+        if not plan.n_validation or plan.scoring == "driver":
+            return math.nan
+        if plan.scoring == "loss":
+            return -self._validation_loss(sums)
+        parts = sums[self._scores][_PARTS:]
+        return metrics.score(plan.loss, parts, self._spread)
 
     def _finish_epoch(self, state: TrainState, sums: Array) -> int:
         """Count, compare with the best, decide; 1 where the patience ran out."""
@@ -323,18 +372,9 @@ class Trainer(ShardWork):
         state.epoch += 1
         state.samples_seen += plan.n_rows
         loss, score = self._epoch_loss(sums), self._epoch_score(sums)
-        if plan.early_stopping:
-            worse = score < state.best + plan.tol
-            better = score > state.best
-            if better:
-                state.best = score
-                self._comm.once(lambda: np.copyto(self._best, self._model))
-        else:
-            worse = loss > state.best - plan.tol
-            better = loss < state.best
-            if better:
-                state.best = loss
-        state.no_improvement = state.no_improvement + 1 if worse else 0
+        judged = not (plan.early_stopping and plan.scoring == "driver")
+        if judged and stopping.compare(plan, state, loss, score):
+            self._comm.once(lambda: np.copyto(self._best, self._model))
         if self._optimizer.scheduled:
             state.learning_rate = schedules.after_epoch(
                 plan.learning_rate,
@@ -346,17 +386,7 @@ class Trainer(ShardWork):
         if math.isnan(loss) or sums[_BROKEN]:
             state.status = DIVERGED
             return 0
-        standstill = state.no_improvement > plan.n_iter_no_change
-        if standstill:
-            schedule = plan.learning_rate if self._optimizer.scheduled else "constant"
-            lowered = schedules.at_standstill(schedule, state.learning_rate)
-            if lowered is not None:
-                state.learning_rate = lowered
-                state.no_improvement = 0
-            elif schedule == "adaptive":
-                state.status = RATE_TOO_SMALL
-            else:
-                state.status = STANDSTILL
+        standstill = judged and stopping.at_standstill(plan, state)
         if state.status == RUNNING and state.epoch >= plan.max_iter:
             state.status = ALL_EPOCHS
         return int(standstill)

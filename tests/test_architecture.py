@@ -27,6 +27,7 @@ FLOORS = (
     ("supervise", "persistence"),
     ("build",),
     ("train", "evaluate"),
+    ("stopping",),
     ("shard_work",),
     ("launch",),
     ("data",),

@@ -37,9 +37,12 @@ class PartitionRows(Source):
         self._split: tuple[Numbers, Numbers] | None = None
 
     def split(self, plan: Plan) -> tuple[Numbers | None, Numbers | None]:
-        """Numbers of the training and of the validation rows; None without a split."""
-        if plan.split is None:
+        """Numbers of the training and of the validation rows; None for all or none."""
+        if plan.split is None and not plan.n_validation:
             return None, None
+        if plan.split is None:
+            last = plan.n_rows + plan.n_validation
+            return KeyedRows(plan.n_rows), np.arange(plan.n_rows, last, dtype=np.intp)
         if self._split is None:
             self._split = split_rows(plan.split)
         return self._split
@@ -50,7 +53,8 @@ class PartitionRows(Source):
 
     def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
-        return order_of(plan, self.split(plan)[0])
+        # Validation rows of their own come last: the others keep their numbers.
+        return order_of(plan, None if plan.split is None else self.split(plan)[0])
 
 
 class _PlacedShard(GatheredRows):

@@ -21,6 +21,11 @@ class Span(NamedTuple):
     rows: int
 
 
+def after(first: Span, span: Span) -> Span:
+    """The span of a table that follows on others: they end where `first` begins."""
+    return Span(first.part + span.part, first.start + span.start, span.rows)
+
+
 def join_ranges(spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
     """(first row, count) of each run of successive rows, of `spans` by rising row."""
     runs: list[tuple[int, int]] = []

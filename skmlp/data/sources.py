@@ -85,8 +85,8 @@ def block_rows(plan: Plan) -> int:
     return int(np.clip(2**18 // max(widest, 1), 256, 4096))
 
 
-class GatheredRows(ShardRows):
-    """A shard that takes its rows out of arrays by number.
+class RowTable:
+    """Rows that are taken out of arrays by number.
 
     Parameters
     ----------
@@ -99,10 +99,42 @@ class GatheredRows(ShardRows):
     def __init__(self, X: Any, y: Array, w: Array, max_rows: int) -> None:
         self.max_rows = max_rows
         self._X, self._y, self._w = X, y, w
-        self._weighted = w.size > 0
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
+
+    def _rows(self, rows: Array | slice) -> Any:
+        """Some rows of X: a view for a slice, else a copy in the buffer."""
+        if self._sparse:
+            if isinstance(rows, slice):
+                rows = np.arange(rows.start, rows.stop, dtype=np.intp)
+            return SparseRows(self._sparse, rows, self._X.shape[1])
+        if isinstance(rows, slice):
+            return self._X[rows]
+        if self._buffer is None:
+            self._buffer = np.empty((self.max_rows, self._X.shape[1]), self._X.dtype)
+        # The numbers are in range by construction; "clip" lets take write straight
+        # into the buffer.
+        return self._X.take(rows, 0, self._buffer[: len(rows)], "clip")
+
+    def _blocks(
+        self, numbers: Array | KeyedRows | None, first: int, last: int
+    ) -> Iterator[Block]:
+        """The rows ``numbers[first:last]`` in blocks; of all rows if None."""
+        for start in range(first, last, self.max_rows):
+            rows: Array | slice = slice(start, min(start + self.max_rows, last))
+            if numbers is not None:
+                rows = numbers[rows]
+            w = self._w[rows] if self._w.size else self._w
+            yield self._rows(rows), self._y[rows], w
+
+
+class GatheredRows(RowTable, ShardRows):
+    """A shard that takes its rows out of arrays by number; see `RowTable`."""
+
+    def __init__(self, X: Any, y: Array, w: Array, max_rows: int) -> None:
+        super().__init__(X, y, w, max_rows)
+        self._weighted = w.size > 0
         # What an epoch, or a window of its minibatches, takes: numbers in order (None
         # for all rows as they are), where each minibatch ends among them, the number of
         # the first one, and the targets and weights.
@@ -148,31 +180,6 @@ class GatheredRows(ShardRows):
         start, end = self._ends[batch - self._first : batch - self._first + 2]
         return np.arange(start, end) if self._taken is None else self._taken[start:end]
 
-    def _rows(self, rows: Array | slice) -> Any:
-        """Some rows of X: a view for a slice, else a copy in the buffer."""
-        if self._sparse:
-            if isinstance(rows, slice):
-                rows = np.arange(rows.start, rows.stop, dtype=np.intp)
-            return SparseRows(self._sparse, rows, self._X.shape[1])
-        if isinstance(rows, slice):
-            return self._X[rows]
-        if self._buffer is None:
-            self._buffer = np.empty((self.max_rows, self._X.shape[1]), self._X.dtype)
-        # The numbers are in range by construction; "clip" lets take write straight
-        # into the buffer.
-        return self._X.take(rows, 0, self._buffer[: len(rows)], "clip")
-
-    def _blocks(
-        self, numbers: Array | KeyedRows | None, first: int, last: int
-    ) -> Iterator[Block]:
-        """The rows ``numbers[first:last]`` in blocks; of all rows if None."""
-        for start in range(first, last, self.max_rows):
-            rows: Array | slice = slice(start, min(start + self.max_rows, last))
-            if numbers is not None:
-                rows = numbers[rows]
-            w = self._w[rows] if self._w.size else self._w
-            yield self._rows(rows), self._y[rows], w
-
 
 @dataclass(frozen=True)
 class SharedRows(Source):
@@ -191,6 +198,8 @@ class SharedRows(Source):
         Numbers of the rows for training and for validation; None without a split.
     known_order : Order or None
         The order from an earlier call, so that it need not be computed again.
+    held_out : tuple of (X, y, w) or None
+        Validation rows that are no part of `X`.
     """
 
     X: Any
@@ -199,6 +208,7 @@ class SharedRows(Source):
     train: Array | KeyedRows | None = None
     validation: Array | KeyedRows | None = None
     known_order: Order | None = None
+    held_out: tuple[Any, Array, Array] | None = None
 
     def shard(self, plan: Plan, shard: int) -> ShardRows:
         """The rows of one shard."""
@@ -261,6 +271,9 @@ class _SharedShard(GatheredRows):
     def validation_blocks(self) -> Iterator[Block]:
         """All validation rows of the shard, in blocks."""
         part = self._validation
+        if self._source.held_out is not None:
+            rows = RowTable(*self._source.held_out, self.max_rows)
+            return rows._blocks(None, part.start, part.stop)
         return self._blocks(self._source.validation, part.start, part.stop)
 
     def training_weight(self) -> float:

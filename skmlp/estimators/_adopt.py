@@ -12,13 +12,20 @@ from sklearn.utils.optimize import _check_optimize_result
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import set_twister_state, twister_state
-from skmlp.state import ALL_EPOCHS, DIVERGED
+from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large "
     "values and need to be preprocessed."
 )
 INTERRUPTED = "Training interrupted by user."
+
+
+#: Attributes of the validation rows, and where an epoch's record has them.
+_VALIDATION = {
+    "validation_scores_": "score",
+    "validation_loss_curve_": "validation_loss",
+}
 
 
 def silent(records):
@@ -43,7 +50,7 @@ def printer(plan, epoch=0):
         for record in records:
             epoch += 1
             print(f"Iteration {epoch}, loss = {record.loss:.8f}")
-            if plan.early_stopping:
+            if plan.n_validation:
                 print(f"Validation score: {record.score:f}")
             if not record.standstill:
                 continue
@@ -88,6 +95,13 @@ def minimum(estimator, plan, start, found):
     if found.result is not None:
         estimator.loss_ = found.loss
         estimator.n_iter_ = _check_optimize_result("lbfgs", found.result, plan.max_iter)
+    elif found.out_of_time:
+        warnings.warn(
+            f"lbfgs: max_time was reached after {len(found.losses)} iterations and "
+            "the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     elif not found.stopped:
         warnings.warn(INTERRUPTED, stacklevel=2)
     return estimator
@@ -117,7 +131,7 @@ def attributes_of_minimum(estimator, plan, start, found):
             estimator,
             "loss_curve_",
             "best_loss_",
-            "validation_scores_",
+            *_VALIDATION,
             "best_validation_score_",
             "_no_improvement_count",
             "_split_record",
@@ -160,16 +174,15 @@ def attributes(estimator, plan, start, end):
     estimator.loss_curve_ = [*before.get("loss_curve_", []), *losses]
     if losses:
         estimator.loss_ = losses[-1]
-    if plan.early_stopping:
-        scores = [record.score for record in records]
-        known = before.get("validation_scores_") or []
-        estimator.validation_scores_ = [*known, *scores]
-        estimator.best_validation_score_ = state.best
-        estimator.best_loss_ = None
-    else:
-        estimator.validation_scores_ = None
-        estimator.best_validation_score_ = None
-        estimator.best_loss_ = state.best
+    for name, field in _VALIDATION.items():
+        values = None
+        if plan.n_validation:
+            values = [getattr(record, field) for record in records]
+            values = [*(before.get(name) or []), *values]
+        setattr(estimator, name, values)
+    stopping = plan.early_stopping
+    estimator.best_validation_score_ = state.best if stopping else None
+    estimator.best_loss_ = None if stopping else state.best
     history = before.get("history_", [])
     estimator.history_ = [
         *history,
@@ -177,7 +190,10 @@ def attributes(estimator, plan, start, end):
             {
                 "epoch": len(history) + i,
                 "loss": record.loss,
-                "validation_score": record.score if plan.early_stopping else None,
+                "validation_score": record.score if plan.n_validation else None,
+                "validation_loss": (
+                    record.validation_loss if plan.n_validation else None
+                ),
                 "learning_rate": record.learning_rate,
                 **_times(record),
             }
@@ -225,6 +241,13 @@ def _tell(plan, state, interrupted):
         warnings.warn(
             f"Training diverged in epoch {state.epoch}: the loss or a weight is not "
             "finite. The weights of the best validation score are kept.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif state.status == OUT_OF_TIME:
+        warnings.warn(
+            f"Stochastic Optimizer: max_time was reached after {state.epoch} epochs "
+            "and the optimization hasn't converged yet.",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -123,6 +123,8 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             Options(Real, {np.inf}),
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "scoring": [str, callable, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "coefs_init": ["array-like", None],
         "intercepts_init": ["array-like", None],
         "frozen_layers": ["array-like", None],
@@ -139,11 +141,28 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
         """Validate X and y; return them with y as the loss takes it."""
 
     @abstractmethod
+    def _check_validation(self, X, y):
+        """Validate rows of a fit's validation set; as `_check_targets`."""
+
+    @abstractmethod
+    def _decode(self, y):
+        """Make encoded targets, as a table of numbers, what the caller would give."""
+
+    @abstractmethod
     def _loss_name(self):
         """The loss, for `skmlp.model.losses.entry`."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
         """Train the network on `X` and `y`.
 
         Parameters
@@ -155,6 +174,13 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             Class labels, or real numbers for the regressor.
         sample_weight : array-like of shape (n_samples,), default=None
             A row of weight k counts like k rows. None means equal weights.
+        X_val, y_val : array-like, default=None
+            Validation rows and their targets, in place of a part of `X` that is set
+            aside. With `early_stopping` they say when to stop; without it they are
+            only looked at, for `validation_scores_` and `validation_loss_curve_`.
+            Dask arrays, or small arrays, where `X` is a Dask array.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights; `class_weight` applies to them as well.
 
         Returns
         -------
@@ -168,14 +194,17 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             training diverged.
         """
         with _watch.watched(self, X, y, sample_weight), unchanged_on_error(self):
-            return _fit.fit(self, X, y, sample_weight, incremental=False)
+            held_out = (X_val, y_val, sample_weight_val)
+            return _fit.fit(self, X, y, sample_weight, held_out, incremental=False)
 
-    def _partial_fit(self, X, y, sample_weight):
+    def _partial_fit(self, X, y, sample_weight, held_out, epochs):
         # scikit-learn checks the parameters in the first call only; a later set_params
         # counts here, so it is checked here.
         self._validate_params()
         with unchanged_on_error(self):
-            return _fit.fit(self, X, y, sample_weight, incremental=True)
+            return _fit.fit(
+                self, X, y, sample_weight, held_out, incremental=True, epochs=epochs
+            )
 
     def _check_solver(self):
         if self.solver not in OPTIMIZERS:

@@ -70,7 +70,7 @@ def labels_of(estimator, n_columns):
     return [np.asarray(estimator.classes_)]
 
 
-def weighted(estimator, y, w):
+def weighted(estimator, y, w, like=None):
     """Weights of rows of this process, with those of their classes.
 
     Parameters
@@ -81,12 +81,15 @@ def weighted(estimator, y, w):
         Encoded.
     w : ndarray of shape (n,) or (0,)
         The caller's weights.
+    like : ndarray, optional
+        The targets by which the classes are counted; by default these.
 
     Returns
     -------
     ndarray of shape (n,)
     """
-    columns = y.reshape(len(y), -1).T
+    seen = y if like is None else like
+    columns = seen.reshape(len(seen), -1).T
     labels = labels_of(estimator, len(columns))
     counts = [
         np.bincount(column, minlength=len(known))

@@ -18,7 +18,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmlp import build, metrics
 from skmlp.config import get_config
 from skmlp.data.targets import encode
-from skmlp.estimators import _class_weight, _fit, _losses, _start, _watch
+from skmlp.estimators import (
+    _class_weight,
+    _dask_validation,
+    _fit,
+    _losses,
+    _start,
+    _validation,
+    _watch,
+)
 from skmlp.launch import choose
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_crew import Limits
@@ -72,10 +80,11 @@ def labels_like(y):
 # -- training --------------------------------------------------------------------------
 
 
-def fit(estimator, X, y, sample_weight, *, incremental):
+def fit(
+    estimator, X, y, sample_weight, held_out, *, first, incremental, epochs, deadline
+):
     """Train on Dask arrays, where their chunks lie."""
     check_kinds(X, y, sample_weight)
-    first = _fit.is_first(estimator, incremental)
     client = current_client()
     n_jobs = estimator.n_jobs
     choose.refuse_none(n_jobs)
@@ -87,8 +96,15 @@ def fit(estimator, X, y, sample_weight, *, incremental):
     check_features(estimator, X, reset=first)
     if y.ndim == 2 and y.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
+    sample_weight, held_out = _dask_validation.lazy(X, y, sample_weight, held_out)
     with adopt_all(
-        client, X, y, sample_weight, n_shards=n_shards, labels=labels
+        client,
+        X,
+        y,
+        sample_weight,
+        n_shards=n_shards,
+        labels=labels,
+        held_out=held_out,
     ) as data:
         stats = data.stats
         if sample_weight is not None and stats.weight_sum <= 0:
@@ -103,6 +119,8 @@ def fit(estimator, X, y, sample_weight, *, incremental):
             estimator._check_range(stats.y_min)
             columns = stats.y_shape[0] if stats.y_shape else 1
             n_outputs = _losses.n_outputs(estimator, columns)
+        if held_out is not None:
+            _dask_validation.check(estimator, data.source.held_out_stats, labels)
         units = (stats.features, *_fit.hidden_sizes(estimator), n_outputs)
 
         def bits():
@@ -113,20 +131,28 @@ def fit(estimator, X, y, sample_weight, *, incremental):
             second = (column == classes[-1]) & (len(classes) > 1)
             return np.packbits(second.compute(scheduler=client)).tobytes()
 
+        def judge(plan, start, supervisor):
+            return _validation.judge_there(estimator, plan, supervisor)
+
         return run(
             estimator,
             data,
             units,
             bits,
-            classes,
-            sample_weight is not None or bool(class_weights),
+            judge,
+            classes=classes,
             class_weights=class_weights,
+            weighted=sample_weight is not None or bool(class_weights),
+            n_held_out=0 if held_out is None else held_out[0].shape[0],
             first=first,
-            incremental=incremental,
+            epochs=epochs,
+            deadline=deadline,
         )
 
 
-def fit_rows(estimator, X, y, w, place, *, first, incremental):
+def fit_rows(
+    estimator, X, y, w, validation, place, *, first, incremental, epochs, deadline
+):
     """Train on rows of this process, sent to the workers of a cluster.
 
     `y` is encoded already.
@@ -145,20 +171,41 @@ def fit_rows(estimator, X, y, w, place, *, first, incremental):
         n_shards = choose.worthwhile(asked, units, rows, X.dtype.name)
         if n_shards == 1:
             return _fit.fit_here(
-                estimator, X, y, w, choose.HERE, first=first, incremental=incremental
+                estimator,
+                X,
+                y,
+                w,
+                validation,
+                choose.HERE,
+                first=first,
+                incremental=incremental,
+                epochs=epochs,
+                deadline=deadline,
             )
+    held_out = validation.held_out
+    if held_out is not None:
+        held_out = (*held_out[:2], held_out[2] if w.size else None)
     with adopt_all(
-        place.client, X, y, w if w.size else None, n_shards=n_shards
+        place.client,
+        X,
+        y,
+        w if w.size else None,
+        n_shards=n_shards,
+        held_out=held_out,
     ) as data:
         return run(
             estimator,
             data,
             units,
             lambda: _start.packed_labels(estimator, units, y),
-            None,
-            w.size > 0,
+            lambda plan, start, supervisor: _validation.judge(
+                estimator, plan, validation, X, w, start
+            ),
+            weighted=w.size > 0,
+            n_held_out=validation.n_rows,
             first=first,
-            incremental=incremental,
+            epochs=epochs,
+            deadline=deadline,
         )
 
 
@@ -167,33 +214,42 @@ def run(
     data,
     units,
     labels,
-    classes,
-    weighted,
+    judge,
     *,
+    classes=None,
     class_weights=(),
+    weighted,
+    n_held_out,
     first,
-    incremental,
+    epochs,
+    deadline,
 ):
-    """Plan and train on adopted rows."""
+    """Plan and train on adopted rows.
+
+    `labels` gives the bits for a stratified split; `judge` what scores a state, if the
+    ranks don't.
+    """
     n_rows = data.stats.rows
+    incremental = epochs is not None
     start = _start.begin(estimator, units, data.dtype, first, incremental)
-    _start.split(estimator, start, n_rows, labels)
+    if not n_held_out:
+        _start.split(estimator, start, n_rows, labels)
     _start.order(estimator, start, n_rows, incremental)
     start.known_order = None
-    n_train = n_rows if start.train is None else len(start.train)
     plan = replace(
         _fit.make_plan(
-            estimator, units, data.dtype, n_train, weighted, start, incremental
+            estimator, units, data.dtype, n_rows, weighted, start, epochs, n_held_out
         ),
         n_shards=data.shards.n_shards,
         classes=classes,
         class_weights=class_weights,
     )
-    _fit.warn_unused(estimator)
+    _fit.warn_unused(estimator, n_held_out > 0)
     limits = Limits(silence=get_config()["worker_timeout"])
     launcher = DaskLauncher(build.on_partitions, plan, data, limits)
     with _fit.supervised(estimator, launcher) as supervisor:
-        return _fit.run(estimator, supervisor, plan, start, incremental=incremental)
+        score = judge(plan, start, supervisor)
+        return _fit.run(estimator, supervisor, plan, start, score, deadline)
 
 
 def check_labels(estimator, stats, *, incremental):

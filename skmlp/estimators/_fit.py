@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +25,7 @@ from skmlp.estimators import (
     _losses,
     _modelling,
     _start,
+    _validation,
     _watch,
 )
 from skmlp.estimators._modelling import hidden_sizes
@@ -42,45 +45,88 @@ def is_first(estimator, incremental):
     )
 
 
-def fit(estimator, X, y, sample_weight, *, incremental):
-    """Train an estimator; see its `fit` and `partial_fit`."""
-    check_early(estimator, incremental)
-    if is_dask(X) or is_dask(y) or is_dask(sample_weight):
+def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
+    """Train an estimator; see its `fit` and `partial_fit`.
+
+    `held_out` is (X_val, y_val, sample_weight_val), of None where there are none.
+    """
+    began = time.monotonic()
+    check_early(estimator, incremental, held_out, epochs)
+    options = {
+        "first": is_first(estimator, incremental),
+        "incremental": incremental,
+        "epochs": epochs if incremental else None,
+        "deadline": None if estimator.max_time is None else began + estimator.max_time,
+    }
+    if any(is_dask(given) for given in (X, y, sample_weight, *held_out)):
         from skmlp.estimators import _dask
         from skmlp.launch.dask_task import thread_given_back
 
         with thread_given_back():
-            return _dask.fit(estimator, X, y, sample_weight, incremental=incremental)
-    first = is_first(estimator, incremental)
-    X, y = estimator._check_targets(X, y, incremental=incremental, reset=first)
+            return _dask.fit(estimator, X, y, sample_weight, held_out, **options)
+    given_y = y
+    X, y = estimator._check_targets(
+        X, y, incremental=incremental, reset=options["first"]
+    )
     if sparse.issparse(X):
         X = X.tocsr()
     w = np.empty(0, X.dtype)
     if sample_weight is not None:
         w = check_weights(_check_sample_weight(sample_weight, X))
-    if getattr(estimator, "class_weight", None) is not None:
-        w = check_weights(_class_weight.weighted(estimator, y, w))
+    validation = _validation.of_this_process(
+        estimator, given_y, held_out, X, y.shape[1:], w.size > 0
+    )
+    if validation.held_out is not None and validation.held_out[2].size and not w.size:
+        w = np.ones(X.shape[0])
+    w = _class_weighted(estimator, y, w, validation)
     place = choose.choose(estimator.n_jobs)
     if place.kind == "dask":
         from skmlp.estimators import _dask
 
-        return _dask.fit_rows(
-            estimator, X, y, w, place, first=first, incremental=incremental
-        )
-    return fit_here(estimator, X, y, w, place, first=first, incremental=incremental)
+        return _dask.fit_rows(estimator, X, y, w, validation, place, **options)
+    return fit_here(estimator, X, y, w, validation, place, **options)
 
 
-def fit_here(estimator, X, y, w, place, *, first, incremental):
+def _class_weighted(estimator, y, w, validation):
+    """Weights with those of the classes in them, if there are any."""
+    if getattr(estimator, "class_weight", None) is None:
+        return w
+    rows = check_weights(_class_weight.weighted(estimator, y, w))
+    if validation.held_out is not None:
+        X_val, y_val, w_val = validation.held_out
+        w_val = _class_weight.weighted(estimator, y_val, w_val, like=y)
+        validation.held_out = X_val, y_val, w_val
+    return rows
+
+
+def fit_here(
+    estimator, X, y, w, validation, place, *, first, incremental, epochs, deadline
+):
     """Train on this host."""
     units = layer_units(estimator, X.shape[1], y)
     start = _start.begin(estimator, units, X.dtype, first, incremental)
-    _start.split(
-        estimator, start, X.shape[0], lambda: _start.packed_labels(estimator, units, y)
-    )
+    if validation.held_out is None:
+        _start.split(
+            estimator,
+            start,
+            X.shape[0],
+            lambda: _start.packed_labels(estimator, units, y),
+        )
     _start.order(estimator, start, X.shape[0], incremental)
-    n_train = X.shape[0] if start.train is None else len(start.train)
-    plan = make_plan(estimator, units, X.dtype, n_train, w.size > 0, start, incremental)
+    plan = make_plan(
+        estimator,
+        units,
+        X.dtype,
+        X.shape[0],
+        w.size > 0,
+        start,
+        epochs,
+        validation.n_rows,
+    )
     plan, place = settle(estimator, plan, place)
+    held_out = validation.held_out
+    if held_out is not None:
+        held_out = (*held_out[:2], held_out[2].astype(X.dtype, copy=False))
     rows = SharedRows(
         X,
         y,
@@ -88,10 +134,12 @@ def fit_here(estimator, X, y, w, place, *, first, incremental):
         start.train,
         start.validation,
         start.known_order if place.kind != "processes" else None,
+        held_out,
     )
-    warn_unused(estimator)
+    warn_unused(estimator, held_out is not None)
+    score = _validation.judge(estimator, plan, validation, X, w, start)
     with supervised(estimator, launcher(plan, rows, place)) as supervisor:
-        return run(estimator, supervisor, plan, start, incremental=incremental)
+        return run(estimator, supervisor, plan, start, score, deadline)
 
 
 def is_dask(collection):
@@ -100,13 +148,14 @@ def is_dask(collection):
     return dask is not None and dask.is_dask_collection(collection)
 
 
-def check_early(estimator, incremental):
+def check_early(estimator, incremental, held_out, epochs):
     """What needs no data to be wrong."""
     _modelling.check(estimator, len(hidden_sizes(estimator)))
     _losses.check(estimator)
     _layers.frozen(estimator, len(hidden_sizes(estimator)) + 1)
-    if incremental and estimator.early_stopping:
-        raise ValueError("partial_fit does not support early_stopping=True")
+    _validation.check(estimator, held_out, incremental)
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more")
     _class_weight.check(getattr(estimator, "class_weight", None), incremental)
 
 
@@ -133,7 +182,7 @@ def layer_units(estimator, n_features, y):
     return (n_features, *hidden_sizes(estimator), n_outputs)
 
 
-def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
+def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_out):
     """Read the hyper-parameters: nobody below the estimators does.
 
     Parameters
@@ -145,19 +194,24 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
     dtype : dtype
         The training dtype.
     n_rows : int
-        Training rows, without those set aside.
+        Rows, with those that are set aside.
     weighted : bool
         The rows have weights.
     start : Start
         For the split and the order of the rows.
-    incremental : bool
-        This is `partial_fit`.
+    epochs : int or None
+        Of `partial_fit`; None for `fit`.
+    n_held_out : int
+        Validation rows that are not among those.
 
     Returns
     -------
     Plan
         Of one shard.
     """
+    n_validation = n_held_out
+    if start.train is not None:
+        n_rows, n_validation = len(start.train), len(start.validation)
     batch_size = n_rows
     if estimator.solver in OPTIMIZERS:
         if estimator.batch_size == "auto":
@@ -189,14 +243,15 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         beta_1=float(estimator.beta_1),
         beta_2=float(estimator.beta_2),
         epsilon=float(estimator.epsilon),
-        max_iter=1 if incremental else int(estimator.max_iter),
+        max_iter=int(estimator.max_iter if epochs is None else epochs),
         tol=float(estimator.tol),
         n_iter_no_change=float(estimator.n_iter_no_change),
         early_stopping=estimator.solver in OPTIMIZERS
         and bool(estimator.early_stopping),
         split=start.split,
-        n_validation=0 if start.validation is None else len(start.validation),
-        incremental=incremental,
+        n_validation=n_validation if estimator.solver in OPTIMIZERS else 0,
+        scoring=_validation.scoring_of(estimator),
+        incremental=epochs is not None,
         order_rng=start.order_rng,
         keyed_order=start.keyed_order,
         frozen=_layers.frozen(estimator, len(units) - 1),
@@ -206,7 +261,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, incremental):
         weight_decay=float(estimator.weight_decay),
         l1_ratio=float(estimator.l1_ratio),
         rho=float(estimator.rho),
-        **_modelling.training(estimator, start, incremental),
+        **_modelling.training(estimator, start, epochs is not None),
     )
 
 
@@ -271,8 +326,12 @@ def supervised(estimator, launcher):
     return supervise.Supervisor(launcher, print if estimator.verbose else None)
 
 
-def run(estimator, supervisor, plan, start, *, incremental):
-    """Train in gangs and adopt what comes out."""
+def run(estimator, supervisor, plan, start, score, deadline):
+    """Train in gangs and adopt what comes out.
+
+    `score` gives the validation score of a state, if not the ranks do; `deadline` is
+    when to end, by `time.monotonic`.
+    """
     estimator.n_shards_ = plan.n_shards
     estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     watch = _watch.of(estimator, plan, start, supervisor)
@@ -284,11 +343,12 @@ def run(estimator, supervisor, plan, start, *, incremental):
             int(estimator.max_fun),
             show=bool(estimator.verbose is True or estimator.verbose >= 1),
             watch=watch,
+            deadline=deadline,
         )
         _adopt.minimum(estimator, plan, start, minimum)
         _effort.tell(minimum.records, show=bool(estimator.verbose))
         return _effort.restarts(estimator, supervisor)
-    state, records = _start.first_state(estimator, plan, start, incremental), []
+    state, records = _start.first_state(estimator, plan, start), []
     if watch is not None:
         state, records = watch.resumed(state)
     outcome = supervise.train(
@@ -298,15 +358,19 @@ def run(estimator, supervisor, plan, start, *, incremental):
         _adopt.printer(plan, len(records)) if estimator.verbose else _adopt.silent,
         watch,
         records,
+        score=score,
+        deadline=deadline,
     )
     _adopt.outcome(estimator, plan, start, outcome)
     _effort.tell(outcome.records, show=bool(estimator.verbose))
     return _effort.restarts(estimator, supervisor)
 
 
-def warn_unused(estimator):
+def warn_unused(estimator, held_out=False):
     """Tell once which parameters the solver leaves aside."""
     unused = _modelling.unused(estimator)
+    if held_out and estimator.solver not in OPTIMIZERS:
+        unused.append("X_val")
     if unused:
         warnings.warn(
             f"solver={estimator.solver!r} does not use {', '.join(unused)}",

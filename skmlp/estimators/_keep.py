@@ -45,6 +45,7 @@ _SHARED = (
     "best_loss_",
     "loss_curve_",
     "validation_scores_",
+    "validation_loss_curve_",
     "best_validation_score_",
     "n_features_in_",
     "feature_names_in_",

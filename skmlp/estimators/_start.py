@@ -183,7 +183,7 @@ def order(estimator, start, n_rows, incremental):
         start.known_order = orders.RowOrder(n_rows, start.order_rng)
 
 
-def first_state(estimator, plan, start, incremental):
+def first_state(estimator, plan, start):
     """Where the run begins: anew, or where an earlier call ended."""
     size, dtype = start.params.size, start.params.dtype
     state = TrainState(
@@ -203,11 +203,14 @@ def first_state(estimator, plan, start, incremental):
         "best_validation_score_" if plan.early_stopping else "best_loss_",
         None,
     )
-    if best is not None:
+    if plan.incremental and plan.early_stopping:
+        # Each call has a validation set of its own.
+        state.no_improvement = 0
+    elif best is not None:
         state.best = best
     known = getattr(estimator, "_moments", None)
     if (
-        incremental
+        plan.incremental
         and known is not None
         and estimator._moments_of == plan.solver
         and len(known) == n_moments(plan)

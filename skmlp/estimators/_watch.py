@@ -26,7 +26,7 @@ from skmlp.callbacks import (
 )
 from skmlp.estimators import _adopt, _keep
 from skmlp.optim.transforms import OPTIMIZERS
-from skmlp.state import ALL_EPOCHS, RUNNING, Record, TrainState
+from skmlp.state import ALL_EPOCHS, OUT_OF_TIME, RUNNING, Record, TrainState
 from skmlp.supervise import Outcome
 
 try:
@@ -274,7 +274,8 @@ class Watch:
         check_same_fit(self.found, plan, self._file)
         state = TrainState.from_arrays(tuple(self.found["state"]))
         records = [Record(**record) for record in self.found["records"]]
-        if state.status == ALL_EPOCHS and state.epoch < plan.max_iter:
+        early = state.status == ALL_EPOCHS and state.epoch < plan.max_iter
+        if early or state.status == OUT_OF_TIME:
             state.status = RUNNING
         elif state.status == RUNNING and state.epoch >= plan.max_iter:
             state.status = ALL_EPOCHS

@@ -7,23 +7,20 @@ from numbers import Real
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     type_of_target,
-    unique_labels,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skmlp.data.targets import encode
 from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators._fit import is_dask
-from skmlp.model.losses import entry
+from skmlp.estimators._labels import LabelsMixin
 
 
-class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
+class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier.
 
     Drop-in for `sklearn.neural_network.MLPClassifier`: the same parameters, attributes
@@ -94,6 +91,12 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         all classes the same total: ``n_samples / (n_classes * np.bincount(y))``; not
         for `partial_fit`. For multilabel targets, a list with a dict for each label,
         as ``{0: 1, 1: 5}``: the weights of a row's labels are multiplied.
+    scoring : str, callable or None, default=None
+        What is scored on the validation rows: the name of a scorer, a callable
+        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
+        accuracy.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration.
     coefs_init, intercepts_init : list of array-like or None, default=None
         First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
         for each layer; None in place of an array draws that one at random, as it would
@@ -155,6 +158,8 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         The loss of each epoch; not for 'lbfgs'.
     validation_scores_ : list of float or None
         Accuracy on the rows set aside, by epoch; None without early stopping.
+    validation_loss_curve_ : list of float or None
+        The loss of the validation rows after each epoch, without penalty.
     best_validation_score_ : float or None
         The largest of them.
     history_ : list of dict
@@ -232,6 +237,8 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         n_iter_no_change=10,
         max_fun=15000,
         class_weight=None,
+        scoring=None,
+        max_time=None,
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
@@ -257,52 +264,24 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
         loss = "softmax_log_loss" if several else "logistic_log_loss"
         return f"smoothed_{loss}" if self.label_smoothing else loss
 
-    def _check_targets(self, X, y, *, incremental, reset):
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        self._check_classes(y, incremental=incremental)
-        return X, self._encode(y)
-
-    def _check_classes(self, y, *, incremental):
-        """Define `classes_`, or compare the labels with them."""
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
-            return
-        classes = unique_labels(y)
-        if self.warm_start:
-            if set(classes) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in "
-                    f"the previous call to fit. Previously got {self.classes_}, `y` "
-                    f"has {classes}"
-                )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                "`y` has classes not in `self.classes_`. "
-                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
-            )
-
-    def _encode(self, y):
-        """Labels as the loss takes them."""
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            y = self._label_binarizer.transform(y)
-        return encode(entry(self._loss_name()).target, self.classes_, y, None)
-
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None, classes=None):
-        """Train for one epoch on the given rows.
+    def partial_fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        classes=None,
+        *,
+        epochs=1,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
+        """Train for one epoch, or several, on the given rows.
+
+        Without early stopping, several epochs are as many calls. With it, which needs
+        a validation set, the weights of the call's best epoch are kept.
 
         Parameters
         ----------
@@ -314,6 +293,15 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
             Their weights.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call.
+        epochs : int, default=1
+            How often to go through the rows.
+        X_val, y_val : array-like, default=None
+            Validation rows and their targets, in place of a part of `X` that is set
+            aside. With `early_stopping` they say when to stop; without it they are
+            only looked at, for `validation_scores_` and `validation_loss_curve_`.
+            Dask arrays, or small arrays, where `X` is a Dask array.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights; `class_weight` applies to them as well.
 
         Returns
         -------
@@ -336,7 +324,8 @@ class MLPClassifier(ScoreMixin, ClassifierMixin, BaseMLP):
                 multilabel = type_of_target(some).startswith("multilabel")
                 labels = some if multilabel else classes
                 self._label_binarizer = LabelBinarizer().fit(labels)
-            return self._partial_fit(X, y, sample_weight)
+            held_out = (X_val, y_val, sample_weight_val)
+            return self._partial_fit(X, y, sample_weight, held_out, epochs)
 
     def predict(self, X):
         """Predict labels.

@@ -88,6 +88,12 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         Patience: training stops after one more epoch than this without improvement.
     max_fun : int, default=15000
         The most loss evaluations of 'lbfgs'.
+    scoring : str, callable or None, default=None
+        What is scored on the validation rows: the name of a scorer, a callable
+        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
+        R2.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration.
     coefs_init, intercepts_init : list of array-like or None, default=None
         First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
         for each layer; None in place of an array draws that one at random, as it would
@@ -150,6 +156,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         The loss of each epoch; not for 'lbfgs'.
     validation_scores_ : list of float or None
         R2 on the rows set aside, by epoch; None without early stopping.
+    validation_loss_curve_ : list of float or None
+        The loss of the validation rows after each epoch, without penalty.
     best_validation_score_ : float or None
         The largest of them.
     history_ : list of dict
@@ -232,6 +240,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         epsilon=1e-8,
         n_iter_no_change=10,
         max_fun=15000,
+        scoring=None,
+        max_time=None,
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
@@ -255,6 +265,14 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
 
     def _loss_name(self):
         return _losses.name(self)
+
+    def _check_validation(self, X, y):
+        return self._check_targets(X, y, incremental=False, reset=False)
+
+    def _decode(self, y):
+        # Several quantiles have one and the same target.
+        alone = y.shape[1] == 1 or self._loss_name() == "quantiles"
+        return y[:, 0] if alone else y
 
     def _check_targets(self, X, y, *, incremental, reset):
         X, y = validate_data(
@@ -282,8 +300,21 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
-        """Train for one epoch on the given rows.
+    def partial_fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        epochs=1,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
+        """Train for one epoch, or several, on the given rows.
+
+        Without early stopping, several epochs are as many calls. With it, which needs
+        a validation set, the weights of the call's best epoch are kept.
 
         Parameters
         ----------
@@ -293,13 +324,23 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             Their targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Their weights.
+        epochs : int, default=1
+            How often to go through the rows.
+        X_val, y_val : array-like, default=None
+            Validation rows and their targets, in place of a part of `X` that is set
+            aside. With `early_stopping` they say when to stop; without it they are
+            only looked at, for `validation_scores_` and `validation_loss_curve_`.
+            Dask arrays, or small arrays, where `X` is a Dask array.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
 
         Returns
         -------
         self : MLPRegressor
             The trained estimator.
         """
-        return self._partial_fit(X, y, sample_weight)
+        held_out = (X_val, y_val, sample_weight_val)
+        return self._partial_fit(X, y, sample_weight, held_out, epochs)
 
     def predict(self, X):
         """Predict targets.

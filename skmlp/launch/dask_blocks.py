@@ -21,7 +21,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Future
 
 from skmlp.data.partitions import PartStats
-from skmlp.data.placement import Span, place
+from skmlp.data.placement import Span, after, place
 from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_worker import merge_parts, put_key, put_part
@@ -50,7 +50,11 @@ class DaskBlocks:
         Of X.
     weighted : bool
         Whether there are weights.
+    first : Span
+        Number of the first part and of its first row; others come before these.
     """
+
+    first = Span(0, 0, 0)
 
     def __init__(self, X: Any, y: Any, w: Any) -> None:
         X = X.rechunk({1: -1})
@@ -94,7 +98,8 @@ class DaskBlocks:
         self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
     ) -> list[list[Span]]:
         """Give the parts to the shards; see `skmlp.data.placement.place`."""
-        return place(self._rows, [holders for holders, _ in held], homes)
+        placed = place(self._rows, [holders for holders, _ in held], homes)
+        return [[after(self.first, span) for span in spans] for spans in placed]
 
     async def bring(
         self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
@@ -134,7 +139,7 @@ class DaskBlocks:
             layers[f"put-{worker}"] = _pinned(puts, worker, strictly=True)
             needs[f"own-{worker}"] = {"shared"}
             needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
-        name = f"skmlp-adopt-{stamp}"
+        name = f"skmlp-adopt-{stamp}-{self.first.part}"
         in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
         needs["merge"] = set(layers)
         layers["merge"] = MaterializedLayer({name: Task(name, merge_parts, *in_order)})
@@ -143,7 +148,8 @@ class DaskBlocks:
         return crew.line.client.compute(whole, optimize_graph=False)
 
     def _put_task(self, stamp: str, run: str, shard: int, part: int) -> Task:
-        inputs: list[Any] = [TaskRef(column[part]) for column in self._columns]
+        at = part - self.first.part
+        inputs: list[Any] = [TaskRef(column[at]) for column in self._columns]
         if not self.weighted:
             inputs.append(None)
         return Task(put_key(stamp, part), put_part, run, shard, part, *inputs)
@@ -152,7 +158,7 @@ class DaskBlocks:
         """Whose parts need a task: a worker's, or None for those of several workers."""
         owners: dict[Any, str | None] = {}
         for part, _, worker in placed:
-            stack = [column[part] for column in self._columns]
+            stack = [column[part - self.first.part] for column in self._columns]
             while stack:
                 key = stack.pop()
                 # What is persisted is not in the graph.

@@ -22,7 +22,7 @@ from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import Line, ended, results, together
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_sources import Rows, source_of
+from skmlp.launch.dask_sources import Rows, WithHeldOut, source_of
 from skmlp.launch.dask_worker import Anchor, drop_anchor
 
 #: Seconds to wait for the first worker of a cluster that has none.
@@ -54,7 +54,11 @@ class AdoptedData:
     """
 
     def __init__(
-        self, line: Line, source: Rows, workers: Sequence[str], n_shards: int
+        self,
+        line: Line,
+        source: Rows | WithHeldOut,
+        workers: Sequence[str],
+        n_shards: int,
     ) -> None:
         self.crew = Crew(line, uuid.uuid4().hex, workers)
         n_ranks = len(workers)
@@ -181,7 +185,7 @@ class AdoptedData:
         stats = None
         if any(spans):
             stats = await crew.guard(self.source.bring(crew, spans, homes))
-            if stats.problem:
+            if stats is not None and stats.problem:
                 raise ValueError(stats.problem)
         self._homes = dict(enumerate(homes))
         return stats
@@ -250,6 +254,7 @@ def adopt(
     n_shards: int | None = None,
     workers: Sequence[str] | None = None,
     labels: bool = False,
+    held_out: tuple[Any, Any, Any] | None = None,
 ) -> AdoptedData:
     """Bring every row to one worker, converted to the training dtype.
 
@@ -271,6 +276,8 @@ def adopt(
         the first one is waited for.
     labels : bool
         Whether `y` holds labels of classes.
+    held_out : tuple of (X, y, w), optional
+        Validation rows, like the others; they get the numbers after those.
 
     Returns
     -------
@@ -285,7 +292,10 @@ def adopt(
         A worker was lost, or none came.
     """
     line = Line(client)
-    source = source_of(X, y, w)
+    rows = source_of(X, y, w)
+    source: Rows | WithHeldOut = rows
+    if held_out is not None:
+        source = WithHeldOut(rows, source_of(*held_out))
     present = line.run(present_workers(line, workers))
     held = line.run(source.holders(line))
     addresses = _choose(present, held, n_shards)

@@ -213,6 +213,7 @@ def adopt_all(
     *,
     n_shards: int | None = None,
     labels: bool = False,
+    held_out: tuple[Any, Any, Any] | None = None,
 ) -> AdoptedData:
     """`adopt`, once more if a worker is lost meanwhile; for the arguments see there."""
     line = Line(client)
@@ -222,7 +223,15 @@ def adopt_all(
     first: WorkerLost | None = None
     for _ in range(TRIES):
         try:
-            return adopt(client, X, y, w, n_shards=n_shards, labels=labels)
+            return adopt(
+                client,
+                X,
+                y,
+                w,
+                n_shards=n_shards,
+                labels=labels,
+                held_out=held_out,
+            )
         except WorkerLost as error:
             logger.warning("the rows are brought to the workers again: %s", error)
             first = first or error

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from skmlp.comm.base import cut
 from skmlp.data.partitions import PartStats, merge
-from skmlp.data.placement import Span
+from skmlp.data.placement import Span, after
 from skmlp.launch.dask_client import Line, results, together
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_worker import put_key, put_part
@@ -33,9 +33,11 @@ class DriverRows:
 
     Attributes
     ----------
-    features, dtype, weighted
+    features, dtype, weighted, first
         As those of `skmlp.launch.dask_blocks.DaskBlocks`.
     """
+
+    first = Span(0, 0, 0)
 
     def __init__(self, X: Any, y: Any, w: Any) -> None:
         self._arrays = (X, y, w)
@@ -60,12 +62,11 @@ class DriverRows:
         for shard in range(len(homes)):
             part = cut(n_rows, len(homes), shard)
             starts = range(part.start, part.stop, most)
-            spans.append(
-                [
-                    Span(number + i, start, min(most, part.stop - start))
-                    for i, start in enumerate(starts)
-                ]
-            )
+            pieces = [
+                Span(number + i, start, min(most, part.stop - start))
+                for i, start in enumerate(starts)
+            ]
+            spans.append([after(self.first, piece) for piece in pieces])
             number += len(starts)
         return spans
 
@@ -110,7 +111,8 @@ class DriverRows:
 
     def _piece(self, span: Span) -> Piece:
         X, y, w = self._arrays
-        rows = slice(span.start, span.start + span.rows)
+        start = span.start - self.first.start
+        rows = slice(start, start + span.rows)
         return Piece(X[rows], y[rows], None if w is None else w[rows])
 
 

@@ -131,13 +131,38 @@ class Network:
         ndarray of shape (rows, n_outputs)
             A buffer of the network: valid until the next call.
         """
+        raw = self._raw(views, X)
+        self._forward[-1](raw, views[-1][1])
+        return raw
+
+    def _raw(self, views: Views, X: Array | SparseRows) -> Array:
+        """The products of the last layer, before its bias."""
         layers, _, _ = self._buffers(X.shape[0])
         self._times(X, views[0][0], layers[0])
-        for i, ((W, b), activate) in enumerate(zip(views, self._forward, strict=True)):
-            if i:
-                np.dot(layers[i - 1], W, out=layers[i])
-            activate(layers[i], b)
+        for i, (_, b) in enumerate(views[:-1]):
+            self._forward[i](layers[i], b)
+            np.dot(layers[i], views[i + 1][0], out=layers[i + 1])
         return layers[-1]
+
+    def validate(
+        self, views: Views, X: Array | SparseRows, y: Array, w: Array
+    ) -> tuple[Array, float]:
+        """Predictions of some rows and their loss, from one pass.
+
+        Returns
+        -------
+        prediction : ndarray of shape (rows, n_outputs)
+            See `forward`.
+        loss : float
+            The sum of weight times loss.
+        """
+        raw, b = self._raw(views, X), views[-1][1]
+        _, _, scratch = self._buffers(X.shape[0])
+        # The loss writes the gradient over what it is given.
+        spoiled, gradient = raw.copy(), np.empty_like(b)
+        loss: float = self._loss(spoiled, b, y, w, gradient, scratch[-1])
+        self._forward[-1](raw, b)
+        return raw, loss
 
 
 class Accumulate:

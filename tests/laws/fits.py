@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,10 @@ class Fit:
         Method and rows of each call.
     seed : {"int", "instance"}
         What random_state is.
+    held_out : int
+        So many of the rows, the last ones, are for validation.
+    options : mapping
+        Further arguments of the calls.
     """
 
     task: str
@@ -57,6 +61,8 @@ class Fit:
     kind: str = "dense"
     calls: tuple[tuple[str, slice], ...] = ONCE
     seed: str = "int"
+    held_out: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tolerances(self) -> dict[str, float]:
@@ -92,11 +98,14 @@ class Fit:
     def run(self, place: Place) -> Any:
         """Make all calls in `place`; return the estimator."""
         data = self.data()
+        last = self.rows - self.held_out
+        rows_of = [None if a is None else a[last:] for a in data]
+        data = tuple(None if a is None else a[:last] for a in data)
         model = self.estimator(place.n_jobs)
         for method, rows in self.calls:
             given = [None if a is None else a[rows] for a in data]
             first = method == "partial_fit" and not hasattr(model, "coefs_")
-            kwargs = {}
+            kwargs = dict(self.options)
             if first and hasattr(model, "predict_proba"):
                 labels = data[1]
                 kwargs["classes"] = (
@@ -105,6 +114,10 @@ class Fit:
                     else np.unique(labels)
                 )
             with place.entered():
+                if self.held_out:
+                    names = ("X_val", "y_val", "sample_weight_val")
+                    brought = place.bring(*rows_of)
+                    kwargs |= dict(zip(names, brought, strict=True))
                 getattr(model, method)(*place.bring(*given), **kwargs)
             assert model.n_shards_ == place.n_shards
         return model
@@ -200,6 +213,47 @@ TABLE = {
     "stopping early, stratified": Fit("binary", _sgd(**STOP), weighted=True),
     "stopping early, R2": Fit("two outputs", _sgd(**STOP), weighted=True),
     "stopping early, labels, csr": Fit("multilabel", {**STOP}, kind="csr"),
+    "validation rows": Fit(
+        "multiclass", _sgd(**STOP, max_iter=12), weighted=True, held_out=12
+    ),
+    "validation rows, loss, class weights": Fit(
+        "binary strings",
+        {**STOP, "scoring": "loss", "class_weight": {"no": 3.0}, "max_iter": 8},
+        held_out=9,
+    ),
+    "validation rows, looked at": Fit("multilabel", {}, kind="csr", held_out=13),
+    "validation rows, float32": Fit(
+        "two outputs", {**STOP, "shuffle": False}, kind="float32", held_out=11
+    ),
+    "scorer": Fit(
+        "binary strings", {**STOP, "scoring": "roc_auc", "max_iter": 8}, weighted=True
+    ),
+    "scorer, validation rows": Fit(
+        "two outputs",
+        _sgd(
+            early_stopping=True,
+            scoring="neg_mean_absolute_error",
+            learning_rate="adaptive",
+            n_iter_no_change=1,
+            tol=0.1,
+            max_iter=9,
+        ),
+        held_out=10,
+    ),
+    "scorer, looked at, labels": Fit(
+        "multilabel", {"scoring": "f1_macro"}, held_out=15
+    ),
+    "several epochs of pieces": Fit(
+        "multiclass", {}, calls=PIECES, options={"epochs": 3}
+    ),
+    "pieces, stopping early": Fit(
+        "one output",
+        {"early_stopping": True, "n_iter_no_change": 1, "tol": 0.05},
+        calls=PIECES,
+        options={"epochs": 9},
+        rows=50,
+        held_out=10,
+    ),
     "multilabel": Fit("multilabel", {"activation": "logistic"}, weighted=True),
     "poisson": Fit("poisson", {"activation": "tanh"}),
     "warm start": Fit("multiclass", {"warm_start": True}, calls=TWICE, seed="instance"),

@@ -197,7 +197,13 @@ def on_one_worker(client: Any, arrays: Sequence[Any]) -> list[Any]:
 NAMES = [
     *("classes_", "n_features_in_", "n_outputs_", "n_layers_", "out_activation_"),
     *("coefs_", "intercepts_", "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_"),
-    *("validation_scores_", "best_validation_score_", "history_", "_moments"),
+    *(
+        "validation_loss_curve_",
+        "validation_scores_",
+        "best_validation_score_",
+        "history_",
+        "_moments",
+    ),
     *("_optimizer_step", "_learning_rate", "_no_improvement_count"),
 ]
 

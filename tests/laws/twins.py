@@ -26,7 +26,7 @@ STOCHASTIC = {
     "best_validation_score_",
 }
 #: Public fitted attributes that skmlp has beyond scikit-learn's.
-ADDED = {"n_shards_", "history_", "restarts_"}
+ADDED = {"validation_loss_curve_", "n_shards_", "history_", "restarts_"}
 
 ROWS, COLUMNS = 64, 7
 

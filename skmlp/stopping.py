@@ -1,0 +1,65 @@
+"""When to stop: the patience of a run, judged by its loss or by a score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skmlp.optim import schedules
+from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.plan import Plan
+from skmlp.state import RATE_TOO_SMALL, STANDSTILL, TrainState
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def compare(plan: Plan, state: TrainState, loss: float, score: float) -> bool:
+    """Compare an epoch with the best one, and count those without improvement.
+
+    Parameters
+    ----------
+    plan : Plan
+        Says which of the two counts, and what is an improvement.
+    state : TrainState
+        Its `best` and `no_improvement` are brought up to date.
+    loss, score : float
+        Of the epoch.
+
+    Returns
+    -------
+    bool
+        Whether the epoch's score is the best one, with early stopping.
+    """
+    if plan.early_stopping:
+        worse = score < state.best + plan.tol
+        better = score > state.best
+    else:
+        worse = loss > state.best - plan.tol
+        better = loss < state.best
+    if better:
+        state.best = score if plan.early_stopping else loss
+    state.no_improvement = state.no_improvement + 1 if worse else 0
+    return better and plan.early_stopping
+
+
+def model_of(plan: Plan, state: TrainState) -> Array:
+    """The parameters that are judged: the last ones, or their average."""
+    return state.params if plan.average is None else state.moments[-1]
+
+
+def at_standstill(plan: Plan, state: TrainState) -> bool:
+    """Whether the patience has run out; if so, lower the rate or end the run."""
+    if not state.no_improvement > plan.n_iter_no_change:
+        return False
+    scheduled = OPTIMIZERS[plan.solver].scheduled
+    schedule = plan.learning_rate if scheduled else "constant"
+    lowered = schedules.at_standstill(schedule, state.learning_rate)
+    if lowered is not None:
+        state.learning_rate = lowered
+        state.no_improvement = 0
+    elif schedule == "adaptive":
+        state.status = RATE_TOO_SMALL
+    elif plan.early_stopping or not plan.incremental:
+        state.status = STANDSTILL
+    return True
