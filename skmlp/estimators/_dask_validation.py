@@ -56,7 +56,8 @@ def check(estimator, stats, labels):
     """Refuse validation rows that don't fit the training rows."""
     if stats.weight_sum <= 0:
         raise ValueError(
-            "sample_weight_val must have a sum greater than zero; it is "
+            "Sample weights must contain at least one non-zero number, and the sum of "
+            "sample_weight_val must be greater than zero; it is "
             f"{stats.weight_sum:g}"
         )
     if not labels:
