@@ -56,7 +56,7 @@ def check(estimator, stats, labels):
     """Refuse validation rows that don't fit the training rows."""
     if stats.weight_sum <= 0:
         raise ValueError(
-            "Sample weights must contain at least one non-zero number, and the sum of "
+            "Sample weights must contain a number that is not 0, and the sum of "
             "sample_weight_val must be greater than zero; it is "
             f"{stats.weight_sum:g}"
         )

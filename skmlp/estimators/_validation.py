@@ -125,7 +125,7 @@ def of_this_process(estimator, y, held_out, like, shape, weighted):
         w = _check_sample_weight(sample_weight_val, X)
         if w.sum(dtype=np.float64) <= 0:
             raise ValueError(
-                "Sample weights must contain at least one non-zero number, and the sum of "
+                "Sample weights must contain a number that is not 0, and the sum of "
                 "sample_weight_val must be greater than zero; it is "
                 f"{w.sum(dtype=np.float64):g}"
             )
