@@ -45,7 +45,9 @@ def scoring_of(estimator):
     """What `skmlp.plan.Plan.scoring` says."""
     if scorer_of(estimator) is not None:
         return "driver"
-    return "default" if estimator.scoring is None else "loss"
+    # R2 would draw all of several quantiles to the mean.
+    several = estimator._loss_name() == "quantiles"
+    return "default" if estimator.scoring is None and not several else "loss"
 
 
 @dataclass

@@ -91,7 +91,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     scoring : str, callable or None, default=None
         What is scored on the validation rows: the name of a scorer, a callable
         ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
-        R2.
+        R2, and 'loss' for several quantiles.
     max_time : float or None, default=None
         Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration.
     coefs_init, intercepts_init : list of array-like or None, default=None

@@ -169,6 +169,12 @@ def test_quantiles_never_cross_and_say_what_share_lies_below():
     assert_allclose(model.score(X, TARGET), np.mean(scores), rtol=1e-12)
 
 
+def test_stopping_early_judges_several_quantiles_by_their_loss():
+    params = {"early_stopping": True, "max_iter": 20, "random_state": 0}
+    model = MLPRegressor("quantile", 8, quantile=[0.1, 0.9], **params).fit(X, TARGET)
+    assert model.validation_scores_ == [-loss for loss in model.validation_loss_curve_]
+
+
 def test_one_quantile_in_a_list_is_one():
     alone, listed = (
         MLPRegressor("quantile", 4, quantile=q, max_iter=3, random_state=0).fit(
