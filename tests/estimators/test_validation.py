@@ -188,7 +188,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "fewer targets": ({**GIVEN, "y_val": Y[:8]}, "inconsistent numbers of samples"),
     "NaN": ({**GIVEN, "X_val": np.full((9, 4), np.nan)}, "NaN"),
     "two columns": ({**GIVEN, "y_val": np.eye(9, 2, dtype=int)}, "y_val"),
-    "weights of 0": ({**GIVEN, "sample_weight_val": np.zeros(9)}, "Sample weights must contain"),
+    "weights of 0": (
+        {**GIVEN, "sample_weight_val": np.zeros(9)},
+        "Sample weights must contain",
+    ),
     "fewer weights": ({**GIVEN, "sample_weight_val": W[:8]}, "sample_weight.shape"),
 }
 
