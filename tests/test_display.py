@@ -49,8 +49,10 @@ def drawn(display: Any) -> bytes:
 def test_loss_curves():
     model = fitted(early_stopping=True)
     display = skmlp.LossCurveDisplay.from_estimator(model, color="black")
-    loss, score = display.lines_
+    loss, validation_loss, score = display.lines_
     assert_array_equal(loss.get_ydata(), model.loss_curve_)
+    expected = [record["validation_loss"] for record in model.history_]
+    assert_array_equal(validation_loss.get_ydata(), expected)
     assert_array_equal(score.get_ydata(), model.validation_scores_)
     assert loss.get_color() == "black"
     assert display.ax_.get_ylabel() == "Loss"
@@ -58,6 +60,7 @@ def test_loss_curves():
     texts = [text.get_text() for text in display.score_ax_.get_legend().get_texts()]
     assert texts == [
         "MLPClassifier, training loss",
+        "MLPClassifier, validation loss",
         "MLPClassifier, validation score",
     ]
     drawn(display)

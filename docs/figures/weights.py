@@ -6,4 +6,5 @@ from skmlp import FirstLayerWeightsDisplay, MLPClassifier
 
 X, y = load_digits(return_X_y=True)
 model = MLPClassifier((18,), alpha=10, max_iter=60, tol=0, random_state=0)
-FirstLayerWeightsDisplay.from_estimator(model.fit(X / 16, y), interpolation="bilinear")
+model.fit(X / 16, y)
+FirstLayerWeightsDisplay.from_estimator(model, max_units=12, interpolation="bilinear")

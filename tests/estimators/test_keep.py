@@ -141,6 +141,13 @@ CHECKPOINTED = {
         "n_iter_no_change": 2,
     },
     "early stopping": {"early_stopping": True, "validation_fraction": 0.3},
+    "dropout, a schedule, a mean": {
+        "solver": "adamw",
+        "learning_rate": "cosine",
+        "dropout": 0.3,
+        "average": True,
+        "clip_norm": 1.0,
+    },
 }
 
 
