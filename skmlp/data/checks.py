@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from skmlp.data.placement import Span
+from skmlp.data.placement import UNKNOWN, Span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -17,18 +18,20 @@ def check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -
     """ValueError unless the part is what its collection says."""
     if X.ndim != 2:
         raise ValueError(f"X has {X.ndim} dimensions, not 2")
-    if X.shape != (span.rows, features):
+    n_rows = X.shape[0]
+    if span.rows not in (UNKNOWN, n_rows) or X.shape[1] != features:
+        rows = "" if span.rows == UNKNOWN else f"{span.rows} rows and "
         raise ValueError(
-            f"X has {X.shape[0]} rows and {X.shape[1]} columns here; its Dask "
-            f"collection says {span.rows} rows and {features} columns"
+            f"X has {n_rows} rows and {X.shape[1]} columns here; its Dask "
+            f"collection says {rows}{features} columns"
         )
     if y.ndim not in (1, 2):
         raise ValueError(f"y has {y.ndim} dimensions, not 1 or 2")
     if w is not None and w.ndim != 1:
         raise ValueError(f"sample_weight has {w.ndim} dimensions, not 1")
     for name, values in {"y": y, "sample_weight": w}.items():
-        if values is not None and len(values) != span.rows:
-            raise ValueError(f"X has {span.rows} rows, but {name} has {len(values)}")
+        if values is not None and len(values) != n_rows:
+            raise ValueError(f"X has {n_rows} rows, but {name} has {len(values)}")
 
 
 def check_finite(values: Array, name: str) -> None:
@@ -51,8 +54,16 @@ def check_target(y: Array) -> None:
         check_finite(y, "y")
     elif y.dtype.kind == "c":
         raise ValueError("Complex data not supported")
-    elif y.dtype == object and any(v is None or v != v for v in y.ravel()):
+    elif y.dtype == object and any(_is_missing(v) for v in y.ravel()):
         raise ValueError("Input y contains NaN.")
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, or pandas' NA, which is not even unlike itself."""
+    if value is None:
+        return True
+    differs = value != value
+    return differs is not False and (not isinstance(differs, bool) or differs)
 
 
 def distinct(y: Array) -> Array:
@@ -82,5 +93,6 @@ def counted(y: Array) -> tuple[tuple[Array, Array], ...]:
     tuple of (ndarray, ndarray)
         Sorted labels and their counts, of each column.
     """
-    columns = y.reshape(len(y), -1).T
+    # Not -1: there may be no rows.
+    columns = y.reshape(len(y), math.prod(y.shape[1:])).T
     return tuple(np.unique(column, return_counts=True) for column in columns)

@@ -1,32 +1,21 @@
-"""Pure functions on the parts of a distributed table; the cluster is not seen here.
+"""What is known of the parts of a distributed table, and what a shard makes of them.
 
-A *part* is a block of successive rows: a chunk of a Dask array, or a piece of an array
-of the driver. `ShardStore` takes the parts of one shard, each converted once into one
-array, and hands them out as `LocalRows`. `PartStats` is all that the driver gets to
-see of a part.
+A *part* is a block of successive rows: a chunk of a Dask array, a partition of a data
+frame, or a piece of an array of the driver. `PartStats` is all that the driver gets to
+see of a part; `LocalRows` are the rows of a shard, see `skmlp.data.store`.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
-from skmlp.data.checks import (
-    MIXED,
-    check_finite,
-    check_shapes,
-    check_target,
-    counted,
-    distinct,
-)
-from skmlp.data.files import PIECE, FileRows
-from skmlp.data.placement import Span, join_ranges
+from skmlp.data.checks import MIXED
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,6 +45,8 @@ class PartStats:
         for real targets.
     problem : str
         What is wrong with the part, as a sentence for the user; "" if nothing is.
+    sizes : tuple of int
+        Of several parts: the rows of each; empty for one part.
     """
 
     rows: int
@@ -69,6 +60,7 @@ class PartStats:
     classes: Array | None = None
     labels: tuple[tuple[Array, Array], ...] = ()
     problem: str = ""
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,224 +91,6 @@ def training_dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if dtype == np.float32 else np.float64)
 
 
-class ShardStore:
-    """Takes the parts of one shard, in any order and from several threads.
-
-    Dense rows are written into one array or file, made at the first part; sparse ones
-    are kept until `rows` joins them, letting go of each part as it is copied. So no
-    more than one part is held twice.
-
-    Parameters
-    ----------
-    spans : sequence of Span
-        The shard's parts, by rising `start`.
-    features : int
-        Columns of X.
-    dtype : dtype
-        The training dtype.
-    weighted : bool
-        Whether the rows have weights.
-    labels : bool
-        Whether the targets are labels of classes.
-    folder : str, optional
-        Where dense rows are kept in a file; by default they are kept in memory.
-    """
-
-    def __init__(
-        self,
-        spans: Sequence[Span],
-        features: int,
-        dtype: Any,
-        weighted: bool,
-        labels: bool,
-        folder: str = "",
-    ) -> None:
-        self._folder = folder
-        self._closed = False
-        self._spans = {span.part: span for span in spans}
-        self._features = features
-        self._dtype = np.dtype(dtype)
-        self._weighted = weighted
-        self._labels = labels
-        self._lock = threading.Lock()
-        offsets = np.cumsum([0, *(span.rows for span in spans)])
-        self._n_rows = int(offsets[-1])
-        self._offsets = {
-            span.part: int(at) for span, at in zip(spans, offsets, strict=False)
-        }
-        self._dense: Array | FileRows | None = None
-        self._sparse: dict[int, Any] = {}
-        self._y: dict[int, Array] = {}
-        self._w: dict[int, Array] = {}
-        self._joined: LocalRows | None = None
-
-    def put(self, part: int, X: Any, y: Any, w: Any = None) -> PartStats:
-        """Convert and keep one part.
-
-        Parameters
-        ----------
-        part : int
-            Its number, one of those in the spans.
-        X : array-like or sparse matrix of shape (n, features)
-            Its rows.
-        y : array-like of shape (n,) or (n, n_outputs)
-            Targets or labels.
-        w : array-like of shape (n,), optional
-            Weights.
-
-        Returns
-        -------
-        PartStats
-            With `problem` set, and the part not kept, if something is wrong.
-        """
-        span = self._spans[part]
-        try:
-            X = X if sparse.issparse(X) else np.asarray(X)
-            y = np.asarray(y)
-            w = np.asarray(w) if self._weighted else np.empty(0)
-            check_shapes(span, self._features, X, y, w if self._weighted else None)
-            kept_w = w.astype(training_dtype(w.dtype), copy=True)
-            stats = self._stats(X, y, kept_w)
-            self._keep_X(span, X)
-        except (TypeError, ValueError) as error:
-            return PartStats(
-                span.rows,
-                self._features,
-                problem=f"{error} (chunk {part}: rows {span.start} to "
-                f"{span.start + span.rows - 1})",
-            )
-        # Copies: the part may be a view of a buffer that Dask frees or uses again.
-        self._y[part] = np.array(y)
-        self._w[part] = kept_w
-        return stats
-
-    def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
-        """Look at y and w. ValueError if something is wrong with them."""
-        check_finite(w, "sample_weight")
-        check_target(y)
-        classes, y_min = None, math.nan
-        labels: tuple[tuple[Array, Array], ...] = ()
-        if self._labels:
-            classes, labels = distinct(y), counted(y)
-        else:
-            y_min = float(np.asarray(y, np.float64).min())
-        weighted = self._weighted
-        return PartStats(
-            rows=X.shape[0],
-            features=X.shape[1],
-            sparse=sparse.issparse(X),
-            weight_sum=float(w.sum(dtype=np.float64)) if weighted else X.shape[0],
-            weight_min=float(w.min()) if weighted else 1.0,
-            y_shape=y.shape[1:],
-            y_dtype=y.dtype.str,
-            y_min=y_min,
-            classes=classes,
-            labels=labels,
-        )
-
-    def _keep_X(self, span: Span, X: Any) -> None:
-        """Convert the rows into their place. ValueError if they are not finite."""
-        if np.iscomplexobj(X):
-            raise ValueError("Complex data not supported")
-        if sparse.issparse(X):
-            kept = sparse.csr_array(X).astype(self._dtype, copy=True)
-            check_finite(kept.data, "X")
-            self._sparse[span.part] = kept
-            return
-        dense = self._room()
-        at = self._offsets[span.part]
-        if isinstance(dense, FileRows):
-            self._write(dense, at, X)
-            return
-        place = dense[at : at + span.rows]
-        with np.errstate(all="ignore"):  # what overflows float32 is found right below
-            np.copyto(place, X, casting="unsafe")
-        check_finite(place, "X")
-
-    def _room(self) -> Array | FileRows:
-        """Where all dense rows go."""
-        shape = (self._n_rows, self._features)
-        with self._lock:
-            if self._closed:
-                raise ValueError("the fit is over")
-            if self._dense is None and self._folder:
-                self._dense = FileRows(self._folder, shape, self._dtype)
-            elif self._dense is None:
-                self._dense = np.empty(shape, self._dtype)
-            return self._dense
-
-    def _write(self, file: FileRows, at: int, X: Array) -> None:
-        """Convert rows piece by piece into a file. ValueError if not finite."""
-        step = max(1, PIECE // max(1, self._features * self._dtype.itemsize))
-        for start in range(0, len(X), step):
-            piece = np.asarray(X[start : start + step])
-            with np.errstate(all="ignore"):
-                piece = piece.astype(self._dtype, order="C", copy=False)
-            check_finite(piece, "X")
-            file.write(at + start, piece)
-
-    @property
-    def resident_bytes(self) -> int:
-        """What X takes of this process's memory if it is dense: when it has come."""
-        if self._folder:
-            return 0
-        return int(self._n_rows * self._features * self._dtype.itemsize)
-
-    def close(self) -> None:
-        """Let go of the file, if there is one. What comes later is refused."""
-        with self._lock:
-            self._closed = True
-            if isinstance(self._dense, FileRows):
-                self._dense.close()
-
-    def rows(self, stats: PartStats) -> LocalRows:
-        """What the shard holds, when all parts have come.
-
-        Parameters
-        ----------
-        stats : PartStats
-            Of all parts of all shards together: an empty shard looks like the others.
-        """
-        with self._lock:
-            if self._joined is None:
-                self._joined = self._join(stats)
-            return self._joined
-
-    def _join(self, stats: PartStats) -> LocalRows:
-        """Put the parts together, by rising row number."""
-        order = sorted(self._offsets, key=lambda part: self._offsets[part])
-        X: Any = self._dense
-        if stats.sparse:
-            X = self._join_sparse(order)
-        elif X is None:
-            X = np.empty((0, self._features), self._dtype)
-        y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
-        w = np.empty(0, self._dtype)
-        if order:
-            y = np.concatenate([self._y.pop(part) for part in order])
-            w = np.concatenate([self._w.pop(part) for part in order])
-        ranges = join_ranges([self._spans[part] for part in order])
-        return LocalRows(X, y, w, ranges)
-
-    def _join_sparse(self, order: Sequence[int]) -> Any:
-        """One matrix of all sparse parts, which are let go one after the other."""
-        nnz = sum(part.nnz for part in self._sparse.values())
-        index = np.int32 if max(nnz, self._features) < 2**31 else np.int64
-        data = np.empty(nnz, self._dtype)
-        indices = np.empty(nnz, index)
-        indptr = np.zeros(self._n_rows + 1, index)
-        filled = 0
-        for number in order:
-            part = self._sparse.pop(number)
-            at, end = self._offsets[number], filled + part.nnz
-            data[filled:end] = part.data
-            indices[filled:end] = part.indices
-            indptr[at + 1 : at + part.shape[0] + 1] = part.indptr[1:] + filled
-            filled = end
-        shape = (self._n_rows, self._features)
-        return sparse.csr_array((data, indices, indptr), shape=shape)
-
-
 def _are_texts(labels: Array | None) -> bool:
     """Whether labels are strings; all are alike."""
     return labels is not None and all(isinstance(one, str) for one in labels[:1].flat)
@@ -335,14 +109,16 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
     PartStats
         With `problem` set if a part has one, or if the parts don't fit together.
     """
-    first = parts[0]
+    # Of what has no rows, the types say nothing.
+    full = [part for part in parts if part.rows] or parts[:1]
+    first = full[0]
     classes = None
     problems = [part.problem for part in parts if part.problem]
     if not problems:
-        problems = _differences(parts)
+        problems = _differences(full)
     if not problems and first.classes is not None:
-        classes = np.unique(np.concatenate([part.classes for part in parts]))
-    labels = [] if classes is None else [part.labels for part in parts]
+        classes = np.unique(np.concatenate([part.classes for part in full]))
+    labels = [] if classes is None else [part.labels for part in full]
     return PartStats(
         rows=sum(part.rows for part in parts),
         features=first.features,
@@ -351,10 +127,11 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         weight_min=min(part.weight_min for part in parts),
         y_shape=first.y_shape,
         y_dtype=first.y_dtype,
-        y_min=min(part.y_min for part in parts),
+        y_min=min(part.y_min for part in full),
         classes=classes,
         labels=tuple(_added(column) for column in zip(*labels, strict=True)),
         problem=problems[0] if problems else "",
+        sizes=tuple(chain(*(part.sizes or (part.rows,) for part in parts))),
     )
 
 

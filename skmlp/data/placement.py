@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+#: The number of rows of a part that nobody has seen yet.
+UNKNOWN = -1
+
 
 class Span(NamedTuple):
-    """Where the rows of a part stand among all rows."""
+    """Where the rows of a part stand among all rows, or `UNKNOWN`."""
 
     part: int
     start: int

@@ -61,9 +61,9 @@ class ScoreMixin:
             Multilabel predictions count as right only with all labels right.
         """
         if _fit.is_dask(X):
-            from skmlp.estimators import _dask
+            from skmlp.estimators import _lazy
 
-            return _dask.score(self, X, y, sample_weight)
+            return _lazy.score(self, X, y, sample_weight)
         return super().score(X, y, sample_weight)
 
 
@@ -263,18 +263,11 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
             return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
         return self._forward(X, last)
 
-    def _lazy(self, method, X, *, dtype=None, n_columns=None, **kwargs):
-        """Let `method` run on each block of a Dask array, later."""
-        from skmlp.estimators import _dask
+    def _lazy(self, method, X, *, dtype=None, n_columns=None, **options):
+        """Let `method` run on each part of a Dask collection, later."""
+        from skmlp.estimators import _lazy
 
-        check_is_fitted(self)
-        _dask.check_array("X", X)
-        if dtype is None:
-            # As `skmlp.predict.forward` does.
-            dtype = np.result_type(X.dtype, *self.coefs_)
-            if dtype not in (np.float32, np.float64):
-                dtype = np.dtype(np.float64)
-        return _dask.predict(self, method, X, dtype, n_columns, kwargs)
+        return _lazy.predict(self, method, X, dtype, n_columns, options)
 
     def _lazy_raw(self, X):
         return self._lazy("_forward", X, n_columns=self.n_outputs_)

@@ -1,23 +1,19 @@
-"""Fits on a Dask cluster, and lazy predictions of Dask collections.
+"""Fits on a Dask cluster.
 
 Imported when a Dask collection or joblib's Dask backend comes in, not before.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import dask
-import dask.array as da
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import column_or_1d
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from skmlp import build, metrics
+from skmlp import build
 from skmlp.config import get_config
-from skmlp.data.targets import encode
 from skmlp.estimators import (
     _class_weight,
     _dask_validation,
@@ -27,54 +23,47 @@ from skmlp.estimators import (
     _validation,
     _watch,
 )
-from skmlp.launch import choose
-from skmlp.launch.dask_client import current_client
+from skmlp.launch import choose, dask_parts
+from skmlp.launch.dask_client import Line, current_client
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
 from skmlp.model.losses import entry
 from skmlp.optim.transforms import OPTIMIZERS
 
 
-def check_kinds(X, y, sample_weight):
-    """Refuse all but Dask arrays, and such beside others."""
-    given = {"X": X, "y": y}
-    if sample_weight is not None:
-        given["sample_weight"] = sample_weight
-    odd = [name for name, data in given.items() if not dask.is_dask_collection(data)]
+def understand(X, y, sample_weight, *, client=True):
+    """Find out what Dask collections are; refuse them beside other things.
+
+    Returns
+    -------
+    list of Parts
+        None for no weights.
+    """
+    given = {"X": X, "y": y, "sample_weight": sample_weight}
+    odd = [
+        name
+        for name, data in given.items()
+        if not _fit.is_dask(data) and (data is not None or name != "sample_weight")
+    ]
     if odd:
         raise ValueError(
-            f"{' and '.join(odd)} must be a Dask array, as the other inputs are: "
+            f"{' and '.join(odd)} must be a Dask collection, as the other inputs are: "
             "convert with dask.array.from_array, or compute() them all"
         )
-    for name, data in given.items():
-        check_array(name, data)
-
-
-def check_array(name, data):
-    """Refuse Dask's other collections."""
-    if not isinstance(data, da.Array):
-        raise TypeError(
-            f"{name} is a {type(data).__name__}; of Dask's collections, skmlp takes "
-            "arrays: a DataFrame's are at .to_dask_array(lengths=True)"
-        )
+    line = Line(current_client()) if client else None
+    return dask_parts.understand(line, *given.items())
 
 
 def check_features(estimator, X, *, reset):
-    """Define or compare the number of columns; those of Dask arrays have no names."""
+    """Define or compare the columns, and their names if it is a data frame."""
     if X.ndim != 2:
         raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
-    if math.isnan(X.shape[1]):
-        raise ValueError(
-            "the chunks of X have unknown sizes: call X.compute_chunk_sizes() before"
-        )
-    a_row = np.empty((1, X.shape[1]))
-    validate_data(estimator, a_row, reset=reset, skip_check_array=True)
+    validate_data(estimator, X.meta, reset=reset, skip_check_array=True)
 
 
 def labels_like(y):
     """Two rows of labels in the shape of `y`: what they are, without its values."""
-    check_array("y", y)
-    return np.indices((2, *y.shape[1:]))[0]
+    return np.indices((2, *y.meta.shape[1:]))[0]
 
 
 # -- training --------------------------------------------------------------------------
@@ -84,8 +73,8 @@ def fit(
     estimator, X, y, sample_weight, held_out, *, first, incremental, epochs, deadline
 ):
     """Train on Dask arrays, where their chunks lie."""
-    check_kinds(X, y, sample_weight)
     client = current_client()
+    X, y, sample_weight = understand(X, y, sample_weight)
     n_jobs = estimator.n_jobs
     choose.refuse_none(n_jobs)
     n_shards = None if n_jobs is None or n_jobs < 0 else n_jobs
@@ -94,7 +83,7 @@ def fit(
         n_shards = kept[0]
     labels = is_classifier(estimator)
     check_features(estimator, X, reset=first)
-    if y.ndim == 2 and y.shape[1] == 1:
+    if y.ndim == 2 and y.meta.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
     sample_weight, held_out = _dask_validation.lazy(X, y, sample_weight, held_out)
     with adopt_all(
@@ -126,10 +115,7 @@ def fit(
         def bits():
             if not labels or units[-1] != 1:
                 return None
-            # The split is stratified by all labels: a bit a row comes here for it.
-            column = y.reshape(-1) if y.ndim == 2 else y
-            second = (column == classes[-1]) & (len(classes) > 1)
-            return np.packbits(second.compute(scheduler=client)).tobytes()
+            return np.packbits(data.last_label()).tobytes()
 
         def judge(plan, start, supervisor):
             return _validation.judge_there(estimator, plan, supervisor)
@@ -272,147 +258,3 @@ def n_outputs_of(estimator, stats):
     if entry(estimator._loss_name()).target == "codes":
         return len(estimator.classes_)
     return stats.y_shape[0] if stats.y_shape else 1
-
-
-# -- prediction ------------------------------------------------------------------------
-
-
-def predict(estimator, method, X, dtype, n_columns, options):
-    """Call a method of the estimator on each block of rows, lazily.
-
-    Parameters
-    ----------
-    estimator : BaseMLP
-        Fitted. It goes into the graph once.
-    method : str
-        "predict" or another.
-    X : dask.array.Array of shape (n, n_features)
-        The rows.
-    dtype : dtype
-        Of the result.
-    n_columns : int or None
-        Columns of the result; None for one dimension.
-    options : dict
-        Further arguments of the method.
-
-    Returns
-    -------
-    dask.array.Array
-        With the row chunks of `X`.
-    """
-    check_array("X", X)
-    check_features(estimator, X, reset=False)
-    if X.numblocks[1] > 1:
-        X = X.rechunk({1: -1})
-    model = dask.delayed(estimator, pure=False)
-    kwargs = {}
-    if n_columns is None:
-        kwargs["drop_axis"] = 1
-    else:
-        kwargs["chunks"] = (X.chunks[0], (n_columns,))
-    empty = np.empty((0,) if n_columns is None else (0, n_columns), dtype)
-    return X.map_blocks(
-        _predict_block,
-        model,
-        method=method,
-        options=options,
-        dtype=dtype,
-        meta=empty,
-        **kwargs,
-    )
-
-
-def _predict_block(block, model, method, options):
-    call = getattr(model, method)
-    if block.shape[0] == 0:
-        # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
-        return call(np.zeros((1, block.shape[1]), block.dtype), **options)[:0]
-    return call(block, **options)
-
-
-def score(estimator, X, y, sample_weight):
-    """Accuracy or R2 of Dask arrays; only sums leave the workers."""
-    check_is_fitted(estimator)
-    check_kinds(X, y, sample_weight)
-    check_lengths(X, y, sample_weight)
-    raw = estimator._lazy_raw(X)
-    loss = estimator._loss_name()
-    classes = getattr(estimator, "classes_", None)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y.reshape(-1)
-    chunks = (X.chunks[0], *((-1,) * (y.ndim - 1)))
-    y = y.rechunk(chunks)
-    columns = [raw.to_delayed().ravel(), y.to_delayed().ravel()]
-    if sample_weight is not None:
-        columns.append(sample_weight.rechunk((X.chunks[0],)).to_delayed().ravel())
-    blocks = list(zip(*columns, strict=True))
-    width = estimator.n_outputs_
-    spread = np.empty(0)
-    if entry(loss).target == "real":
-        (sums,) = dask.compute(_added([_mean(*b[1:]) for b in blocks]))
-        mean = sums[1:] / sums[0]
-        (spread,) = dask.compute(_added([_spread(mean, *b[1:]) for b in blocks]))
-    n_parts = metrics.n_parts(loss, width)
-    parts = [_parts(loss, classes, n_parts, *block) for block in blocks]
-    (sums,) = dask.compute(_added(parts))
-    return metrics.score(loss, sums, spread)
-
-
-def check_lengths(*arrays):
-    """Refuse arrays of unknown or of different lengths."""
-    lengths = [a.shape[0] for a in arrays if a is not None]
-    if any(math.isnan(n) for n in lengths):
-        raise ValueError(
-            "the chunks have unknown sizes: call compute_chunk_sizes() before score"
-        )
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {lengths}"
-        )
-
-
-@dask.delayed
-def _added(parts):
-    return np.sum(parts, axis=0)
-
-
-def _weights(w):
-    return np.empty(0) if w is None else np.asarray(w, np.float64)
-
-
-@dask.delayed
-def _mean(y, w=None):
-    y = encode("real", None, np.asarray(y), np.float64)
-    out = np.zeros(1 + y.shape[1])
-    metrics.mean_parts(y, _weights(w), out)
-    return out
-
-
-@dask.delayed
-def _spread(mean, y, w=None):
-    y = encode("real", None, np.asarray(y), np.float64)
-    out = np.zeros(y.shape[1])
-    metrics.spread_parts(y, _weights(w), mean, out)
-    return out
-
-
-@dask.delayed
-def _parts(loss, classes, n_parts, raw, y, w=None):
-    target = entry(loss).target
-    y = np.asarray(y)
-    if target != "real" and y.ndim == 1 and len(classes) > 0:
-        # A label that the model does not know is a wrong prediction.
-        known = np.isin(y, classes)
-    else:
-        known = np.ones(len(y), bool)
-    if not known.all():
-        y = np.where(known, y, classes[0])
-    y = encode(target, classes, y, raw.dtype)
-    if not known.all() and target == "codes":
-        y[~known] = -1
-    elif not known.all():
-        raw = np.where(known[:, None], raw, np.nan)
-        y = np.where(known[:, None], y, 1)
-    out = np.zeros(n_parts)
-    metrics.score_parts(loss, raw, y, _weights(w), out)
-    return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import dask
 import dask.array as da
 import numpy as np
@@ -18,6 +20,11 @@ def lazy(X, y, w, held_out):
     X_val, y_val = (
         _as_dask(name, a) for name, a in (("X_val", X_val), ("y_val", y_val))
     )
+    if X.sizes is None or any(map(math.isnan, X_val.chunks[0])):
+        raise ValueError(
+            "validation rows of their own (X_val) take partitions of known sizes: call "
+            "compute_chunk_sizes() on arrays, to_dask_array(lengths=True) on data frames"
+        )
     if X_val.ndim != 2 or X_val.shape[1] != X.shape[1]:
         raise ValueError(
             f"X_val has the shape {X_val.shape}, but X has {X.shape[1]} features"
@@ -32,7 +39,7 @@ def lazy(X, y, w, held_out):
     if w_val is not None:
         w_val = _as_dask("sample_weight_val", w_val)
         if w is None:
-            w = da.ones(X.shape[0], chunks=(X.chunks[0],))
+            w = da.ones(X.shape[0], chunks=(X.sizes,))
     elif w is not None:
         w_val = da.ones(X_val.shape[0], chunks=(X_val.chunks[0],))
     return w, (X_val, y_val, w_val)

@@ -142,10 +142,17 @@ def fit_here(
         return run(estimator, supervisor, plan, start, score, deadline)
 
 
-def is_dask(collection):
-    """Whether it is a Dask collection; Dask is not imported for the question."""
+def is_dask(data):
+    """Whether it is a Dask collection or a list of such.
+
+    Dask is not imported for the question.
+    """
     dask = sys.modules.get("dask.base")
-    return dask is not None and dask.is_dask_collection(collection)
+    if dask is None:
+        return False
+    if isinstance(data, (list, tuple)):
+        return bool(data) and all(map(dask.is_dask_collection, data))
+    return dask.is_dask_collection(data) or hasattr(data, "is_dask_parts")
 
 
 def check_early(estimator, incremental, held_out, epochs):

@@ -320,6 +320,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
                 if is_dask(y):
                     from skmlp.estimators import _dask
 
+                    X, y, sample_weight = _dask.understand(X, y, sample_weight)
                     some = _dask.labels_like(y)
                 multilabel = type_of_target(some).startswith("multilabel")
                 labels = some if multilabel else classes

@@ -1,4 +1,4 @@
-"""The chunks of Dask arrays, brought into the stores of the workers.
+"""The parts of Dask collections, brought into the stores of the workers.
 
 The tasks that do so are pinned. What is computed for the parts of one worker alone
 prefers that worker, so that raw rows don't travel; but it may run elsewhere, for it
@@ -7,23 +7,21 @@ belongs to the user, and must not wait for a worker that is gone.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import dask
-import dask.array as da
 from dask._task_spec import GraphNode, Task, TaskRef
-from dask.core import flatten, get_dependencies
+from dask.core import get_dependencies
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Future
 
 from skmlp.data.partitions import PartStats
-from skmlp.data.placement import Span, after, place
+from skmlp.data.placement import UNKNOWN, Span, after, place
 from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_parts import Parts, graph_of, paired
 from skmlp.launch.dask_worker import merge_parts, put_key, put_part
 
 #: No more tasks than this are looked at for where a part lies.
@@ -31,15 +29,13 @@ MOST_SEEN = 64
 
 
 class DaskBlocks:
-    """The chunks of X, y and weights, side by side.
+    """The parts of X, y and weights, side by side.
 
     Parameters
     ----------
-    X : dask.array.Array of shape (n, n_features)
-        Of chunks of known size.
-    y : dask.array.Array or ndarray of shape (n,) or (n, n_outputs)
-        Targets or labels.
-    w : dask.array.Array or ndarray of shape (n,), or None
+    X, y : Parts
+        Rows, and targets or labels.
+    w : Parts or None
         Weights.
 
     Attributes
@@ -52,32 +48,26 @@ class DaskBlocks:
         Whether there are weights.
     first : Span
         Number of the first part and of its first row; others come before these.
+
+    Raises
+    ------
+    ValueError
+        The inputs can't be paired.
     """
 
     first = Span(0, 0, 0)
 
-    def __init__(self, X: Any, y: Any, w: Any) -> None:
-        X = X.rechunk({1: -1})
-        self._rows: tuple[int, ...] = X.chunks[0]
-        self.features: int = X.shape[1]
+    def __init__(self, X: Parts, y: Parts, w: Parts | None) -> None:
+        given = paired([X, y] + ([] if w is None else [w]))
+        #: The rows of each part, or None if nobody knows.
+        self._rows = next((one.sizes for one in given if one.sizes is not None), None)
+        self.features: int = X.meta.shape[1]
         self.dtype = X.dtype
         self.weighted = w is not None
-        given = [X, self._like_X(y)] + ([] if w is None else [self._like_X(w)])
         # Kept: their futures keep what is persisted.
         self._given = given
-        self._graph: dict[Any, Any] = {}
         #: The keys of the parts of X, y and, if there are any, weights.
-        self._columns: list[list[Any]] = []
-        for one in dask.optimize(*given):
-            self._graph.update(one.__dask_graph__())
-            self._columns.append(list(flatten(one.__dask_keys__())))
-
-    def _like_X(self, array: Any) -> Any:
-        """Cut an array as X is cut."""
-        chunks = (self._rows, *((n,) for n in array.shape[1:]))
-        if isinstance(array, da.Array):
-            return array.rechunk(chunks)
-        return da.from_array(array, chunks=chunks, name=False)
+        self._graph, self._columns = graph_of(given)
 
     @property
     def keys(self) -> list[Any]:
@@ -85,21 +75,36 @@ class DaskBlocks:
         return self._columns[0]
 
     async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
-        """For each part, the workers where its rows lie now, and how many they are."""
+        """For each part, the workers where its rows lie now, and how many they are.
+
+        Of rows whose number is unknown, the bytes stand for it if all parts lie on the
+        cluster; otherwise all parts count the same.
+        """
         keys = self.sources()
         # What is being persisted at this moment will lie somewhere: wait for that.
         waits = [Future(key, line.client) for key in keys if key not in self._graph]
         await ended(waits)
         who_has = await line.scheduler("who_has", keys=list(keys))
         held = [tuple(who_has.get(key) or ()) for key in keys]
-        return list(zip(held, self._rows, strict=True))
+        rows = self._rows
+        if rows is None:
+            rows = (1,) * len(keys)
+            if all(held):
+                sizes = await line.scheduler("nbytes", keys=list(keys), summary=False)
+                rows = tuple(max(1, sizes.get(key, 1)) for key in keys)
+        return list(zip(held, rows, strict=True))
 
     def place(
         self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
     ) -> list[list[Span]]:
         """Give the parts to the shards; see `skmlp.data.placement.place`."""
-        placed = place(self._rows, [holders for holders, _ in held], homes)
-        return [[after(self.first, span) for span in spans] for spans in placed]
+        rows = [n for _, n in held]
+        placed = place(rows, [holders for holders, _ in held], homes)
+        if self._rows is not None:
+            return [[after(self.first, span) for span in spans] for spans in placed]
+        return [
+            [Span(span.part, UNKNOWN, UNKNOWN) for span in spans] for spans in placed
+        ]
 
     async def bring(
         self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
@@ -123,7 +128,7 @@ class DaskBlocks:
         """Submit the tasks, for parts with their shard and worker, by rising part."""
         run, stamp = crew.run, crew.stamp
         owners = self._owners(placed)
-        shared = {k: node for k, node in self._graph.items() if not owners.get(k)}
+        shared = {k: self._graph[k] for k, owner in owners.items() if owner is None}
         layers: dict[str, Any] = {"shared": MaterializedLayer(shared)}
         needs: dict[str, set[str]] = {"shared": set()}
         for worker in sorted({worker for _, _, worker in placed}):
@@ -211,12 +216,3 @@ def _pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedL
     """A layer of tasks that run on a worker, or had better."""
     where = {"workers": [worker], "allow_other_workers": not strictly}
     return MaterializedLayer(tasks, annotations=where)
-
-
-def check_known(array: Any, name: str) -> None:
-    """ValueError if the sizes of the chunks are unknown."""
-    if any(math.isnan(size) for sizes in array.chunks for size in sizes):
-        raise ValueError(
-            f"the chunks of {name} have unknown sizes: call "
-            f"{name}.compute_chunk_sizes() before fit"
-        )

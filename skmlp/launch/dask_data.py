@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 from distributed import Client, Future
+from distributed.protocol.pickle import dumps
 
 from skmlp.comm.base import Shards
 from skmlp.data.partitions import PartStats, training_dtype
 from skmlp.data.placement import Span
+from skmlp.data.store import sized
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import Line, ended, results, together
 from skmlp.launch.dask_crew import Crew
-from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_sources import Rows, WithHeldOut, source_of
+from skmlp.launch.dask_rank import Kind, Packed, restore
+from skmlp.launch.dask_sources import Rows, WithHeldOut, no_rows, source_of
 from skmlp.launch.dask_worker import Anchor, drop_anchor
 
 #: Seconds to wait for the first worker of a cluster that has none.
@@ -224,7 +226,38 @@ class AdoptedData:
         if anchor is not None:
             anchor.release()
 
+    async def _last_label(self) -> list[bytes]:
+        stats = dumps(self.stats)
+        calls = [
+            self.crew.call(rank, "labels", shard=shard, stats=stats)
+            for shard, rank in enumerate(self.shards.holders)
+        ]
+        async with together(*calls) as tasks:
+            answers = await asyncio.gather(*tasks)
+        for answer in answers:
+            if answer["kind"] != Kind.DONE:
+                raise restore(answer)
+        return [answer["bits"] for answer in answers]
+
     # -- in the driver's thread --------------------------------------------------------
+
+    def last_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each row has the last label, of several: a bit a row comes here.
+
+        Returns
+        -------
+        ndarray of shape (n,), bool
+            In the order of the rows.
+        """
+        found = np.zeros(self.stats.rows, bool)
+        bits = self.crew.line.run(self.crew.guard(self._last_label()))
+        for spans, packed in zip(self.spans, bits, strict=True):
+            at = 0
+            rows = np.unpackbits(np.frombuffer(packed, np.uint8)).view(bool)
+            for _, start, n in spans:
+                found[start : start + n] = rows[at : at + n]
+                at += n
+        return found
 
     def close(self) -> None:
         """Let go of the rows. A second call does nothing."""
@@ -262,12 +295,12 @@ def adopt(
     ----------
     client : distributed.Client
         Of the cluster.
-    X : dask.array.Array, ndarray or sparse matrix of shape (n, n_features)
-        Chunks of known size, of arrays or of scipy.sparse matrices. An array of the
-        driver is cut evenly and sent.
-    y : dask.array.Array or ndarray of shape (n,) or (n, n_outputs)
+    X : Dask collection, Parts, ndarray or sparse matrix of shape (n, n_features)
+        A Dask array of arrays or sparse matrices, a data frame, or a list of delayed
+        objects. An array of the driver is cut evenly and sent.
+    y : Dask collection, Parts or ndarray of shape (n,) or (n, n_outputs)
         Targets or labels.
-    w : dask.array.Array or ndarray of shape (n,), optional
+    w : Dask collection, Parts or ndarray of shape (n,), optional
         Weights.
     n_shards : int, optional
         The number of shards, at least 1; by default that of the workers.
@@ -292,11 +325,11 @@ def adopt(
         A worker was lost, or none came.
     """
     line = Line(client)
-    rows = source_of(X, y, w)
+    present = line.run(present_workers(line, workers))
+    rows = source_of(line, X, y, w)
     source: Rows | WithHeldOut = rows
     if held_out is not None:
-        source = WithHeldOut(rows, source_of(*held_out))
-    present = line.run(present_workers(line, workers))
+        source = WithHeldOut(rows, source_of(line, *held_out))
     held = line.run(source.holders(line))
     addresses = _choose(present, held, n_shards)
     n_shards = len(addresses) if n_shards is None else n_shards
@@ -309,6 +342,10 @@ def adopt(
         data.spans = source.place(held, homes)
         data.dtype = training_dtype(source.dtype)
         data.stats = line.run(data.bring()) or data.stats
+        if not data.stats.rows:
+            raise ValueError(no_rows((0, source.features)))
+        # Rows that were counted on their way are known from now on.
+        data.spans = [sized(spans, data.stats.sizes) for spans in data.spans]
     except BaseException:
         data.close()
         raise

@@ -25,7 +25,8 @@ from skmlp.comm.base import Aborted, Communicator, PeerLost, Shards
 from skmlp.comm.handshake import Secret, default_facts, fingerprint
 from skmlp.comm.sockets import Listener, SocketCommunicator
 from skmlp.comm.ways import Detour
-from skmlp.data.partitions import PartStats, ShardStore
+from skmlp.data.partitions import PartStats
+from skmlp.data.store import ShardStore
 from skmlp.launch.base import Build, Message, Servant
 from skmlp.launch.blas import blas_limit
 

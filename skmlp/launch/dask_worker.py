@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,13 @@ import numpy as np
 from distributed import Worker, get_worker, secede
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.protocol.pickle import loads
 
 from skmlp.comm.handshake import default_facts
 from skmlp.data import files
-from skmlp.data.partitions import PartStats, ShardStore, merge
-from skmlp.data.placement import Span
+from skmlp.data.partitions import PartStats, merge
+from skmlp.data.placement import UNKNOWN, Span
+from skmlp.data.store import ShardStore
 from skmlp.launch import dask_port
 from skmlp.launch.dask_rank import Kind, Packed, Post, describe
 
@@ -182,26 +184,51 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             if shard in run.stores:  # it comes once more, perhaps in other parts
                 run.stores.pop(shard).close()
         cuts = {shard: [Span(*span) for span in spans] for shard, spans in shards}
-        folder = self._folder_for(cuts.values(), layout)
+        rows = sum(max(span.rows, 0) for cut in cuts.values() for span in cut)
+        size = rows * layout["features"] * np.dtype(layout["dtype"]).itemsize
+        folder = self._folder_for(size)
         for shard, cut in cuts.items():
-            run.stores[shard] = ShardStore(cut, **layout, folder=folder)
+            run.stores[shard] = ShardStore(
+                cut, **layout, folder_for=self._folders(run, shard, cut, folder)
+            )
         return {"kind": Kind.DONE}
 
-    def _folder_for(
-        self, cuts: Iterable[Sequence[Span]], layout: Mapping[str, Any]
-    ) -> str:
-        """Where more rows go: "" for the memory, while all fits take half at most."""
+    def _folders(
+        self, run: Run, shard: int, cut: Sequence[Span], folder: str
+    ) -> Callable[[int], str]:
+        """What tells the store of a shard where its rows go."""
+        if all(span.rows != UNKNOWN for span in cut):
+            return lambda size: folder  # all shards that come now, or none
+        # Nobody knows how many they will be: it asks again and again.
+        return lambda size: self._folder_for(size, run.stores.get(shard))
+
+    def _folder_for(self, size: int, but: ShardStore | None = None) -> str:
+        """Where more bytes go: "" for the memory, while all fits take half at most.
+
+        Also called by tasks, for a store `but` that grows to this size.
+        """
         limit = self._worker.memory_manager.memory_limit
         if not limit or not files.AVAILABLE:
             return ""
         held = sum(
             store.resident_bytes
-            for run in self._runs.values()
-            for store in run.stores.values()
+            for run in list(self._runs.values())
+            for store in list(run.stores.values())
+            if store is not but
         )
-        rows = sum(span.rows for cut in cuts for span in cut)
-        size = rows * layout["features"] * np.dtype(layout["dtype"]).itemsize
         return str(self._worker.local_directory) if held + size > limit / 2 else ""
+
+    async def _on_labels(self, run: Run, shard: int, stats: bytes) -> Packed:
+        """For each row of a shard, in its order, whether it has the last label."""
+        store, known = run.stores[shard], loads(stats)
+
+        def bits() -> bytes:
+            y = store.rows(known).y
+            last = (y == known.classes[-1]) & (len(known.classes) > 1)
+            return np.packbits(last).tobytes()
+
+        # Rows are put together for it: not on the event loop.
+        return {"kind": Kind.DONE, "bits": await asyncio.to_thread(bits)}
 
     async def _on_drop(self, run: Run) -> Packed:
         """End the fit."""

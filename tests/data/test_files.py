@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skmlp.data import files, partitions
+from skmlp.data import files, tables
 from skmlp.data.files import FileRows
-from skmlp.data.partitions import ShardStore, merge
+from skmlp.data.partitions import merge
 from skmlp.data.placement import Span
+from skmlp.data.store import ShardStore
 
 pytestmark = pytest.mark.skipif(
     not files.AVAILABLE, reason="rows are kept in memory on this system"
@@ -132,12 +133,12 @@ SPANS = [Span(0, 0, 20), Span(1, 20, 1), Span(2, 40, 29)]
 
 
 def store_in(folder: Path, dtype=np.float64) -> ShardStore:
-    return ShardStore(SPANS, FEATURES, dtype, False, False, str(folder))
+    return ShardStore(SPANS, FEATURES, dtype, False, False, lambda size: str(folder))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_store_keeps_its_rows_in_a_file(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(partitions, "PIECE", 7 * X[0].nbytes)
+    monkeypatch.setattr(tables, "PIECE", 7 * X[0].nbytes)
     store = store_in(tmp_path, dtype)
     cuts = {span.part: X[-span.rows :].astype(int) for span in SPANS}
     parts = {

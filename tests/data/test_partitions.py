@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from skmlp.data.partitions import PartStats, ShardStore, merge, training_dtype
+from skmlp.data.partitions import PartStats, merge, training_dtype
 from skmlp.data.placement import Span, join_ranges, place
+from skmlp.data.store import ShardStore
 
 ROWS, FEATURES = 12, 3
 X = np.arange(1.0, ROWS * FEATURES + 1).reshape(ROWS, FEATURES)

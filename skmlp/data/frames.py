@@ -1,0 +1,118 @@
+"""Parts of all kinds as arrays: of numpy, scipy, `sparse` and pandas, by what they do.
+
+None of those libraries but numpy and scipy is imported: what a part is shows in its
+methods.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_frame(part: Any) -> bool:
+    """Whether it is a data frame."""
+    return hasattr(part, "columns") and hasattr(part, "iloc")
+
+
+def as_table(part: Any) -> Any:
+    """Rows as they are converted from: an ndarray, a sparse matrix or a data frame.
+
+    Parameters
+    ----------
+    part : array-like of shape (n, n_features)
+        Of any kind.
+
+    Raises
+    ------
+    ValueError
+        A sparse array whose fill value is not 0.
+    """
+    if sparse.issparse(part) or is_frame(part):
+        return part
+    if hasattr(part, "to_scipy_sparse"):  # of the package sparse
+        return part.to_scipy_sparse() if part.ndim == 2 else part
+    return np.asarray(part)
+
+
+def as_values(part: Any) -> Array:
+    """Targets or weights as an ndarray; missing numbers are NaN."""
+    if is_frame(part):
+        columns = [as_values(part.iloc[:, j]) for j in range(part.shape[1])]
+        return np.column_stack(columns) if columns else np.empty((len(part), 0))
+    dtype = getattr(part, "dtype", None)
+    if hasattr(part, "to_scipy_sparse"):
+        return np.asarray(part.todense())
+    if sparse.issparse(part):
+        return np.asarray(part.toarray())
+    # pandas' own types of numbers know missing ones, which numpy's don't.
+    if getattr(dtype, "kind", "") in ("i", "u", "f", "b") and hasattr(part, "isna"):
+        if part.isna().any():
+            return np.asarray(part.to_numpy(np.float64, na_value=np.nan))
+        if not isinstance(dtype, np.dtype):
+            return np.asarray(part.to_numpy(numpy_dtype(dtype)))
+    return np.asarray(part)
+
+
+def numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """The numpy dtype of a dtype: of pandas' own ones, that of the values."""
+    if isinstance(dtype, np.dtype):
+        return dtype
+    inner = getattr(dtype, "numpy_dtype", None)
+    if inner is None:  # a sparse column
+        inner = getattr(dtype, "subtype", object)
+    return np.dtype(inner)
+
+
+def frame_dtype(meta: Any) -> np.dtype[Any]:
+    """The dtype that all columns of a data frame have in common.
+
+    Raises
+    ------
+    ValueError
+        Some columns are no numbers: they are named.
+    """
+    kinds = {name: numpy_dtype(dtype) for name, dtype in meta.dtypes.items()}
+    odd = [
+        f"{name!r} ({meta.dtypes[name]})"
+        for name, dtype in kinds.items()
+        if dtype.kind not in "biufO"
+        # Objects may be numbers; strings and categories say that they are none.
+        or (dtype.kind == "O" and not isinstance(meta.dtypes[name], np.dtype))
+    ]
+    if odd:
+        raise ValueError(
+            f"X must hold numbers, but these columns do not: {', '.join(odd)}. Encode "
+            "them first, for example with dask.dataframe.get_dummies, or with "
+            "scikit-learn's OrdinalEncoder in map_partitions"
+        )
+    return np.result_type(*kinds.values()) if kinds else np.dtype(np.float64)
+
+
+def convert(table: Any, out: Array) -> None:
+    """Write rows into an array, in its dtype.
+
+    Parameters
+    ----------
+    table : ndarray or data frame of shape (n, n_features)
+        See `as_table`.
+    out : ndarray of shape (n, n_features)
+        Where.
+    """
+    with np.errstate(all="ignore"):  # what overflows is for the caller to find
+        if not is_frame(table):
+            np.copyto(out, table, casting="unsafe")
+            return
+        # Column by column: frames of several dtypes, or of pandas' own, would be
+        # copied as a whole, perhaps to Python objects.
+        for j in range(table.shape[1]):
+            np.copyto(out[:, j], as_values(table.iloc[:, j]), casting="unsafe")
+
+
+def rows_of(table: Any, start: int, stop: int) -> Any:
+    """Some rows of what `as_table` gives."""
+    return table.iloc[start:stop] if is_frame(table) else table[start:stop]

@@ -1,0 +1,287 @@
+"""The store of a shard: its parts come in any order, and go out as `LocalRows`."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from skmlp.data.checks import (
+    check_finite,
+    check_shapes,
+    check_target,
+    counted,
+    distinct,
+)
+from skmlp.data.files import FileRows
+from skmlp.data.frames import as_table, as_values, convert
+from skmlp.data.partitions import LocalRows, PartStats, training_dtype
+from skmlp.data.placement import UNKNOWN, Span, join_ranges
+from skmlp.data.tables import Table
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class ShardStore:
+    """Takes the parts of one shard, in any order and from several threads.
+
+    Dense rows are converted into one array or file; sparse ones are kept until `rows`
+    joins them, letting go of each part as it is copied. So no more than one part is
+    held twice.
+
+    Parameters
+    ----------
+    spans : sequence of Span
+        The shard's parts, by rising number. The rows of all of them, or of none, may be
+        `UNKNOWN`.
+    features : int
+        Columns of X.
+    dtype : dtype
+        The training dtype.
+    weighted : bool
+        Whether the rows have weights.
+    labels : bool
+        Whether the targets are labels of classes.
+    folder_for : callable, optional
+        ``folder_for(size)``: the folder in which dense rows of so many bytes are kept
+        as a file, or "" for the memory; by default all are kept in memory.
+    """
+
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        features: int,
+        dtype: Any,
+        weighted: bool,
+        labels: bool,
+        folder_for: Callable[[int], str] = lambda size: "",
+    ) -> None:
+        self._folder_for = folder_for
+        self._closed = False
+        self._spans = {span.part: span for span in spans}
+        self._features = features
+        self._dtype = np.dtype(dtype)
+        self._weighted = weighted
+        self._labels = labels
+        self._lock = threading.Lock()
+        self._known = all(span.rows != UNKNOWN for span in spans)
+        self._n_rows = sum(span.rows for span in spans) if self._known else None
+        self._table: Table | None = None
+        #: Where the rows of each part begin here, as far as that is known.
+        self._offsets: dict[int, int] = {}
+        at = 0
+        for span in spans if self._known else spans[:1]:
+            self._offsets[span.part] = at
+            at += span.rows
+        numbers = [span.part for span in spans]
+        self._next = dict(pairwise(numbers))
+        #: Dense parts that have come before one that stands before them.
+        self._early: dict[int, Array] = {}
+        self._sparse: dict[int, Any] = {}
+        self._y: dict[int, Array] = {}
+        self._w: dict[int, Array] = {}
+        self._joined: LocalRows | None = None
+
+    def put(self, part: int, X: Any, y: Any, w: Any = None) -> PartStats:
+        """Convert and keep one part.
+
+        Parameters
+        ----------
+        part : int
+            Its number, one of those in the spans.
+        X : array-like, sparse matrix or data frame of shape (n, features)
+            Its rows.
+        y : array-like of shape (n,) or (n, n_outputs)
+            Targets or labels.
+        w : array-like of shape (n,), optional
+            Weights.
+
+        Returns
+        -------
+        PartStats
+            With `problem` set, and the part not kept, if something is wrong.
+        """
+        span = self._spans[part]
+        try:
+            X = as_table(X)
+            y = as_values(y)
+            w = as_values(w) if self._weighted else np.empty(0)
+            check_shapes(span, self._features, X, y, w if self._weighted else None)
+            # A copy: the part may be a view of what Dask frees or uses again.
+            kept_w = w.astype(training_dtype(w.dtype), copy=True)
+            stats = self._stats(X, y, kept_w)
+            self._keep_X(part, X)
+        except (TypeError, ValueError) as error:
+            return PartStats(
+                max(span.rows, 0), self._features, problem=f"{error} ({_place(span)})"
+            )
+        self._y[part] = np.array(y)
+        self._w[part] = kept_w
+        return stats
+
+    def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
+        """Look at y and w. ValueError if something is wrong with them."""
+        check_finite(w, "sample_weight")
+        check_target(y)
+        classes, y_min = None, math.nan
+        labels: tuple[tuple[Array, Array], ...] = ()
+        if self._labels:
+            classes, labels = distinct(y), counted(y)
+        else:
+            y_min = float(np.asarray(y, np.float64).min(initial=np.inf))
+        weighted = self._weighted
+        return PartStats(
+            rows=X.shape[0],
+            features=X.shape[1],
+            sparse=sparse.issparse(X),
+            weight_sum=float(w.sum(dtype=np.float64)) if weighted else X.shape[0],
+            weight_min=float(w.min(initial=np.inf)) if weighted else 1.0,
+            y_shape=y.shape[1:],
+            y_dtype=y.dtype.str,
+            y_min=y_min,
+            classes=classes,
+            labels=labels,
+        )
+
+    def _keep_X(self, part: int, X: Any) -> None:
+        """Convert the rows into their place. ValueError if they are not finite."""
+        if np.iscomplexobj(X):
+            raise ValueError("Complex data not supported")
+        if sparse.issparse(X):
+            kept = sparse.csr_array(X).astype(self._dtype, copy=True)
+            check_finite(kept.data, "X")
+            self._sparse[part] = kept
+            return
+        table = self._room()
+        if self._known:
+            table.put(self._offsets[part], X)
+            return
+        with self._lock:
+            self._keep_in_turn(table, part, X)
+
+    def _room(self) -> Table:
+        """Where all dense rows go."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the fit is over")
+            if self._table is None:
+                self._table = Table(
+                    self._features, self._dtype, self._n_rows, self._folder_for
+                )
+            return self._table
+
+    def _keep_in_turn(self, table: Table, part: int, X: Any) -> None:
+        """Append a part of unknown length, when all before it have come."""
+        if part in self._offsets:
+            table.put(self._offsets[part], X)
+        else:
+            self._early[part] = np.empty(X.shape, self._dtype)
+            convert(X, self._early[part])
+            check_finite(self._early[part], "X")
+            return
+        end = self._offsets[part] + X.shape[0]
+        while part in self._next:
+            part = self._next[part]
+            self._offsets[part] = end
+            early = self._early.pop(part, None)
+            if early is None:
+                return
+            table.put(end, early)
+            end += len(early)
+
+    @property
+    def resident_bytes(self) -> int:
+        """What X takes of this process's memory if it is dense."""
+        if self._table is not None:
+            early = sum(part.nbytes for part in list(self._early.values()))
+            return self._table.resident_bytes + early
+        size = (self._n_rows or 0) * self._features * self._dtype.itemsize
+        return 0 if self._folder_for(size) else size
+
+    def close(self) -> None:
+        """Let go of the file, if there is one. What comes later is refused."""
+        with self._lock:
+            self._closed = True
+            if self._table is not None:
+                self._table.close()
+
+    def rows(self, stats: PartStats) -> LocalRows:
+        """What the shard holds, when all parts have come.
+
+        Parameters
+        ----------
+        stats : PartStats
+            Of all parts of all shards together: an empty shard looks like the others.
+        """
+        with self._lock:
+            if self._joined is None:
+                self._joined = self._join(stats)
+            return self._joined
+
+    def _join(self, stats: PartStats) -> LocalRows:
+        """Put the parts together, by rising row number."""
+        spans = sized(list(self._spans.values()), stats.sizes)
+        order = [span.part for span in spans]
+        X: Array | FileRows | Any = np.empty((0, self._features), self._dtype)
+        if stats.sparse:
+            X = self._join_sparse(spans)
+        elif self._table is not None:
+            X = self._table.rows()
+        y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
+        w = np.empty(0, self._dtype)
+        if order:
+            y = np.concatenate([self._y.pop(part) for part in order])
+            w = np.concatenate([self._w.pop(part) for part in order])
+        return LocalRows(X, y, w, join_ranges(spans))
+
+    def _join_sparse(self, spans: Sequence[Span]) -> Any:
+        """One matrix of all sparse parts, which are let go one after the other."""
+        nnz = sum(self._sparse[span.part].nnz for span in spans)
+        n_rows = sum(span.rows for span in spans)
+        index = np.int32 if max(nnz, self._features) < 2**31 else np.int64
+        data = np.empty(nnz, self._dtype)
+        indices = np.empty(nnz, index)
+        indptr = np.zeros(n_rows + 1, index)
+        at = filled = 0
+        for span in spans:
+            part = self._sparse.pop(span.part)
+            end = filled + part.nnz
+            data[filled:end] = part.data
+            indices[filled:end] = part.indices
+            indptr[at + 1 : at + span.rows + 1] = part.indptr[1:] + filled
+            at, filled = at + span.rows, end
+        return sparse.csr_array((data, indices, indptr), shape=(n_rows, self._features))
+
+
+def sized(spans: Sequence[Span], sizes: Sequence[int]) -> list[Span]:
+    """Spans with rows that are known by now; parts without rows are left out.
+
+    Parameters
+    ----------
+    spans : sequence of Span
+        As they were before the parts had come.
+    sizes : sequence of int
+        The rows of each part of the table; not looked at if the spans say them.
+    """
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    return [
+        Span(span.part, starts[span.part], sizes[span.part])
+        if span.rows == UNKNOWN
+        else span
+        for span in spans
+        if (sizes[span.part] if span.rows == UNKNOWN else span.rows)
+    ]
+
+
+def _place(span: Span) -> str:
+    """Where a part is, for the user."""
+    if span.rows == UNKNOWN:
+        return f"partition {span.part}"
+    return f"chunk {span.part}: rows {span.start} to {span.start + span.rows - 1}"

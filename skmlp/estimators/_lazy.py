@@ -1,0 +1,233 @@
+"""Lazy predictions of Dask collections, and scores of which only sums are moved.
+
+Imported when a Dask collection comes in, not before. Nothing here needs a client: the
+model is in the graph, once, and whoever computes it computes it anywhere.
+"""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp import metrics
+from skmlp.data.frames import as_values, is_frame
+from skmlp.data.targets import encode
+from skmlp.estimators import _dask
+from skmlp.launch import dask_parts
+from skmlp.launch.dask_sources import check_shapes
+from skmlp.model.losses import entry
+
+# -- prediction ------------------------------------------------------------------------
+
+
+def predict(estimator, method, X, dtype, n_columns, options):
+    """Call a method of the estimator on each part of the rows, lazily.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        Fitted. It goes into the graph once.
+    method : str
+        "predict" or another.
+    X : dask.array.Array or dask.dataframe.DataFrame of shape (n, n_features)
+        The rows.
+    dtype : dtype or None
+        Of the result; by default that of the forward pass.
+    n_columns : int or None
+        Columns of the result; None for one dimension.
+    options : dict
+        Further arguments of the method.
+
+    Returns
+    -------
+    dask.array.Array
+        With the row chunks of `X`, if it is an array.
+    dask.dataframe.Series or DataFrame
+        With the index and the divisions of `X`, if it is a data frame. Columns of
+        probabilities are named by the classes.
+    """
+    check_is_fitted(estimator)
+    (X,) = dask_parts.understand(None, ("X", X))
+    _dask.check_features(estimator, X, reset=False)
+    if dtype is None:
+        # As `skmlp.predict.forward` does.
+        dtype = np.result_type(X.dtype, *estimator.coefs_)
+        if dtype not in (np.float32, np.float64):
+            dtype = np.float64
+    dtype = np.dtype(dtype)
+    model = dask.delayed(estimator, pure=False)
+    if is_frame(X.meta):
+        return _of_frame(estimator, model, method, X, dtype, n_columns, options)
+    kwargs = {}
+    if n_columns is None:
+        kwargs["drop_axis"] = 1
+    else:
+        kwargs["chunks"] = (X.data.chunks[0], (n_columns,))
+    empty = np.empty((0,) if n_columns is None else (0, n_columns), dtype)
+    return X.data.map_blocks(
+        _predict_block,
+        model,
+        method=method,
+        options=options,
+        empty=empty,
+        dtype=dtype,
+        meta=empty,
+        **kwargs,
+    )
+
+
+def _of_frame(estimator, model, method, X, dtype, n_columns, options):
+    import pandas as pd
+
+    columns, classes = None, getattr(estimator, "classes_", None)
+    if dtype.kind in "OUS":
+        dtype = pd.Series(classes).dtype  # strings have a dtype of their own in some
+    if n_columns is not None:
+        named = method.endswith("_proba") and n_columns == len(classes)
+        columns = list(classes) if named else list(range(n_columns))
+    meta = _like(X.meta, np.empty((0,) if columns is None else (0, n_columns)), columns)
+    return X.data.map_partitions(
+        _predict_frame,
+        model,
+        method=method,
+        options=options,
+        columns=columns,
+        dtype=dtype,
+        meta=meta.astype(dtype),
+    )
+
+
+def _like(frame, values, columns):
+    """An array with the index of a frame."""
+    import pandas as pd
+
+    if columns is None:
+        return pd.Series(values, index=frame.index)
+    return pd.DataFrame(values, index=frame.index, columns=columns)
+
+
+def _predict_block(block, model, method, options, empty):
+    # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
+    if not block.shape[0]:
+        return empty
+    return getattr(model, method)(_plain(block), **options)
+
+
+def _predict_frame(frame, model, method, options, columns, dtype):
+    if len(frame):
+        values = getattr(model, method)(frame, **options)
+    else:
+        values = np.empty((0,) if columns is None else (0, len(columns)))
+    return _like(frame, values, columns).astype(dtype)
+
+
+def _plain(block):
+    """A chunk as the estimators take it: they know scipy's sparse matrices only."""
+    return block.to_scipy_sparse() if hasattr(block, "to_scipy_sparse") else block
+
+
+# -- scores ----------------------------------------------------------------------------
+
+
+def score(estimator, X, y, sample_weight):
+    """Accuracy or R2 of Dask collections; only sums leave the workers."""
+    check_is_fitted(estimator)
+    given = (X, y, sample_weight)
+    lists = any(isinstance(one, (list, tuple)) for one in given)
+    X, y, w = _dask.understand(X, y, sample_weight, client=lists)
+    _dask.check_features(estimator, X, reset=False)
+    check_shapes(X, y, w)
+    X, y, *weights = dask_parts.paired([X, y] + ([] if w is None else [w]))
+    if isinstance(X.data, list):
+        model = dask.delayed(estimator, pure=False)
+        raw = [dask.delayed(_raw)(part, model) for part in X.data]
+    else:
+        lazy = estimator._lazy_raw(X.data)
+        raw = dask_parts.Parts("raw", lazy, X.meta, X.sizes).delayed()
+    loss = estimator._loss_name()
+    widths = estimator.n_outputs_, y.meta.shape[1] if y.ndim == 2 else 1
+    classes = getattr(estimator, "classes_", None)
+    columns = [raw, *(one.delayed() for one in (y, *weights))]
+    parts = [
+        _parts(number, loss, classes, widths, *part)
+        for number, part in enumerate(zip(*columns, strict=True))
+    ]
+    (sums,) = dask.compute(_added(parts))
+    if not sums["rows"]:
+        raise ValueError(
+            "Found array with 0 sample(s) while a minimum of 1 is required."
+        )
+    return metrics.score(loss, sums["score"], sums["spread"])
+
+
+def _raw(part, model):
+    return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
+
+
+@dask.delayed
+def _added(parts):
+    """The sums of all parts; spreads are those around the mean of all."""
+    weights = np.array([part["weight"] for part in parts])
+    means = np.array([part["mean"] for part in parts])
+    spreads = np.array([part["spread"] for part in parts])
+    total = weights.sum()
+    mean = weights @ means / total if total else means[0]
+    return {
+        "rows": sum(part["rows"] for part in parts),
+        "score": np.sum([part["score"] for part in parts], axis=0),
+        "spread": (spreads + weights[:, None] * (means - mean) ** 2).sum(axis=0),
+    }
+
+
+@dask.delayed
+def _parts(number, loss, classes, widths, raw, y, w=None):
+    """What a part adds to the score, and for R2 its weight, mean and spread."""
+    target = entry(loss).target
+    raw, y = np.asarray(raw), as_values(y)
+    w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
+    lengths = {len(raw), len(y), len(w) if w.size else len(y)}
+    if len(lengths) > 1:
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"{[len(raw), len(y)]} (partition {number})"
+        )
+    width, columns = widths
+    n_spreads = columns if target == "real" else 0
+    found = {
+        "rows": len(y),
+        "weight": 0.0,
+        "score": np.zeros(metrics.n_parts(loss, width)),
+        "mean": np.zeros(n_spreads),
+        "spread": np.zeros(n_spreads),
+    }
+    if not len(y):
+        return found
+    if target == "real":
+        y = encode(target, None, y, np.float64)
+        sums = np.zeros(1 + columns)
+        metrics.mean_parts(y, w, sums)
+        found["weight"] = sums[0]
+        if sums[0]:
+            found["mean"] = sums[1:] / sums[0]
+        metrics.spread_parts(y, w, found["mean"], found["spread"])
+    metrics.score_parts(loss, *_comparable(target, classes, raw, y), w, found["score"])
+    return found
+
+
+def _comparable(target, classes, raw, y):
+    """Predictions and encoded targets; a label that is not known is a wrong one."""
+    if target == "real":
+        return raw, y
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y.reshape(-1)
+    known = np.ones(len(y), bool)
+    if y.ndim == 1 and len(classes) > 0:
+        known = np.isin(y, classes)
+    if known.all():
+        return raw, encode(target, classes, y, raw.dtype)
+    y = encode(target, classes, np.where(known, y, classes[0]), raw.dtype)
+    if target == "codes":
+        y[~known] = -1
+        return raw, y
+    return np.where(known[:, None], raw, np.nan), np.where(known[:, None], y, 1)

@@ -1,0 +1,330 @@
+"""Every kind of Dask collection: the model of the in-process fit, lazy predictions."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Future
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+import skmlp
+from tests.estimators.attempts import ESTIMATORS
+from tests.launch.dask_clusters import cluster, left_behind, until
+
+pytestmark = pytest.mark.timeout(60)
+
+N = 120
+RNG = np.random.RandomState(3)
+X = RNG.normal(size=(N, 4)) * (RNG.uniform(size=(N, 4)) > 0.3)
+Y = (X[:, 0] + X[:, 1] > 0).astype(int) + (X[:, 2] > 0.3)
+W = RNG.uniform(0.5, 2, size=N)
+#: Rows that stay where a collection is filtered: its sizes are unknown then, and the
+#: third part is empty.
+KEPT = (np.arange(N) % 3 > 0) & ~((np.arange(N) >= 50) & (np.arange(N) < 60))
+CUTS = (7, 43, 10, 0, 60)
+NAMES = list("abcd")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with cluster(2, threads=2) as client:
+        yield client
+        until(lambda: not left_behind(client), "a clean cluster")
+
+
+def arrays(a: np.ndarray, cuts: Any = CUTS) -> Any:
+    return da.from_array(a, chunks=(cuts, *((-1,) * (a.ndim - 1))))
+
+
+def pieces(a: Any) -> list[Any]:
+    ends = np.cumsum(CUTS)
+    return [a[end - n : end] for n, end in zip(CUTS, ends, strict=True)]
+
+
+def filtered(a: np.ndarray) -> Any:
+    return arrays(a)[arrays(KEPT)]
+
+
+@functools.cache
+def table() -> Any:
+    """All columns side by side, with divisions and one part without rows."""
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
+    whole = pd.DataFrame(X, columns=NAMES).assign(y=Y, w=W, keep=KEPT)
+    whole.index = np.arange(N) * 10
+    parts = [dask.delayed(piece) for piece in pieces(whole)]
+    divisions = (0, 70, 500, 600, 600, whole.index[-1])
+    return dd.from_delayed(parts, meta=whole[:0], divisions=divisions)
+
+
+def columns_of(whole: Any, a: np.ndarray) -> Any:
+    """Those that hold an array."""
+    return whole[{id(X): NAMES, id(Y): "y", id(W): "w"}[id(a)]]
+
+
+def frames(a: np.ndarray) -> Any:
+    return columns_of(table(), a)
+
+
+def filtered_frames(a: np.ndarray) -> Any:
+    return columns_of(table()[table().keep], a)
+
+
+def of_scipy(a: np.ndarray) -> Any:
+    if a.ndim == 1:
+        return arrays(a)
+    return arrays(a).map_blocks(sparse.csr_matrix, meta=sparse.csr_matrix((0, 0)))
+
+
+def of_sparse(a: np.ndarray, kind: str = "COO") -> Any:
+    package = pytest.importorskip("sparse")
+    if a.ndim == 1:
+        return arrays(a)
+    as_kind = functools.partial(package.as_coo if kind == "COO" else package.GCXS)
+    meta = as_kind(np.zeros((0, 0)))
+    return da.concatenate([arrays(a)[:, :3], arrays(a)[:, 3:]], axis=1).map_blocks(
+        as_kind, meta=meta
+    )
+
+
+def delayed(a: np.ndarray, kind: Callable[[Any], Any] = np.asarray) -> Any:
+    return [dask.delayed(kind)(piece) for piece in pieces(a)]
+
+
+def named(a: np.ndarray) -> Any:
+    pd = pytest.importorskip("pandas")
+    return pd.Series(a) if a.ndim == 1 else pd.DataFrame(a, columns=NAMES)
+
+
+#: How each input is given; whether only the rows in KEPT are.
+KINDS: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "arrays": (arrays, False),
+    "column chunks": (lambda a: arrays(a).rechunk(17).rechunk({a.ndim - 1: 3}), False),
+    "unknown sizes": (filtered, True),
+    "unknown sizes, column chunks": (
+        lambda a: arrays(a).rechunk({a.ndim - 1: 3 if a.ndim == 2 else -1})[
+            arrays(KEPT)
+        ],
+        True,
+    ),
+    "scipy chunks": (of_scipy, False),
+    "scipy chunks, unknown sizes": (lambda a: of_scipy(a)[arrays(KEPT)], True),
+    "sparse chunks": (of_sparse, False),
+    "frames": (frames, False),
+    "frames, filtered": (filtered_frames, True),
+    "delayed arrays": (delayed, False),
+    "delayed scipy": (
+        lambda a: delayed(a, sparse.csr_matrix) if a.ndim == 2 else delayed(a),
+        False,
+    ),
+    "delayed frames": (lambda a: delayed(a, named), False),
+}
+#: X of one kind, the others of another.
+MIXED = {
+    "frame, arrays of unknown size": (frames, lambda a: arrays(a)[arrays(W) > 0]),
+    "frame, arrays": (frames, arrays),
+    "array, frames": (arrays, frames),
+    "array, delayed": (arrays, delayed),
+    "unknown sizes, arrays": (lambda a: arrays(a)[arrays(W) > 0], arrays),
+}
+
+
+def model(name: str, **params: Any) -> Any:
+    return getattr(skmlp, name)(
+        hidden_layer_sizes=5, max_iter=6, batch_size=32, random_state=1, **params
+    )
+
+
+@functools.cache
+def here(name: str, kept: bool, **params: Any) -> Any:
+    rows = KEPT if kept else slice(None)
+    return model(name, **params).fit(X[rows], Y[rows], W[rows])
+
+
+def assert_same(one: Any, other: Any) -> None:
+    for a, b in zip(one.coefs_, other.coefs_, strict=True):
+        assert_allclose(a, b, rtol=1e-6, atol=1e-10)
+    assert_allclose(one.loss_curve_, other.loss_curve_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_model_is_that_of_this_process(name, kind, client):
+    of, kept = KINDS[kind]
+    fitted = model(name).fit(of(X), of(Y), of(W))
+    assert fitted.n_shards_ == 2
+    assert_same(fitted, here(name, kept))
+    names = getattr(fitted, "feature_names_in_", None)
+    assert (list(names) if "frame" in kind else names) == (
+        NAMES if "frame" in kind else None
+    )
+    score = fitted.score(of(X), of(Y), of(W))
+    rows = KEPT if kept else slice(None)
+    assert type(score) is float
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # arrays have no names
+        assert score == pytest.approx(fitted.score(X[rows], Y[rows], W[rows]), rel=1e-9)
+
+
+@pytest.mark.parametrize("kinds", MIXED)
+def test_kinds_can_be_mixed_where_the_parts_fit(kinds, client):
+    of_X, of = MIXED[kinds]
+    fitted = model("MLPClassifier").fit(of_X(X), of(Y), of(W))
+    assert_same(fitted, here("MLPClassifier", False))
+    assert isinstance(fitted.score(of_X(X), of(Y), of(W)), float)
+
+
+@pytest.mark.parametrize("kind", ["unknown sizes", "frames, filtered"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_early_stopping_and_lbfgs_of_unknown_sizes(kind, solver, client):
+    """The split is stratified by labels that were never brought here."""
+    of, kept = KINDS[kind]
+    binary = (Y > 0).astype(int)
+    params = {"early_stopping": True} if solver == "adam" else {"solver": solver}
+    given = of(Y) > 0
+    ours = model("MLPClassifier", **params).fit(of(X), given.astype(int))
+    theirs = model("MLPClassifier", **params).fit(X[KEPT], binary[KEPT])
+    for a, b in zip(ours.coefs_, theirs.coefs_, strict=True):
+        assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+    assert kept
+
+
+@pytest.mark.parametrize("kind", ["frames, filtered", "delayed frames"])
+def test_partial_fit(kind, client):
+    of, kept = KINDS[kind]
+    rows = KEPT if kept else slice(None)
+    ours, theirs = model("MLPClassifier"), model("MLPClassifier")
+    for _ in range(2):
+        ours.partial_fit(of(X), of(Y), of(W), classes=[0, 1, 2])
+        theirs.partial_fit(X[rows], Y[rows], W[rows], classes=[0, 1, 2])
+    assert_same(ours, theirs)
+
+
+# ---- Numbers of pandas' own, and what is none ----------------------------------------
+
+
+def test_columns_of_every_numeric_kind(client):
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
+    rows = pd.DataFrame(
+        {
+            "float32": X[:, 0].astype("f4"),
+            "int": Y * 7,
+            "bool": Y > 1,
+            "Int64": pd.array(Y, "Int64"),
+            "Float32": pd.array(X[:, 1].astype("f4"), "Float32"),
+            "arrow": pd.array(Y, "int8[pyarrow]"),
+        }
+    )
+    lazy = dd.from_pandas(rows, npartitions=3)
+    target = pd.Series(pd.array(Y, "Int16"))
+    ours = model("MLPClassifier").fit(lazy, dd.from_pandas(target, npartitions=3))
+    theirs = model("MLPClassifier").fit(rows.astype(float), Y)
+    assert_same(ours, theirs)
+    assert_array_equal(ours.predict(lazy).compute(), theirs.predict(rows))
+    small = dd.from_pandas(rows[["float32", "Float32"]], npartitions=3)
+    ours.fit(small, dd.from_pandas(target, npartitions=3))
+    assert ours.coefs_[0].dtype == np.float32
+
+
+#: What a column holds, and what is said of it.
+BAD_COLUMNS: dict[str, tuple[Any, str]] = {
+    "text": (["x"] * N, r"these columns do not: 'odd' \("),
+    "dates": (np.zeros(N, "M8[s]"), r"'odd' \(datetime64\[s\]\)"),
+    "missing": (np.where(np.arange(N) == 70, np.nan, 1.0), "NaN.*partition 1"),
+    "objects": (np.array(["1"] * 100 + ["red"] * 20, object), "partition 2"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_COLUMNS)
+def test_columns_that_are_no_numbers_are_named(what, client):
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
+    values, words = BAD_COLUMNS[what]
+    rows = named(X).assign(odd=pd.Series(values, dtype=getattr(values, "dtype", None)))
+    with dask.config.set({"dataframe.convert-string": False}):
+        given = [dd.from_pandas(a, npartitions=3) for a in (rows, named(Y))]
+        with pytest.raises(ValueError, match=words):
+            model("MLPClassifier").fit(*given)
+
+
+# ---- Lazy predictions of data frames -------------------------------------------------
+
+
+def labels(kind: str) -> np.ndarray:
+    table = {"numbers": [3, 5, 9], "texts": ["no", "so", "yes"]}
+    return np.array(table[kind])[Y]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+@pytest.mark.parametrize("filtering", [False, True])
+def test_predictions_of_a_frame_have_its_index(kind, filtering):
+    pd = pytest.importorskip("pandas")
+    fitted = model("MLPClassifier").fit(named(X), named(labels(kind)))
+    lazy = filtered_frames(X) if filtering else frames(X)
+    rows = lazy.compute(scheduler="synchronous")
+    # The log of a probability of 0.
+    with dask.config.set(scheduler="synchronous"), np.errstate(divide="ignore"):
+        for method in ("predict", "predict_proba", "predict_log_proba"):
+            ours = getattr(fitted, method)(lazy)
+            assert ours.divisions == lazy.divisions
+            assert ours.npartitions == lazy.npartitions
+            computed = ours.compute()
+            theirs = getattr(fitted, method)(rows)
+            if method == "predict":
+                expected = pd.Series(theirs, index=rows.index)
+                pd.testing.assert_series_equal(computed, expected)
+                assert ours.dtype == computed.dtype
+                # In the graph that Dask makes of it, too.
+                assert (ours == theirs[0]).sum().compute() == sum(theirs == theirs[0])
+            else:
+                expected = pd.DataFrame(theirs, rows.index, list(fitted.classes_))
+                pd.testing.assert_frame_equal(computed, expected)
+                assert list(ours.dtypes) == list(computed.dtypes)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_regressor_gives_a_series_or_a_frame(columns):
+    y = Y if columns == 1 else np.column_stack([Y, -Y])
+    fitted = model("MLPRegressor").fit(named(X), y)
+    computed = fitted.predict(frames(X)).compute(scheduler="synchronous")
+    assert computed.shape == y.shape
+    assert_allclose(computed.to_numpy(), fitted.predict(named(X)))
+
+
+def test_names_of_columns_are_checked(client):
+    fitted = model("MLPClassifier").fit(frames(X), frames(Y))
+    other = frames(X).rename(columns={"b": "z"})
+    for call in (fitted.predict, lambda rows: fitted.score(rows, frames(Y))):
+        with pytest.raises(ValueError, match="feature names should match"):
+            call(other)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        fitted.predict(arrays(X))
+
+
+def test_a_prediction_outlives_the_client():
+    """No future is in it, the model once; it is computed without a client."""
+    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
+    with cluster(1):
+        whole = dd.from_pandas(named(X).assign(y=Y), npartitions=3).persist()
+        rows, target = whole[NAMES], whole["y"]
+        fitted = model("MLPClassifier").fit(rows, target)
+        lazy = fitted.predict_proba(frames(X))
+        graph = dict(lazy.optimize().__dask_graph__())
+    values = [getattr(node, "value", node) for node in graph.values()]
+    assert sum(isinstance(v, skmlp.MLPClassifier) for v in values) == 1
+    assert not any(isinstance(v, Future) for v in values)
+    copy = pickle.loads(pickle.dumps(fitted))
+    expected = copy.predict_proba(named(X))
+    with dask.config.set(scheduler="synchronous"):
+        assert_allclose(lazy.compute(), expected, rtol=1e-6)
+        assert_allclose(copy.predict_proba(frames(X)).compute(), expected, rtol=1e-6)
