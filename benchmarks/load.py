@@ -1,0 +1,264 @@
+"""Loads on a Dask cluster: large, many, uneven. ``python benchmarks/load.py --help``
+
+Each case ends with a sentence of what was seen; a hang, a leak, an unequal model, or a
+worker that was paused or lost is an error. With ``--quick`` all of them are small.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    from _as_module import start_again
+
+    start_again(__file__)
+
+import argparse
+import contextlib
+import gc
+import os
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import dask.array as da
+import numpy as np
+import psutil
+from distributed import Client, LocalCluster
+from sklearn.exceptions import ConvergenceWarning
+
+import skmlp
+from benchmarks.resident import Peak
+
+#: Seconds for all that a fit has to leave the cluster.
+TIDY = 20.0
+
+
+@contextlib.contextmanager
+def cluster(n_workers, **kwargs):
+    """A client of a fresh cluster of one-thread workers; none of them may get lost."""
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            **kwargs,
+        ) as local,
+        Client(local) as client,
+    ):
+        before = client.run(os.getpid)
+        yield client
+        until_tidy(client)
+        assert client.run(os.getpid) == before, "a worker was lost"
+        events = [e for worker in before for _, e in client.get_events(worker)]
+        told = {
+            e.get("status") for e in events if e["action"] == "worker-status-change"
+        }
+        assert told <= {"init", "running"}, f"workers were {sorted(told)}"
+
+
+def until_tidy(client):
+    """Wait until nothing of a fit is left on the cluster."""
+
+    def on_scheduler(dask_scheduler):
+        locks = dask_scheduler.extensions["multi_locks"].locks
+        return [k for k in map(str, dask_scheduler.tasks) if "skmlp" in k] + [
+            name for name, users in locks.items() if users
+        ]
+
+    def on_worker(dask_worker):
+        names = [t.name for t in threading.enumerate() if t.name.startswith("skmlp")]
+        return names + [k for k in dask_worker.plugins if k == "skmlp"]
+
+    end = time.monotonic() + TIDY
+    while True:
+        left = client.run_on_scheduler(on_scheduler)
+        left += [one for found in client.run(on_worker).values() for one in found]
+        if not left:
+            return
+        assert time.monotonic() < end, f"after {TIDY:g} s there still are {left}"
+        time.sleep(0.05)
+
+
+def made(n_rows, n_features, chunks):
+    """Rows that the workers make for themselves, float32, and labels."""
+    X = da.random.RandomState(0).uniform(-1, 1, (n_rows, n_features), (chunks, -1))
+    X = X.astype(np.float32)
+    return X, (X[:, 0] * X[:, 1] > 0).astype(np.int8)
+
+
+def model(**params):
+    defaults = {"hidden_layer_sizes": 8, "max_iter": 2, "random_state": 0}
+    return skmlp.MLPClassifier(**(defaults | params))
+
+
+def growth(client, work):
+    """What all workers together took beyond the beginning, at the peak, in bytes."""
+
+    def begin(dask_worker):
+        gc.collect()
+        dask_worker.load_peak = Peak()
+        dask_worker.load_peak.__enter__()
+
+    def end(dask_worker):
+        peak = dask_worker.__dict__.pop("load_peak")
+        peak.__exit__()
+        return peak.grown
+
+    client.run(begin)
+    work()
+    return sum(client.run(end).values())
+
+
+def assert_equal(one, other):
+    for a, b in zip(one.coefs_, other.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+# ---- The cases -----------------------------------------------------------------------
+
+
+def rows(quick):
+    """Ten million rows of 50 float32 on four workers of 1 GB."""
+    n_rows, n_workers, limit = (400_000, 2, "2GB") if quick else (10_000_000, 4, "1GB")
+    batch = n_rows // 100
+    with cluster(n_workers, memory_limit=limit) as client:
+        model(batch_size=1000, max_iter=1).fit(*made(20_000, 50, 5_000))  # warm
+        data = made(n_rows, 50, n_rows // 100)
+        size = 4 * 50 * n_rows
+        start = time.perf_counter()
+        grown = growth(client, lambda: model(batch_size=batch).fit(*data))
+        seconds = time.perf_counter() - start
+    return (
+        f"{n_rows} rows, {size / 1e6:.0f} MB: the workers grew by {grown / size:.2f} "
+        f"times that at the peak; {seconds:.1f} s for two epochs"
+    )
+
+
+def partitions(quick):
+    """5,000 partitions."""
+    n_parts = 200 if quick else 5_000
+    with cluster(2):
+        data = made(n_parts * 20, 5, 20)
+        start = time.perf_counter()
+        many = model().fit(*data)
+        seconds = time.perf_counter() - start
+        few = model().fit(*(a.rechunk({0: n_parts * 10}) for a in data))
+        assert_equal(many, few)
+    return f"{n_parts} partitions: {seconds:.1f} s for a fit"
+
+
+def one_row(quick):
+    """One row on two workers."""
+    X, y = np.ones((1, 3)), np.zeros(1, int)
+    with cluster(2):
+        there = model().fit(da.from_array(X), da.from_array(y))
+        assert there.n_shards_ == 2
+        assert_equal(there, model().fit(X, y))
+    return "one row on two workers: the model of one process"
+
+
+def one_worker(quick):
+    """All data on one worker of three."""
+    n_rows = 30_000 if quick else 1_000_000
+    with cluster(3) as client:
+        first = min(client.scheduler_info(n_workers=-1)["workers"])
+        data = client.persist(made(n_rows, 10, n_rows // 30), workers=[first])
+        da.compute(*(a.sum() for a in data))
+        start = time.perf_counter()
+        one = model(batch_size=1000).fit(*data)
+        seconds = time.perf_counter() - start
+        assert_equal(one, model(batch_size=1000).fit(*da.compute(*data)))
+    return f"{n_rows} rows on one worker of three: {seconds:.1f} s for a fit"
+
+
+def at_once(quick):
+    """A hundred fits, five at a time."""
+    n_fits = 10 if quick else 100
+    with cluster(2) as client:
+        data = client.persist(made(2_000, 5, 250))
+
+        def fit(seed):
+            return model(random_state=seed % 5).fit(*data)
+
+        alone = [fit(seed) for seed in range(5)]
+        start = time.perf_counter()
+        with ThreadPoolExecutor(5) as pool:
+            fits = list(pool.map(fit, range(n_fits)))
+        seconds = time.perf_counter() - start
+        for seed, one in enumerate(fits):
+            assert_equal(one, alone[seed % 5])
+    return f"{n_fits} fits, five at a time: {seconds:.1f} s"
+
+
+def in_a_row(quick):
+    """A thousand fits in one process."""
+    n_fits, warm = (30, 15) if quick else (1000, 100)
+    with cluster(2) as client:
+        data = client.persist(made(1_000, 5, 250))
+
+        def fits(count):
+            for _ in range(count):
+                model(max_iter=1).fit(*data)
+            until_tidy(client)
+
+        fits(warm)
+        before = everything(client)
+        start = time.perf_counter()
+        fits(n_fits - warm)
+        seconds = time.perf_counter() - start
+        after = everything(client)
+    grown = []
+    for who, counts in before.items():
+        assert after[who]["threads"] <= counts["threads"] + 1, (who, counts, after[who])
+        assert after[who]["files"] <= counts["files"] + 3, (who, counts, after[who])
+        assert after[who]["tasks"] == counts["tasks"], (who, counts, after[who])
+        grown.append(after[who]["memory"] / counts["memory"] - 1)
+    if not quick:
+        assert max(grown) < 0.03, grown
+    return (
+        f"{n_fits} fits in one process: {seconds:.1f} s for the last {n_fits - warm}; "
+        f"memory of client and workers grew by {', '.join(f'{g:.2%}' for g in grown)}"
+    )
+
+
+def everything(client):
+    """Threads, open files, tasks and memory of this process and of the workers."""
+
+    def count(dask_worker=None):
+        gc.collect()
+        process = psutil.Process()
+        return {
+            "threads": process.num_threads(),
+            "files": process.num_fds() if hasattr(process, "num_fds") else 0,
+            "children": len(process.children(recursive=True)),
+            "tasks": 0 if dask_worker is None else len(dask_worker.state.tasks),
+            "memory": process.memory_info().rss,
+        }
+
+    return {"client": count(), **client.run(count)}
+
+
+CASES = {
+    "rows": rows,
+    "partitions": partitions,
+    "one_row": one_row,
+    "one_worker": one_worker,
+    "at_once": at_once,
+    "in_a_row": in_a_row,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", default=",".join(CASES), help="some of the cases")
+    parser.add_argument("--quick", action="store_true", help="moments, not minutes")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)  # two epochs are meant
+    for name in given.cases.split(","):
+        case = partial(CASES[name], given.quick)
+        print(f"{name}: {case()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
