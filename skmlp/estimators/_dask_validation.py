@@ -23,7 +23,7 @@ def lazy(X, y, w, held_out):
     if X.sizes is None or any(map(math.isnan, X_val.chunks[0])):
         raise ValueError(
             "validation rows of their own (X_val) take partitions of known sizes: call "
-            "compute_chunk_sizes() on arrays, to_dask_array(lengths=True) on data frames"
+            "compute_chunk_sizes() on arrays, or to_dask_array(lengths=True) on frames"
         )
     if X_val.ndim != 2 or X_val.shape[1] != X.shape[1]:
         raise ValueError(

@@ -30,7 +30,7 @@ def test_a_cluster_bears_a_full_load(case):
 @pytest.mark.parametrize("kind", ["lazy", "persisted"])
 def test_rows_are_held_once(sizes, kind):
     """All workers together: 1.4 times the data, beyond what the user keeps."""
-    n_rows, features, chunk = 600_000, 50, 10_000
+    n_rows, features, chunk = 300_000, 200, 2_500
     size = 4 * n_rows * features
     with cluster(2) as client:
 
