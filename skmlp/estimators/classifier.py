@@ -163,7 +163,8 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     best_validation_score_ : float or None
         The largest of them.
     history_ : list of dict
-        One for each epoch: epoch, loss, validation_score, learning_rate, seconds; of
+        One for each epoch: epoch, loss, validation_score and validation_loss (None
+        without validation rows), learning_rate, seconds; of
         these, the seconds that each rank spent computing and waiting for the busiest
         one, as lists, and the seconds spent communicating. For 'lbfgs' one for each
         iteration, without score and rate.
