@@ -61,7 +61,7 @@ def class_weights_of(weights: Sequence[Array], y: Array) -> Array:
         The product over the columns, as `sklearn.utils.class_weight` has it.
     """
     rows = np.ones(len(y))
-    columns = y.reshape(len(y), -1).T
+    columns = y.T if y.ndim == 2 else y[None]
     for of_class, column in zip(weights, columns, strict=True):
         rows *= of_class[column]
     return rows
