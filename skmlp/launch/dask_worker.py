@@ -185,24 +185,26 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
                 run.stores.pop(shard).close()
         cuts = {shard: [Span(*span) for span in spans] for shard, spans in shards}
         rows = sum(max(span.rows, 0) for cut in cuts.values() for span in cut)
-        size = rows * layout["features"] * np.dtype(layout["dtype"]).itemsize
-        folder = self._folder_for(size)
+        row = layout["features"] * np.dtype(layout["dtype"]).itemsize
+        # Beside X, 8 bytes for a row's target and for its weight.
+        scale = (row + 8 + 8 * layout["weighted"]) / max(row, 1)
+        folder = self._folder_for(rows * row * scale)
         for shard, cut in cuts.items():
             run.stores[shard] = ShardStore(
-                cut, **layout, folder_for=self._folders(run, shard, cut, folder)
+                cut, **layout, folder_for=self._folders(run, shard, cut, folder, scale)
             )
         return {"kind": Kind.DONE}
 
     def _folders(
-        self, run: Run, shard: int, cut: Sequence[Span], folder: str
+        self, run: Run, shard: int, cut: Sequence[Span], folder: str, scale: float
     ) -> Callable[[int], str]:
         """What tells the store of a shard where its rows go."""
         if all(span.rows != UNKNOWN for span in cut):
             return lambda size: folder  # all shards that come now, or none
         # Nobody knows how many they will be: it asks again and again.
-        return lambda size: self._folder_for(size, run.stores.get(shard))
+        return lambda size: self._folder_for(size * scale, run.stores.get(shard))
 
-    def _folder_for(self, size: int, but: ShardStore | None = None) -> str:
+    def _folder_for(self, size: float, but: ShardStore | None = None) -> str:
         """Where more bytes go: "" for the memory, while all fits take half at most.
 
         Also called by tasks, for a store `but` that grows to this size.
