@@ -111,8 +111,9 @@ def growth(client, work):
 
 
 def assert_equal(one, other):
+    # float32: over thousands of steps, rounding adds up.
     for a, b in zip(one.coefs_, other.coefs_, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
 # ---- The cases -----------------------------------------------------------------------
