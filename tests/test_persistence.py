@@ -79,7 +79,7 @@ def test_an_array_in_two_places_is_written_once(tmp_path):
 @pytest.mark.parametrize(
     "value",
     [print, {1, 2}, np.array([print]), [np.random.default_rng(0)], object()],
-    ids=repr,
+    ids=["function", "set", "array of objects", "generator", "object"],
 )
 def test_what_is_no_plain_data_is_refused(value, tmp_path):
     path = tmp_path / "file"
