@@ -132,7 +132,9 @@ class Table:
         size = max(size, int(len(self._map) * GROWTH))
         try:
             self._map.resize(size)
-        except SystemError:  # a system that can't: there it is copied
+        except (SystemError, BufferError):
+            # A system that can't, or a view of it that waits for the garbage
+            # collector: then it is copied.
             larger = _anonymous(size)
             larger[: len(self._map)] = memoryview(self._map)
             self._map = larger

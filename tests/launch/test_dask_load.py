@@ -26,8 +26,9 @@ def test_a_cluster_bears_a_full_load(case):
     assert load.CASES[case](False)
 
 
-@pytest.mark.parametrize("sizes", ["known", "unknown"])
-@pytest.mark.parametrize("kind", ["lazy", "persisted"])
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("lazy", "unknown"), ("persisted", "known")]
+)
 def test_rows_are_held_once(sizes, kind):
     """All workers together: 1.4 times the data, beyond what the user keeps."""
     n_rows, features, chunk = 300_000, 200, 2_500
