@@ -23,7 +23,7 @@ DIVERGED = 4
 OUT_OF_TIME = 5
 
 # What an epoch's record holds, and then a number for each rank: see `Record`.
-_RECORD = 7
+_RECORD = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Record:
     validation_loss : float
         Weighted mean of the loss of the validation rows, without penalty; NaN too
         where there are none.
+    gradient_norm : float
+        Of the epoch's last minibatch: the Euclidean norm of the gradient of the loss,
+        without penalty, before clipping.
     """
 
     loss: float
@@ -60,6 +63,7 @@ class Record:
     seconds: float
     computing: tuple[float, ...] = ()
     validation_loss: float = math.nan
+    gradient_norm: float = math.nan
 
     @property
     def communicating(self) -> float:
@@ -149,6 +153,7 @@ class TrainState:
                 record.next_rate,
                 record.seconds,
                 record.validation_loss,
+                record.gradient_norm,
                 *record.computing,
             ]
         return (
@@ -183,6 +188,7 @@ class TrainState:
                 float(row[5]),
                 tuple(float(seconds) for seconds in row[_RECORD:]),
                 float(row[6]),
+                float(row[7]),
             )
             for row in reals[2:].reshape(-1, _RECORD + n_ranks)
         ]

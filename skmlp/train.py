@@ -39,7 +39,7 @@ _VALIDATION_LOSS, _WEIGHT, _PARTS = 0, 1, 2
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the score's parts.
-_LOSS, _NORM, _BROKEN, _COLUMNS = 0, 1, 2, 3
+_LOSS, _NORM, _BROKEN, _GRADIENT, _COLUMNS = 0, 1, 2, 3, 4
 
 
 def n_moments(plan: Plan) -> int:
@@ -90,6 +90,8 @@ class Trainer(ShardWork):
         #: Number of the segment, among the rank's, of each run of trained parameters,
         #: and its step.
         self._moves: list[tuple[int, Move]] = []
+        #: The sums of the gradient that are stepped on, with the same numbers.
+        self._trained: list[tuple[int, Array]] = []
         runs = []
         for k, (where, total) in enumerate(
             zip(self._segments, self._exchange.totals, strict=True)
@@ -100,6 +102,7 @@ class Trainer(ShardWork):
                 params, moments = self._params[run], [m[run] for m in self._moments]
                 runs.append((self._own[k], params, part, n_penalised))
                 self._moves.append((k, self._bind(params, part, moments, n_penalised)))
+                self._trained.append((k, part))
         self._clip: around.Clip | None = None
         if plan.clip_norm is not None:
             norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
@@ -260,6 +263,7 @@ class Trainer(ShardWork):
                 seconds=time.perf_counter() - began,
                 validation_loss=self._validation_loss(sums),
                 computing=tuple(map(float, sums[self._times])),
+                gradient_norm=math.sqrt(sums[_GRADIENT]),
             )
         )
 
@@ -269,7 +273,7 @@ class Trainer(ShardWork):
         exchange_sum, exchange_gather = self._exchange.sum, self._exchange.gather
         shards = list(zip(self._shards, self._parts, self._accumulate, strict=True))
         moves = self._moves
-        losses, norms = [0.0] * len(shards), [0.0] * len(shards)
+        losses, norms, squares = ([0.0] * len(shards) for _ in range(3))
         divisor = self._divisor(plan.batch_size)
         last = plan.batch(plan.n_batches - 1)
         dropout, clip = self._dropout, self._clip
@@ -292,6 +296,8 @@ class Trainer(ShardWork):
             step += 1
             if number == plan.n_batches - 1:
                 divisor = self._divisor(last.stop - last.start)
+                for k, part in self._trained:
+                    squares[k] += float(np.dot(part, part)) / divisor**2
             if rates is not None:
                 rate = rates[number]
             bounded = divisor if clip is None else clip(divisor)
@@ -301,7 +307,7 @@ class Trainer(ShardWork):
         state.step = step
         for k, where in enumerate(self._segments):
             row = self._table[self._own[k]]
-            row[_LOSS], row[_NORM] = losses[k], norms[k]
+            row[_LOSS], row[_NORM], row[_GRADIENT] = losses[k], norms[k], squares[k]
             row[_BROKEN] = not self._kernels.all_finite(self._params[where])
 
     def _validate(self) -> None:

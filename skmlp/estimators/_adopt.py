@@ -195,6 +195,7 @@ def attributes(estimator, plan, start, end):
                     record.validation_loss if plan.n_validation else None
                 ),
                 "learning_rate": record.learning_rate,
+                "gradient_norm": record.gradient_norm,
                 **_times(record),
             }
             for i, record in enumerate(records, 1)

@@ -162,10 +162,10 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         The largest of them.
     history_ : list of dict
         One for each epoch: epoch, loss, validation_score and validation_loss (None
-        without validation rows), learning_rate, seconds; of
-        these, the seconds that each rank spent computing and waiting for the busiest
-        one, as lists, and the seconds spent communicating. For 'lbfgs' one for each
-        iteration, without score and rate.
+        without validation rows), learning_rate, gradient_norm (of the loss in the last
+        minibatch, without penalty), seconds; of these, the seconds that each rank spent
+        computing and waiting for the busiest one, as lists, and the seconds spent
+        communicating. For 'lbfgs' one for each iteration, without score, rate and norm.
     restarts_ : list of dict
         For each time that the last call went on with other ranks, because a worker was
         lost or had joined: the epoch with which they began, and the reason.
