@@ -25,6 +25,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"05_",
+    "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 1e9,
     "download_all_examples": False,
     "show_signature": False,
@@ -42,6 +43,7 @@ html_theme = "pydata_sphinx_theme"
 html_theme_options = {
     "logo": {"text": "skmlp"},
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 4,
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
