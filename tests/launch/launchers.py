@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,12 +70,23 @@ def open_sockets() -> set[tuple[object, ...]]:
     return {(c.fd, c.family, c.type, c.laddr, c.raddr) for c in listed}
 
 
+#: How the names of others' threads begin: those of loky's pool, which may stay, and of
+#: Dask, whose clusters of other tests in this process come and go as they like.
+OTHERS = (
+    *("ExecutorManagerThread", "QueueFeederThread"),
+    *("AsyncProcess", "Dask-", "IO loop", "Profile", "TCP-Executor"),
+    "ThreadPoolExecutor",
+)
+#: Seconds for a thread that has done its work to be gone.
+GONE = 10.0
+
+
 def own_threads() -> set[str]:
-    """The threads of this process, but for those of loky's pool, which may stay."""
+    """The threads of this process, but for those of others."""
     return {
         f"{t.name} {t.ident}"
         for t in threading.enumerate()
-        if t.name not in ("ExecutorManagerThread", "QueueFeederThread")
+        if not t.name.startswith(OTHERS)
     }
 
 
@@ -86,7 +98,10 @@ def leaving_nothing(folder: str | os.PathLike[str] | None = None) -> Iterator[No
     yield
     gc.collect()
     # What was there before may end meanwhile: clusters of earlier tests leave slowly.
-    assert not own_threads() - threads
+    end = time.monotonic() + GONE
+    while left := own_threads() - threads:
+        assert time.monotonic() < end, f"after {GONE:g} s there still are {left}"
+        time.sleep(0.01)
     assert not open_sockets() - sockets
     assert blas_threads_now() == blas
     if folder is not None:
