@@ -192,8 +192,25 @@ def at_once(quick):
     return f"{n_fits} fits, five at a time: {seconds:.1f} s"
 
 
+def in_process(quick):
+    """A thousand fits in this process, without a cluster."""
+    n_fits, warm = (60, 30) if quick else (1000, 100)
+    X, y = np.random.default_rng(0).normal(size=(200, 5)), np.arange(200) % 2
+
+    def fits(count):
+        for _ in range(count):
+            model(max_iter=1).fit(X, y)
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    before = fits(warm)
+    grown = fits(n_fits - warm) / before - 1
+    assert grown < 0.01, grown
+    return f"{n_fits} fits in this process: memory grew by {grown:.2%}"
+
+
 def in_a_row(quick):
-    """A thousand fits in one process."""
+    """A thousand fits of one client on a cluster."""
     n_fits, warm = (30, 15) if quick else (1000, 100)
     with cluster(2) as client:
         data = client.persist(made(1_000, 5, 250))
@@ -215,10 +232,12 @@ def in_a_row(quick):
         assert after[who]["files"] <= counts["files"] + 3, (who, counts, after[who])
         assert after[who]["tasks"] == counts["tasks"], (who, counts, after[who])
         grown.append(after[who]["memory"] / counts["memory"] - 1)
-    if not quick:
-        assert max(grown) < 0.03, grown
+        # Not nothing: distributed's scheduler, which lives in this process, keeps a
+        # span and a task group for whatever was ever submitted, ours or another's.
+        a_fit = (after[who]["memory"] - counts["memory"]) / (n_fits - warm)
+        assert quick or a_fit < 64e3, (who, a_fit)
     return (
-        f"{n_fits} fits in one process: {seconds:.1f} s for the last {n_fits - warm}; "
+        f"{n_fits} fits of one client: {seconds:.1f} s for the last {n_fits - warm}; "
         f"memory of client and workers grew by {', '.join(f'{g:.2%}' for g in grown)}"
     )
 
@@ -246,6 +265,7 @@ CASES = {
     "one_row": one_row,
     "one_worker": one_worker,
     "at_once": at_once,
+    "in_process": in_process,
     "in_a_row": in_a_row,
 }
 
