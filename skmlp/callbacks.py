@@ -119,7 +119,7 @@ class TrainingProgress(OwnCallback):
 
     def __init__(self, console: Any = None, transient: bool = False) -> None:
         try:
-            import rich.progress  # noqa: F401
+            import rich.progress  # noqa: F401 - is it there?
         except ImportError as error:
             raise ImportError(
                 "TrainingProgress draws with rich, which is not installed: "

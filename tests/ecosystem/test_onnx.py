@@ -17,7 +17,7 @@ from skmlp.model.losses import LOSSES
 pytest.importorskip("skl2onnx", reason="skl2onnx is an extra, onnx")
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an extra, onnx")
 
-from skmlp import onnx  # noqa: E402
+from skmlp import onnx  # noqa: E402 - it needs what is imported above
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(60, 5))
