@@ -107,6 +107,8 @@ class TrainingProgress(OwnCallback):
 
     Notes
     -----
+    In a notebook rich draws by ipywidgets: ``pip install "rich[jupyter]"``.
+
     Set it on the network itself, not on a pipeline or a search around it; for those
     there is `sklearn.callback.ProgressBar`.
 
@@ -161,6 +163,7 @@ class TrainingProgress(OwnCallback):
     def teardown(self, estimator: Any, context: Any) -> None:
         """Leave the bar as it is."""
         bar, _, _ = self._bars.pop(id(estimator))
+        bar.refresh()  # a notebook's bar stays as it was drawn last
         bar.stop()
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
