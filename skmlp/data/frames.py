@@ -68,26 +68,26 @@ def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(inner)
 
 
-def frame_dtype(meta: Any) -> np.dtype[Any]:
-    """The dtype that all columns of a data frame have in common.
+def frame_dtype(meta: Any, name: str = "X") -> np.dtype[Any]:
+    """The dtype that all columns of a data frame, called `name`, have in common.
 
     Raises
     ------
     ValueError
         Some columns are no numbers: they are named.
     """
-    kinds = {name: numpy_dtype(dtype) for name, dtype in meta.dtypes.items()}
+    kinds = {column: numpy_dtype(dtype) for column, dtype in meta.dtypes.items()}
     odd = [
-        f"{name!r} ({meta.dtypes[name]})"
-        for name, dtype in kinds.items()
+        f"{column!r} ({meta.dtypes[column]})"
+        for column, dtype in kinds.items()
         if dtype.kind not in "biufO"
         # Objects may be numbers; strings and categories say that they are none.
-        or (dtype.kind == "O" and not isinstance(meta.dtypes[name], np.dtype))
+        or (dtype.kind == "O" and not isinstance(meta.dtypes[column], np.dtype))
     ]
     if odd:
         raise ValueError(
-            f"X must hold numbers, but these columns do not: {', '.join(odd)}. Encode "
-            "them first, for example with dask.dataframe.get_dummies, or with "
+            f"{name} must hold numbers, but these columns do not: {', '.join(odd)}. "
+            "Encode them first, for example with dask.dataframe.get_dummies, or with "
             "scikit-learn's OrdinalEncoder in map_partitions"
         )
     return np.result_type(*kinds.values()) if kinds else np.dtype(np.float64)

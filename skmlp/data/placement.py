@@ -17,7 +17,7 @@ UNKNOWN = -1
 
 
 class Span(NamedTuple):
-    """Where the rows of a part stand among all rows, or `UNKNOWN`."""
+    """Where the rows of a part stand among all rows, and how many; or `UNKNOWN`."""
 
     part: int
     start: int
@@ -26,7 +26,10 @@ class Span(NamedTuple):
 
 def after(first: Span, span: Span) -> Span:
     """The span of a table that follows on others: they end where `first` begins."""
-    return Span(first.part + span.part, first.start + span.start, span.rows)
+    start = UNKNOWN
+    if UNKNOWN not in (first.start, span.start):
+        start = first.start + span.start
+    return Span(first.part + span.part, start, span.rows)
 
 
 def join_ranges(spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:

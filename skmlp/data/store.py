@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,7 @@ class ShardStore:
     Parameters
     ----------
     spans : sequence of Span
-        The shard's parts, by rising number. The rows of all of them, or of none, may be
-        `UNKNOWN`.
+        The shard's parts, by rising number; of some, the rows may be `UNKNOWN`.
     features : int
         Columns of X.
     dtype : dtype
@@ -50,6 +49,9 @@ class ShardStore:
     folder_for : callable, optional
         ``folder_for(size)``: the folder in which dense rows of so many bytes are kept
         as a file, or "" for the memory; by default all are kept in memory.
+    held_out : sequence of (int, int), optional
+        Number of the first part, and of its first row, that is for validation: for
+        messages.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class ShardStore:
         weighted: bool,
         labels: bool,
         folder_for: Callable[[int], str] = lambda size: "",
+        held_out: Sequence[int] = (),
     ) -> None:
+        self._held_out = held_out
         self._folder_for = folder_for
         self._closed = False
         self._spans = {span.part: span for span in spans}
@@ -99,7 +103,7 @@ class ShardStore:
         y : array-like of shape (n,) or (n, n_outputs)
             Targets or labels.
         w : array-like of shape (n,), optional
-            Weights.
+            Weights; of rows without, while others have some, each counts 1.
 
         Returns
         -------
@@ -110,7 +114,8 @@ class ShardStore:
         try:
             X = as_table(X)
             y = as_values(y)
-            w = as_values(w) if self._weighted else np.empty(0)
+            w = np.ones(len(y)) if w is None else as_values(w)
+            w = w if self._weighted else np.empty(0)
             check_shapes(span, self._features, X, y, w if self._weighted else None)
             # A copy: the part may be a view of what Dask frees or uses again.
             kept_w = w.astype(training_dtype(w.dtype), copy=True)
@@ -118,11 +123,22 @@ class ShardStore:
             self._keep_X(part, X)
         except (TypeError, ValueError) as error:
             return PartStats(
-                max(span.rows, 0), self._features, problem=f"{error} ({_place(span)})"
+                max(span.rows, 0),
+                self._features,
+                problem=f"{error} ({self._place(span)})",
             )
         self._y[part] = np.array(y)
         self._w[part] = kept_w
         return stats
+
+    def _place(self, span: Span) -> str:
+        """Where a part is, for the user, who counts validation rows by themselves."""
+        part, start, rows = span
+        if self._held_out and part >= self._held_out[0]:
+            part, start = part - self._held_out[0], start - self._held_out[1]
+        if UNKNOWN in span[1:]:
+            return f"partition {part}"
+        return f"chunk {part}: rows {start} to {start + rows - 1}"
 
     def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
         """Look at y and w. ValueError if something is wrong with them."""
@@ -180,9 +196,10 @@ class ShardStore:
         if part in self._offsets:
             table.put(self._offsets[part], X)
         else:
-            self._early[part] = np.empty(X.shape, self._dtype)
-            convert(X, self._early[part])
-            check_finite(self._early[part], "X")
+            kept = np.empty(X.shape, self._dtype)
+            convert(X, kept)
+            check_finite(kept, "X")
+            self._early[part] = kept
             return
         end = self._offsets[part] + X.shape[0]
         while part in self._next:
@@ -266,22 +283,12 @@ def sized(spans: Sequence[Span], sizes: Sequence[int]) -> list[Span]:
     spans : sequence of Span
         As they were before the parts had come.
     sizes : sequence of int
-        The rows of each part of the table; not looked at if the spans say them.
+        The rows of each part of the table; not looked at where the spans say them.
     """
-    starts = [0]
-    for size in sizes:
-        starts.append(starts[-1] + size)
-    return [
-        Span(span.part, starts[span.part], sizes[span.part])
-        if span.rows == UNKNOWN
-        else span
-        for span in spans
-        if (sizes[span.part] if span.rows == UNKNOWN else span.rows)
-    ]
-
-
-def _place(span: Span) -> str:
-    """Where a part is, for the user."""
-    if span.rows == UNKNOWN:
-        return f"partition {span.part}"
-    return f"chunk {span.part}: rows {span.start} to {span.start + span.rows - 1}"
+    starts = [0, *accumulate(sizes)]
+    found = []
+    for part, start, rows in spans:
+        rows = sizes[part] if rows == UNKNOWN else rows
+        if rows:
+            found.append(Span(part, starts[part] if start == UNKNOWN else start, rows))
+    return found

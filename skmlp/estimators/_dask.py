@@ -85,7 +85,8 @@ def fit(
     check_features(estimator, X, reset=first)
     if y.ndim == 2 and y.meta.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
-    sample_weight, held_out = _dask_validation.lazy(X, y, sample_weight, held_out)
+        y = y.column()
+    held_out = _dask_validation.understand(estimator, Line(client), X, y, held_out)
     with adopt_all(
         client,
         X,
@@ -109,7 +110,8 @@ def fit(
             columns = stats.y_shape[0] if stats.y_shape else 1
             n_outputs = _losses.n_outputs(estimator, columns)
         if held_out is not None:
-            _dask_validation.check(estimator, data.source.held_out_stats, labels)
+            validation = data.source.held_out_stats
+            _dask_validation.check(estimator, validation, labels)
         units = (stats.features, *_fit.hidden_sizes(estimator), n_outputs)
 
         def bits():
@@ -128,8 +130,8 @@ def fit(
             judge,
             classes=classes,
             class_weights=class_weights,
-            weighted=sample_weight is not None or bool(class_weights),
-            n_held_out=0 if held_out is None else held_out[0].shape[0],
+            weighted=data.source.weighted or bool(class_weights),
+            n_held_out=0 if held_out is None else validation.rows,
             first=first,
             epochs=epochs,
             deadline=deadline,

@@ -1,56 +1,65 @@
-"""Validation rows of their own, beside training rows that are Dask arrays."""
+"""Validation rows of their own, beside training rows that are Dask collections."""
 
 from __future__ import annotations
 
-import math
-
-import dask
 import dask.array as da
 import numpy as np
 from scipy import sparse
+from sklearn.utils.validation import validate_data
 
+from skmlp.estimators._fit import is_dask
 from skmlp.estimators._validation import check_known
+from skmlp.launch import dask_parts
+from skmlp.launch.dask_sources import no_rows
+
+NAMES = "X_val", "y_val", "sample_weight_val"
 
 
-def lazy(X, y, w, held_out):
-    """Weights and validation rows, these as Dask arrays of the kind of the others."""
-    X_val, y_val, w_val = held_out
-    if X_val is None:
-        return w, None
-    X_val, y_val = (
-        _as_dask(name, a) for name, a in (("X_val", X_val), ("y_val", y_val))
-    )
-    if X.sizes is None or any(map(math.isnan, X_val.chunks[0])):
-        raise ValueError(
-            "validation rows of their own (X_val) take partitions of known sizes: call "
-            "compute_chunk_sizes() on arrays, or to_dask_array(lengths=True) on frames"
-        )
+def understand(estimator, line, X, y, held_out):
+    """What validation rows are, as X and y are understood.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        That knows the features of the training rows.
+    line : Line
+        To the cluster.
+    X, y : Parts
+        The training rows; `y` of one dimension if it has one column.
+    held_out : tuple of (X_val, y_val, sample_weight_val)
+        Dask collections of any kind. What is none is sent along with the graph.
+
+    Returns
+    -------
+    tuple of (Parts, Parts, Parts or None), or None
+    """
+    if held_out[0] is None:
+        return None
+    given = [
+        data if data is None or is_dask(data) else _sent(name, data)
+        for name, data in zip(NAMES, held_out, strict=True)
+    ]
+    X_val, y_val, w_val = dask_parts.understand(line, *zip(NAMES, given, strict=True))
     if X_val.ndim != 2 or X_val.shape[1] != X.shape[1]:
         raise ValueError(
             f"X_val has the shape {X_val.shape}, but X has {X.shape[1]} features"
         )
-    if y_val.ndim == 2 and y_val.shape[1] == 1 and y.ndim == 1:
-        y_val = y_val.reshape(-1)
+    # A frame of this process has become an array without names.
+    named = X_val.meta if is_dask(held_out[0]) else held_out[0]
+    if hasattr(named, "shape"):
+        validate_data(estimator, named, reset=False, skip_check_array=True)
+    if y_val.ndim == 2 and y_val.shape[1] == 1:
+        y_val = y_val.column()
     if y_val.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"y_val has targets of shape {y_val.shape[1:]} for each row, but y has "
             f"{y.shape[1:]}"
         )
-    if w_val is not None:
-        w_val = _as_dask("sample_weight_val", w_val)
-        if w is None:
-            w = da.ones(X.shape[0], chunks=(X.sizes,))
-    elif w is not None:
-        w_val = da.ones(X_val.shape[0], chunks=(X_val.chunks[0],))
-    return w, (X_val, y_val, w_val)
+    return X_val, y_val, w_val
 
 
-def _as_dask(name, data):
-    """A Dask array; what is none is sent along with the graph."""
-    if dask.is_dask_collection(data):
-        if not isinstance(data, da.Array):
-            raise TypeError(f"{name} is a {type(data).__name__}, not a Dask array")
-        return data
+def _sent(name, data):
+    """A Dask array of one chunk."""
     if not sparse.issparse(data):
         data = np.asarray(data)
     if data.ndim == 0:
@@ -61,6 +70,8 @@ def _as_dask(name, data):
 
 def check(estimator, stats, labels):
     """Refuse validation rows that don't fit the training rows."""
+    if not stats.rows:
+        raise ValueError(f"validation rows: {no_rows((0, stats.features))}")
     if stats.weight_sum <= 0:
         raise ValueError(
             "Sample weights must contain a number that is not 0, and the sum of "

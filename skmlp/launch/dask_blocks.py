@@ -46,6 +46,8 @@ class DaskBlocks:
         Of X.
     weighted : bool
         Whether there are weights.
+    sizes : tuple of int or None
+        The rows of each part; None if nobody knows.
     first : Span
         Number of the first part and of its first row; others come before these.
 
@@ -59,8 +61,7 @@ class DaskBlocks:
 
     def __init__(self, X: Parts, y: Parts, w: Parts | None) -> None:
         given = paired([X, y] + ([] if w is None else [w]))
-        #: The rows of each part, or None if nobody knows.
-        self._rows = next((one.sizes for one in given if one.sizes is not None), None)
+        self.sizes = next((one.sizes for one in given if one.sizes is not None), None)
         self.features: int = X.meta.shape[1]
         self.dtype = X.dtype
         self.weighted = w is not None
@@ -86,7 +87,7 @@ class DaskBlocks:
         await ended(waits)
         who_has = await line.scheduler("who_has", keys=list(keys))
         held = [tuple(who_has.get(key) or ()) for key in keys]
-        rows = self._rows
+        rows = self.sizes
         if rows is None:
             rows = (1,) * len(keys)
             if all(held):
@@ -100,11 +101,15 @@ class DaskBlocks:
         """Give the parts to the shards; see `skmlp.data.placement.place`."""
         rows = [n for _, n in held]
         placed = place(rows, [holders for holders, _ in held], homes)
-        if self._rows is not None:
-            return [[after(self.first, span) for span in spans] for spans in placed]
-        return [
-            [Span(span.part, UNKNOWN, UNKNOWN) for span in spans] for spans in placed
-        ]
+        if self.sizes is None:
+            placed = [[Span(s.part, UNKNOWN, UNKNOWN) for s in own] for own in placed]
+        return [[after(self.first, span) for span in spans] for spans in placed]
+
+    @property
+    def end(self) -> Span:
+        """Number of the part and of the row that would come next."""
+        n_rows = UNKNOWN if self.sizes is None else sum(self.sizes)
+        return after(self.first, Span(len(self.keys), n_rows, 0))
 
     async def bring(
         self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]

@@ -167,6 +167,8 @@ class AdoptedData:
             "weighted": self.source.weighted,
             "labels": self._labels,
         }
+        if isinstance(self.source, WithHeldOut):
+            layout["held_out"] = self.source.held_out.first[:2]
 
         def hold(rank: int) -> Coroutine[Any, Any, Packed]:
             own = self.shards.held_by(rank)

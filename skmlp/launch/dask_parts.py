@@ -19,7 +19,13 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Future
 
-from skmlp.data.frames import as_table, frame_dtype, is_frame, numpy_dtype
+from skmlp.data.frames import (
+    as_table,
+    as_values,
+    frame_dtype,
+    is_frame,
+    numpy_dtype,
+)
 from skmlp.launch.dask_client import Line, results
 
 #: What can be taken, for error messages.
@@ -74,7 +80,7 @@ class Parts:
     def dtype(self) -> np.dtype[Any]:
         """That all columns have in common. ValueError if some are no numbers."""
         if is_frame(self.meta):
-            return frame_dtype(self.meta)
+            return frame_dtype(self.meta, self.name)
         return numpy_dtype(self.meta.dtype)
 
     def cut_like(self, sizes: tuple[int, ...]) -> Parts:
@@ -83,6 +89,19 @@ class Parts:
             return self
         chunks = (sizes, *((n,) for n in self.data.shape[1:]))
         return Parts(self.name, self.data.rechunk(chunks), self.meta, sizes)
+
+    def column(self) -> Parts:
+        """The only column of two dimensions, in one."""
+        data, meta = self.data, one_column(self.meta)
+        if isinstance(data, list):
+            data = [dask.delayed(one_column)(part) for part in data]
+        elif isinstance(data, da.Array):
+            data = data.map_blocks(
+                one_column, drop_axis=1, dtype=data.dtype, meta=np.empty(0, data.dtype)
+            )
+        else:
+            data = data.iloc[:, 0]
+        return Parts(self.name, data, meta, self.sizes)
 
     def delayed(self) -> list[Any]:
         """A delayed object for each part."""
@@ -174,6 +193,11 @@ def without_rows(part: Any) -> Any:
     return np.empty((0, *table.shape[1:]), table.dtype)
 
 
+def one_column(part: Any) -> Any:
+    """The only column of a part of two dimensions."""
+    return part.iloc[:, 0] if is_frame(part) else as_values(part)[:, 0]
+
+
 def paired(given: Sequence[Parts]) -> list[Parts]:
     """The inputs with the same parts: X first.
 
@@ -190,7 +214,7 @@ def paired(given: Sequence[Parts]) -> list[Parts]:
     for one in same[1:]:
         if one.n_parts != same[0].n_parts:
             raise ValueError(
-                f"X has {same[0].n_parts} partitions and {one.name} has "
+                f"{same[0].name} has {same[0].n_parts} partitions and {one.name} has "
                 f"{one.n_parts}, and not all of their sizes are known, so that they "
                 "can't be paired: give them the same partitions, or call "
                 "compute_chunk_sizes() on arrays"

@@ -33,11 +33,13 @@ class DriverRows:
 
     Attributes
     ----------
-    features, dtype, weighted, first
+    features, dtype, weighted, sizes, first, end
         As those of `skmlp.launch.dask_blocks.DaskBlocks`.
     """
 
     first = Span(0, 0, 0)
+    #: They are in the spans.
+    sizes = None
 
     def __init__(self, X: Any, y: Any, w: Any) -> None:
         self._arrays = (X, y, w)
@@ -68,6 +70,7 @@ class DriverRows:
             ]
             spans.append([after(self.first, piece) for piece in pieces])
             number += len(starts)
+        self.end = after(self.first, Span(number, n_rows, 0))
         return spans
 
     async def bring(

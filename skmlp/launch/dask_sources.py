@@ -29,7 +29,7 @@ class WithHeldOut:
     Parameters
     ----------
     rows, held_out : DaskBlocks or DriverRows
-        Of the same kind: both with weights or both without.
+        Of the same kind.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class WithHeldOut:
     def __init__(self, rows: Rows, held_out: Rows) -> None:
         self.rows, self.held_out = rows, held_out
         self.features, self.dtype = rows.features, rows.dtype
-        self.weighted = rows.weighted
+        self.weighted = rows.weighted or held_out.weighted
         self.held_out_stats: PartStats | None = None
         self._n_held = 0
 
@@ -57,17 +57,17 @@ class WithHeldOut:
     ) -> list[list[Span]]:
         """Share both out evenly, each by itself."""
         spans = self.rows.place(held[: self._n_held], homes)
-        every = [span for own in spans for span in own]
-        n_rows = sum(span.rows for span in every)
-        n_parts = max((span.part for span in every), default=-1) + 1
-        self.held_out.first = Span(n_parts, n_rows, 0)
+        self.held_out.first = self.rows.end
         more = self.held_out.place(held[self._n_held :], homes)
         return [one + two for one, two in zip(spans, more, strict=True)]
 
     async def bring(
         self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
     ) -> PartStats | None:
-        """Bring both; what is known of the training rows, or what is wrong."""
+        """Bring both; what is known of the training rows, or what is wrong.
+
+        The sizes are those of all parts, so that rows can be numbered.
+        """
         first = self.held_out.first.part
         training = [[s for s in own if s.part < first] for own in spans]
         validation = [[s for s in own if s.part >= first] for own in spans]
@@ -82,7 +82,13 @@ class WithHeldOut:
                 problem = merge([stats, found]).problem
             if problem:
                 problem = f"validation rows: {problem}"
-                stats = replace(found, problem=problem)
+                return replace(found, problem=problem)
+            if stats is not None:
+                sizes = [
+                    source.sizes or told.sizes
+                    for source, told in ((self.rows, stats), (self.held_out, found))
+                ]
+                stats = replace(stats, sizes=(*sizes[0], *sizes[1]))
         return stats
 
 

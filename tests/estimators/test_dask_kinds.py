@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -207,6 +208,80 @@ def test_partial_fit(kind, client):
         ours.partial_fit(of(X), of(Y), of(W), classes=[0, 1, 2])
         theirs.partial_fit(X[rows], Y[rows], W[rows], classes=[0, 1, 2])
     assert_same(ours, theirs)
+
+
+#: Validation rows of some kind beside training rows of another.
+HELD_OUT = [(train, kind) for train in ("arrays", "unknown sizes") for kind in KINDS]
+HELD_OUT += [("frames", kind) for kind in ("frames, filtered", "delayed frames")]
+
+
+@pytest.mark.filterwarnings("ignore:X .*feature names")  # arrays have none
+@pytest.mark.parametrize(("train", "kind"), HELD_OUT)
+def test_validation_rows_of_every_kind(train, kind, client):
+    """They are numbered after the others, whose sizes may be unknown, too."""
+    if ("scipy" in kind or "sparse" in kind) and train != "scipy chunks":
+        train = "scipy chunks, unknown sizes" if "unknown" in train else "scipy chunks"
+    (of, kept), (of_val, kept_val) = KINDS[train], KINDS[kind]
+    params = {"early_stopping": True, "max_iter": 4, "batch_size": 16}
+    ours, theirs = (model("MLPClassifier").set_params(**params) for _ in range(2))
+    ours.fit(
+        of(X), of(Y), X_val=of_val(X), y_val=of_val(Y), sample_weight_val=of_val(W)
+    )
+    rows, rows_val = (KEPT if k else slice(None) for k in (kept, kept_val))
+    theirs.fit(
+        X[rows],
+        Y[rows],
+        X_val=X[rows_val],
+        y_val=Y[rows_val],
+        sample_weight_val=W[rows_val],
+    )
+    assert_same(ours, theirs)
+    assert_allclose(ours.validation_scores_, theirs.validation_scores_, rtol=1e-9)
+    losses = ours.validation_loss_curve_, theirs.validation_loss_curve_
+    assert_allclose(*losses, rtol=1e-6)
+
+
+#: Validation rows that are wrong where nobody knows it before, and what is said.
+WRONG_ROWS: dict[str, tuple[Callable[[], tuple[Any, Any]], str]] = {
+    "NaN": (
+        lambda: (filtered(np.where(np.arange(N) == 100, np.nan, X.T).T), filtered(Y)),
+        "validation rows: Input X contains NaN. (partition 4)",
+    ),
+    "other lengths": (
+        lambda: (filtered(X), arrays(Y)[arrays(W) > 1]),
+        "rows, but y has",
+    ),
+    "other columns": (lambda: (filtered(X)[:, :3], filtered(Y)), "4 features"),
+    "no rows": (
+        lambda: (arrays(X)[arrays(W) > 9], arrays(Y)[arrays(W) > 9]),
+        "validation rows: Found array with 0 sample(s)",
+    ),
+    "new labels": (lambda: (filtered(X), filtered(Y) + 1), "y has not: [3]"),
+    "other names": (
+        lambda: (frames(X).rename(columns={"b": "z"}), frames(Y)),
+        "feature names should match",
+    ),
+    "text": (
+        lambda: (frames(X).astype({"b": "string"}), frames(Y)),
+        "X_val must hold numbers, but these columns do not: 'b'",
+    ),
+    "parts that can't be paired": (
+        lambda: (filtered(X), arrays(Y, 9)[arrays(W, 9) > 1]),
+        "X_val has 5 partitions and y_val has 14",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:X .*feature names")
+@pytest.mark.parametrize("what", WRONG_ROWS)
+def test_validation_rows_that_are_wrong(what, client):
+    of, words = WRONG_ROWS[what]
+    X_val, y_val = of()
+    of_train = frames if what in ("other names", "text") else filtered
+    fitted = model("MLPClassifier", early_stopping=True)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fitted.fit(of_train(X), of_train(Y), X_val=X_val, y_val=y_val)
+    assert not hasattr(fitted, "coefs_")
 
 
 # ---- Numbers of pandas' own, and what is none ----------------------------------------
