@@ -22,7 +22,7 @@ from skmlp.data.placement import UNKNOWN, Span, after, place
 from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, graph_of, paired
-from skmlp.launch.dask_worker import merge_parts, put_key, put_part
+from skmlp.launch.dask_worker_tasks import merge_parts, put_key, put_part
 
 #: No more tasks than this are looked at for where a part lies.
 MOST_SEEN = 64

@@ -18,8 +18,9 @@ from distributed import Client
 from skmlp.launch.base import Build, Gang, Launcher, RankFailed
 from skmlp.launch.dask_client import DataLost, Line, WorkerLost
 from skmlp.launch.dask_crew import Limits
-from skmlp.launch.dask_data import AdoptedData, adopt, present_workers
+from skmlp.launch.dask_data import AdoptedData, adopt
 from skmlp.launch.dask_gang import DaskGang
+from skmlp.launch.dask_members import present_workers
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from skmlp.launch.dask_crew import CALL, Limits
 from skmlp.launch.dask_data import AdoptedData, adopt
 from skmlp.launch.dask_port import direct
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
-from skmlp.launch.dask_worker import serve_rank
+from skmlp.launch.dask_worker_tasks import serve_rank
 
 __all__ = ["DaskGang", "Limits", "adopt"]
 

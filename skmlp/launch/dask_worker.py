@@ -1,4 +1,4 @@
-"""What skmlp keeps on a Dask worker, and the tasks that it runs there.
+"""What skmlp keeps on a Dask worker; the tasks are in `skmlp.launch.dask_worker_tasks`.
 
 One `Host` per worker holds the rows and ranks of all fits; it comes with the first
 fit's anchor and goes with the last one. The *anchor* is a small task whose result the
@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from distributed import Worker, get_worker, secede
+from distributed import Worker
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
-from skmlp.comm.handshake import default_facts
 from skmlp.data import files
-from skmlp.data.partitions import PartStats, merge
 from skmlp.data.placement import UNKNOWN, Span
 from skmlp.data.store import ShardStore
 from skmlp.launch import dask_port
@@ -34,14 +31,10 @@ logger = logging.getLogger(__name__)
 #: Name of the plugin, and of the worker's handler for the driver's calls.
 NAME = "skmlp"
 
-#: Seconds for a call of a task to its own worker's event loop, which is in the same
-#: process and only late if something blocks it.
-LOOP_LIMIT = 60.0
-
 #: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
 RANK_LIMIT = 10.0
 
-_GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit"}
+GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit"}
 
 
 @dataclass(frozen=True)
@@ -159,7 +152,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
                 return {"kind": Kind.DONE, "fits": self._who()}
             mine = self._runs.get(run)
             if mine is None:
-                return _GONE
+                return GONE
             answer: Packed = await getattr(self, f"_on_{verb}")(mine, **facts)
             return answer
         except Exception as error:
@@ -264,21 +257,21 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         """Tell the rank what it will need when its task begins."""
         post = self.post(run, generation)
         if post is None:
-            return _GONE
+            return GONE
         post.duty = duty
         return {"kind": Kind.DONE}
 
     async def _on_ready(self, run: Run, generation: int) -> Packed:
         post = self.post(run, generation)
-        return _GONE if post is None else await post.ready()
+        return GONE if post is None else await post.ready()
 
     async def _on_ask(self, run: Run, generation: int, order: Packed) -> Packed:
         post = self.post(run, generation)
-        return _GONE if post is None else await post.ask(order)
+        return GONE if post is None else await post.ask(order)
 
     async def _on_commit(self, run: Run, generation: int) -> Packed:
         post = self.post(run, generation)
-        return _GONE if post is None else post.last_commit()
+        return GONE if post is None else post.last_commit()
 
     async def _on_abort(self, run: Run, generation: int, reason: str) -> Packed:
         """Stop the rank; `idle` says that its task had not even begun."""
@@ -326,94 +319,3 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     def run(self, name: str) -> Run | None:
         """What belongs to a fit, if it is not over."""
         return self._runs.get(name)
-
-
-def _host(worker: Worker) -> Host | None:
-    host: Host | None = worker.plugins.get(NAME)
-    return host
-
-
-# -- the tasks -------------------------------------------------------------------------
-
-
-def drop_anchor(anchor: Anchor) -> dict[str, Any]:
-    """Begin a fit on the worker that runs this task.
-
-    Returns
-    -------
-    dict
-        ``threads``, of the worker, and ``facts``, which the bits of a fit depend on.
-    """
-    worker = get_worker()
-
-    async def begin() -> None:
-        host = _host(worker)
-        if host is None:
-            host = Host()
-            await worker.plugin_add(host, name=NAME, catch_errors=False)
-        host.open(anchor)
-
-    loop = worker.loop.asyncio_loop
-    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
-    return {"threads": worker.state.nthreads, "facts": default_facts()}
-
-
-def put_key(stamp: str, part: int) -> str:
-    """The key of the task that stores a part."""
-    return f"skmlp-put-{stamp}-{part}"
-
-
-def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
-    """Convert a part of a shard into the store of the worker that runs this task."""
-    host = _host(get_worker())
-    mine = None if host is None else host.run(run)
-    store = None if mine is None else mine.stores.get(shard)
-    if store is None:
-        # The fit is over, or Dask runs this again on a worker that has taken the
-        # place of another one. Nobody waits for what comes out.
-        return PartStats(0, 0, problem=str(_GONE["text"]))
-    return store.put(part, X, y, w)
-
-
-def merge_parts(*parts: PartStats) -> PartStats:
-    """`merge`, as a task: only what is known of all parts goes to the driver."""
-    return merge(parts)
-
-
-def serve_rank(run: str, generation: int, address: str) -> str:
-    """Be a rank until the driver ends it.
-
-    Parameters
-    ----------
-    run : str
-        Name of the fit.
-    generation : int
-        Of the gang.
-    address : str
-        Of the worker that this is meant for.
-
-    Returns
-    -------
-    str
-        What ended it. It does not raise: who waits for the rank has been told.
-    """
-    worker = get_worker()
-    host = _host(worker)
-    mine = None if host is None else host.run(run)
-    post = None if mine is None else Host.post(mine, generation)
-    if mine is None or post is None or worker.address != address:
-        return str(_GONE["text"])
-    # From here on the rank's thread takes none of the worker's slots.
-    secede()
-    threading.current_thread().name = f"skmlp-rank-{post.rank}"
-    detour = dask_port.WorkerPorts(worker, post.listener, mine.members, run, generation)
-    return post.serve(mine.stores, worker.state.nthreads, _tls(worker), detour)
-
-
-def _tls(worker: Worker) -> tuple[Any, Any] | None:
-    """The cluster's TLS contexts, for the listening and for the dialing end."""
-    if not worker.address.startswith("tls://"):
-        return None
-    listening = worker.security.get_listen_args("worker")["ssl_context"]
-    dialing = worker.security.get_connection_args("worker")["ssl_context"]
-    return listening, dialing

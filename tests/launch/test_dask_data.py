@@ -13,7 +13,7 @@ from distributed import Client
 from scipy import sparse
 
 from skmlp.comm.base import Shards
-from skmlp.launch import dask_client, dask_data, dask_send
+from skmlp.launch import dask_client, dask_members, dask_send
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_data import adopt
@@ -242,10 +242,10 @@ def test_an_event_loop_is_not_blocked(client):
 
 def test_fit_waits_for_the_first_worker(monkeypatch):
     with cluster(0) as client:
-        monkeypatch.setattr(dask_data, "FIRST_WORKER", 0.2)
+        monkeypatch.setattr(dask_members, "FIRST_WORKER", 0.2)
         with pytest.raises(RankFailed, match=r"no worker within 0\.2 s.*scale"):
             adopt(client, X, Y)
-        monkeypatch.setattr(dask_data, "FIRST_WORKER", 50)
+        monkeypatch.setattr(dask_members, "FIRST_WORKER", 50)
         timer = threading.Timer(0, client.cluster.scale, [1])
         timer.start()
         with adopt(client, DASK_X, Y) as data, gang_on(data) as gang:
@@ -269,4 +269,4 @@ def test_fewer_ranks_use_the_workers_with_most_rows(client):
 def test_workers_that_would_compute_other_bits_are_refused():
     facts = [{"numpy": "2.0", "simd": (1, 2)}, {"numpy": "2.1", "simd": (1, 2)}]
     with pytest.raises(ValueError, match=r"in numpy.*a has '2\.0', b has '2\.1'"):
-        dask_data.refuse_differences(["a", "b"], facts)
+        dask_members.refuse_differences(["a", "b"], facts)

@@ -14,7 +14,7 @@ from distributed import Client, MultiLock
 
 from skmlp.launch.base import Message, RankFailed
 from skmlp.launch.dask_gang import DaskGang, Limits, adopt
-from skmlp.launch.dask_worker import put_part, serve_rank
+from skmlp.launch.dask_worker_tasks import put_part, serve_rank
 from tests.launch import servants
 from tests.launch.dask_clusters import (
     addresses,

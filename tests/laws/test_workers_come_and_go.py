@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, wait
 
 from skmlp import config_context, supervise
-from skmlp.launch import dask_client, dask_data, dask_fleet
+from skmlp.launch import dask_client, dask_fleet, dask_members
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import (
@@ -159,7 +159,7 @@ def test_all_are_killed_and_others_come(workers, undisturbed, seen, monkeypatch)
 
 
 def test_none_is_left_and_none_comes(workers, monkeypatch):
-    monkeypatch.setattr(dask_data, "FIRST_WORKER", 1.0)
+    monkeypatch.setattr(dask_members, "FIRST_WORKER", 1.0)
     victims = addresses(workers.client)
     at_orders(monkeypatch, {2: lambda: workers.kill(*victims)})
     text = r"is gone.*can't go on: this Dask cluster had no worker within 1 s"

@@ -1,0 +1,109 @@
+"""The tasks that skmlp runs on the workers of a Dask cluster.
+
+They find the worker's `Host`, with the fit that they belong to, through Dask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from distributed import Worker, get_worker, secede
+
+from skmlp.comm.handshake import default_facts
+from skmlp.data.partitions import PartStats, merge
+from skmlp.launch import dask_port
+from skmlp.launch.dask_worker import GONE, NAME, Anchor, Host
+
+#: Seconds for a call of a task to its own worker's event loop, which is in the same
+#: process and only late if something blocks it.
+LOOP_LIMIT = 60.0
+
+
+def _host(worker: Worker) -> Host | None:
+    host: Host | None = worker.plugins.get(NAME)
+    return host
+
+
+def drop_anchor(anchor: Anchor) -> dict[str, Any]:
+    """Begin a fit on the worker that runs this task.
+
+    Returns
+    -------
+    dict
+        ``threads``, of the worker, and ``facts``, which the bits of a fit depend on.
+    """
+    worker = get_worker()
+
+    async def begin() -> None:
+        host = _host(worker)
+        if host is None:
+            host = Host()
+            await worker.plugin_add(host, name=NAME, catch_errors=False)
+        host.open(anchor)
+
+    loop = worker.loop.asyncio_loop
+    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
+    return {"threads": worker.state.nthreads, "facts": default_facts()}
+
+
+def put_key(stamp: str, part: int) -> str:
+    """The key of the task that stores a part."""
+    return f"skmlp-put-{stamp}-{part}"
+
+
+def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
+    """Convert a part of a shard into the store of the worker that runs this task."""
+    host = _host(get_worker())
+    mine = None if host is None else host.run(run)
+    store = None if mine is None else mine.stores.get(shard)
+    if store is None:
+        # The fit is over, or Dask runs this again on a worker that has taken the
+        # place of another one. Nobody waits for what comes out.
+        return PartStats(0, 0, problem=str(GONE["text"]))
+    return store.put(part, X, y, w)
+
+
+def merge_parts(*parts: PartStats) -> PartStats:
+    """`merge`, as a task: only what is known of all parts goes to the driver."""
+    return merge(parts)
+
+
+def serve_rank(run: str, generation: int, address: str) -> str:
+    """Be a rank until the driver ends it.
+
+    Parameters
+    ----------
+    run : str
+        Name of the fit.
+    generation : int
+        Of the gang.
+    address : str
+        Of the worker that this is meant for.
+
+    Returns
+    -------
+    str
+        What ended it. It does not raise: who waits for the rank has been told.
+    """
+    worker = get_worker()
+    host = _host(worker)
+    mine = None if host is None else host.run(run)
+    post = None if mine is None else Host.post(mine, generation)
+    if mine is None or post is None or worker.address != address:
+        return str(GONE["text"])
+    # From here on the rank's thread takes none of the worker's slots.
+    secede()
+    threading.current_thread().name = f"skmlp-rank-{post.rank}"
+    detour = dask_port.WorkerPorts(worker, post.listener, mine.members, run, generation)
+    return post.serve(mine.stores, worker.state.nthreads, _tls(worker), detour)
+
+
+def _tls(worker: Worker) -> tuple[Any, Any] | None:
+    """The cluster's TLS contexts, for the listening and for the dialing end."""
+    if not worker.address.startswith("tls://"):
+        return None
+    listening = worker.security.get_listen_args("worker")["ssl_context"]
+    dialing = worker.security.get_connection_args("worker")["ssl_context"]
+    return listening, dialing
