@@ -83,6 +83,11 @@ class ShardWork:
             self._network.bind(self._views, layout.views(part)) for part in self._parts
         ]
         self._mean_weight = self._measure_weight()
+        self._pausing = False
+
+    def pause(self) -> None:
+        """Have all ranks end the order under way after this epoch. From any thread."""
+        self._pausing = True
 
     def _sum_over_shards(
         self, width: int, add: Callable[[ShardRows, Array], None]

@@ -125,8 +125,17 @@ class TrainState:
     rng: tuple[bytes, int] | None = None
     records: list[Record] = field(default_factory=list)
 
-    def to_arrays(self) -> tuple[Array, ...]:
-        """Flat arrays, without copying the large ones."""
+    def to_arrays(self, *, lean: bool = False) -> tuple[Array, ...]:
+        """Flat arrays, without copying the large ones.
+
+        Parameters
+        ----------
+        lean : bool
+            Whether to leave moments empty that are zero, as those of a new run are.
+        """
+        moments = self.moments
+        if lean:
+            moments = tuple(m if m.any() else m[:0] for m in moments)
         key, pos = self.rng if self.rng is not None else (b"", -1)
         numbers = [
             len(self.moments),
@@ -161,7 +170,7 @@ class TrainState:
             np.array(reals, dtype=np.float64),
             self.params,
             self.best_params,
-            *self.moments,
+            *moments,
         )
 
     @classmethod

@@ -163,12 +163,7 @@ class Supervisor:
 
     def interrupt(self) -> Message | None:
         """End the gang; return the state after the last epoch that it can tell of."""
-        gang = self._gang
-        if gang is None:
-            return None
-        # Ranks that are still computing would write to what we read.
-        gang.close()
-        return gang.last_commit()
+        return None if self._gang is None else self._gang.interrupt()
 
     def close(self) -> None:
         """End the gang."""
@@ -264,7 +259,7 @@ def train(
     changed = False
 
     def order(fresh: bool) -> Message:
-        arrays = outcome.state.to_arrays() if fresh or changed else ()
+        arrays = outcome.state.to_arrays(lean=True) if fresh or changed else ()
         return Message(TRAIN, (np.array([n_epochs], dtype=np.int64), *arrays))
 
     try:

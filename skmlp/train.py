@@ -39,7 +39,7 @@ _VALIDATION_LOSS, _WEIGHT, _PARTS = 0, 1, 2
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the score's parts.
-_LOSS, _NORM, _BROKEN, _GRADIENT, _COLUMNS = 0, 1, 2, 3, 4
+_LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _COLUMNS = 0, 1, 2, 3, 4, 5
 
 
 def n_moments(plan: Plan) -> int:
@@ -123,6 +123,7 @@ class Trainer(ShardWork):
         if plan.order_rng is not None:
             self._order = comm.once(lambda: source.row_order(plan))
         self._state: TrainState | None = None
+        self._paused = False
         # Where all ranks live in the driver's process, the state of the last finished
         # epoch is kept for it: a Ctrl-C falls anywhere.
         self._kept: list[Array] = []
@@ -202,7 +203,7 @@ class Trainer(ShardWork):
         def copy() -> None:
             np.copyto(self._params, state.params)
             for moment, value in zip(self._moments, state.moments, strict=True):
-                np.copyto(moment, value)
+                np.copyto(moment, value if value.size else 0)
             if state.best_params.size:
                 np.copyto(self._best, state.best_params)
 
@@ -221,7 +222,7 @@ class Trainer(ShardWork):
             raise ValueError("the first order to train must bring a state")
         state.records = []
         for _ in range(n_epochs):
-            if state.status != RUNNING:
+            if state.status != RUNNING or self._paused:
                 break
             self._epoch(state)
             self._commit(state)
@@ -251,7 +252,9 @@ class Trainer(ShardWork):
         exchanged = self._exchange.seconds - exchanged
         computing = time.perf_counter() - began - exchanged
         self._table[self._own[0], self._times][self._comm.rank] = computing
+        self._table[self._own[0], _PAUSE] = self._pausing
         sums = self._comm.sum_rows(self._table)
+        self._paused = bool(sums[_PAUSE])
         standstill = self._finish_epoch(state, sums)
         state.records.append(
             Record(

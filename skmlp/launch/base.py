@@ -25,6 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Ends the service of a rank; every other code belongs to the servant.
 CLOSE = 0
 
+#: Seconds that ranks in other processes get to finish their epoch at an interrupt.
+PAUSE = 1.0
+
 
 @dataclass(frozen=True)
 class Message:
@@ -56,6 +59,13 @@ class Servant(Protocol):
 
     def last_commit(self) -> Message | None:
         """The state after the last finished epoch, at any moment, from any thread."""
+        ...
+
+    def pause(self) -> None:
+        """Answer the order under way after the present epoch. From any thread.
+
+        One rank's servant is told; it sees to it that all of them do so.
+        """
         ...
 
 
@@ -96,6 +106,18 @@ class Gang(ABC):
     @abstractmethod
     def last_commit(self) -> Message | None:
         """The state after the last finished epoch, if it is within reach."""
+
+    def interrupt(self) -> Message | None:
+        """End the service in the midst of an order; see `close`.
+
+        Returns
+        -------
+        Message or None
+            The state after the last finished epoch, as far as it is within reach.
+        """
+        # Ranks that are still computing would write to what is read.
+        self.close()
+        return self.last_commit()
 
     @abstractmethod
     def close(self) -> None:

@@ -19,7 +19,7 @@ from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import UNKNOWN, Span, after, place
-from skmlp.launch.dask_client import Line, ended, results
+from skmlp.launch.dask_client import SPAN, Line, ended, results
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, graph_of, paired
 from skmlp.launch.dask_worker_tasks import merge_parts, put_key, put_part
@@ -149,10 +149,11 @@ class DaskBlocks:
             layers[f"put-{worker}"] = _pinned(puts, worker, strictly=True)
             needs[f"own-{worker}"] = {"shared"}
             needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
-        name = f"skmlp-adopt-{stamp}-{self.first.part}"
+        name = f"{put_key(stamp, self.first.part)}-all"
         in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
         needs["merge"] = set(layers)
-        layers["merge"] = MaterializedLayer({name: Task(name, merge_parts, *in_order)})
+        merge = {name: Task(name, merge_parts, *in_order)}
+        layers["merge"] = MaterializedLayer(merge, annotations=SPAN)
         whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
         # It is optimised already; once more, and the tasks would lose their workers.
         return crew.line.client.compute(whole, optimize_graph=False)
@@ -218,6 +219,6 @@ def _needs(graph: dict[Any, Any], key: Any) -> set[Any]:
 
 
 def _pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
-    """A layer of tasks that run on a worker, or had better."""
+    """A layer of tasks that run on a worker; or, the user's, that had better."""
     where = {"workers": [worker], "allow_other_workers": not strictly}
-    return MaterializedLayer(tasks, annotations=where)
+    return MaterializedLayer(tasks, annotations=where | (SPAN if strictly else {}))

@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+import dask
 from distributed import Client, Future
-from distributed.protocol.pickle import loads
+from distributed.protocol.pickle import dumps
 
 from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_desk import NAME
+from skmlp.launch.dask_lost import DataLost, WorkerLost, WorkerSilent, gone
 from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_worker import NAME
 
 T = TypeVar("T")
 
@@ -31,37 +34,14 @@ PING = 5.0
 #: Seconds that an interrupted call gets to tidy up.
 TIDY = 10.0
 
-
-class WorkerLost(RankFailed):
-    """A Dask worker is gone, or does not answer.
-
-    Attributes
-    ----------
-    address : str
-        Its address.
-    """
-
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"Dask worker {address} {reason}")
-        self.address = address
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _lost, (type(self), self.address, str(self))
+#: Annotation of our tasks. The scheduler keeps every span for ever, and begins another
+#: one for tasks without whenever it was idle: several for each fit. This one is the
+#: same for all fits.
+SPAN = {"span": {"name": ("skmlp",), "ids": ("skmlp",)}}
 
 
-class DataLost(RankFailed):
-    """Something that Dask held for the fit is gone."""
-
-
-class WorkerSilent(WorkerLost):
-    """A Dask worker does not answer, though the scheduler still knows it."""
-
-
-def _lost(kind: type[WorkerLost], address: str, text: str) -> WorkerLost:
-    """Make a `WorkerLost` again from its pickle."""
-    error = kind(address, "")
-    error.args = (text,)
-    return error
+#: The workers of each client that have imported skmlp.
+_able: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
 
 
 def current_client() -> Client:
@@ -221,26 +201,56 @@ class Line:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
         answer = answers[address]
         if isinstance(answer, bytes):
-            error = loads(answer)
-            # That the connection is closed is what "gone" means.
-            why = "" if isinstance(error, OSError) else f": {error!r}"
-            raise WorkerLost(address, f"is gone{why}")
+            raise gone(address, answer)
         if not isinstance(answer, dict):  # its handler is gone with the last fit
             raise WorkerLost(address, "has dropped the fit")
         return answer
+
+    async def imports(self, addresses: Sequence[str], module: str) -> dict[str, str]:
+        """Have workers import a module; tell what is wrong where they can't.
+
+        Not as a task: a worker that can't read its task does not fail at it, but ends.
+        Those that could before are not asked again.
+
+        Raises
+        ------
+        WorkerLost
+            One is gone.
+        """
+        able = _able.setdefault(self.client, set())
+        message = {
+            "op": "run",
+            "function": dumps(exec),
+            "args": dumps((f"import {module}",)),
+        }
+        news = [address for address in addresses if address not in able]
+        if not news:
+            return {}
+        answers = await self.scheduler(
+            "broadcast", None, msg=message, workers=news, on_error="return_pickle"
+        )
+        wrong = {}
+        for address, answer in answers.items():
+            if isinstance(answer, bytes):
+                raise gone(address, answer)
+            if answer["status"] == "error":
+                wrong[address] = answer["exception_text"]
+        able.update(set(answers) - set(wrong))
+        return wrong
 
     def submit(
         self, worker: str, key: str, function: Callable[..., T], *arguments: Any
     ) -> Future[T]:
         """Submit a task for one worker and for no other. From any thread."""
-        return self.client.submit(
-            function,
-            *arguments,
-            key=key,
-            workers=[worker],
-            allow_other_workers=False,
-            pure=False,
-        )
+        with dask.annotate(**SPAN):
+            return self.client.submit(
+                function,
+                *arguments,
+                key=key,
+                workers=[worker],
+                allow_other_workers=False,
+                pure=False,
+            )
 
     async def alive(self, addresses: Iterable[str]) -> set[str]:
         """Those of `addresses` that the scheduler knows as workers."""

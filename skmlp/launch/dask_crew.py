@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from skmlp.launch.base import RankFailed
-from skmlp.launch.dask_client import Line, WorkerLost, WorkerSilent, together
+from skmlp.launch.dask_client import Line, together
+from skmlp.launch.dask_lost import WorkerLost, WorkerSilent
 from skmlp.launch.dask_rank import Kind, Packed, restore
 
 T = TypeVar("T")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,15 @@ from skmlp.data.store import sized
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import Line, ended, results, together
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_locks import Locks
 from skmlp.launch.dask_members import (
     choose_workers,
     present_workers,
     refuse_differences,
 )
 from skmlp.launch.dask_rank import Kind, Packed, restore
+from skmlp.launch.dask_run import Anchor
 from skmlp.launch.dask_sources import Rows, WithHeldOut, no_rows, source_of
-from skmlp.launch.dask_worker import Anchor
 from skmlp.launch.dask_worker_tasks import drop_anchor
 
 #: Seconds until each worker has found a thread for a task of moments.
@@ -66,6 +66,8 @@ class AdoptedData:
         n_shards: int,
     ) -> None:
         self.crew = Crew(line, uuid.uuid4().hex, workers)
+        #: Of the workers: a fit's gangs, one after the other, keep them.
+        self.locks = Locks()
         n_ranks = len(workers)
         self.shards = Shards(tuple(k * n_ranks // n_shards for k in range(n_shards)))
         self.threads = 1
@@ -103,21 +105,7 @@ class AdoptedData:
         """
         run, line = self.crew.run, self.crew.line
         stamp = uuid.uuid4().hex[:8]
-        # A worker without skmlp would not fail at our tasks: it would end.
-        probes = [
-            line.submit(
-                worker,
-                f"skmlp-import-{run}-{stamp}-{number}",
-                import_module,
-                drop_anchor.__module__,
-            )
-            for number, worker in enumerate(workers)
-        ]
-        try:
-            await self._end_of(workers, probes, limit)
-        finally:
-            for probe in probes:
-                probe.release()
+        await self._check_skmlp(workers, limit)
         anchors = []
         for number, worker in enumerate(workers):
             key = f"skmlp-anchor-{run}-{stamp}-{number}"
@@ -133,6 +121,19 @@ class AdoptedData:
             refuse_differences(workers, facts)
         else:
             refuse_differences(["the fit", *workers], [self._facts, *facts])
+
+    async def _check_skmlp(self, workers: Sequence[str], limit: float) -> None:
+        """RankFailed if a worker lacks skmlp."""
+        work = self.crew.line.imports(workers, drop_anchor.__module__)
+        try:
+            async with asyncio.timeout(limit):
+                wrong = await self.crew.line.guard(work, self.crew.run, workers)
+        except TimeoutError:
+            raise RankFailed(
+                f"{', '.join(workers)} did not import skmlp within {limit:g} s"
+            ) from None
+        for worker, text in wrong.items():
+            raise RankFailed(f"Dask worker {worker} can't run skmlp: {text}")
 
     async def _end_of(
         self, workers: Sequence[str], tasks: Sequence[Future[Any]], limit: float
@@ -244,6 +245,10 @@ class AdoptedData:
                 raise restore(answer)
         return [answer["bits"] for answer in answers]
 
+    async def _end(self) -> None:
+        await self.locks.release(self.crew)
+        await self.crew.call_living("drop")
+
     # -- in the driver's thread --------------------------------------------------------
 
     def last_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -267,11 +272,11 @@ class AdoptedData:
     def close(self) -> None:
         """Let go of the rows. A second call does nothing."""
         anchors, self._anchors = list(self._anchors.values()), {}
-        if not anchors:
+        if not anchors and not self.locks.asked:
             return
         try:
             if self.crew.line.open:
-                self.crew.line.run(self.crew.call_living("drop"))
+                self.crew.line.run(self._end())
         finally:
             for anchor in anchors:
                 anchor.release()

@@ -16,10 +16,11 @@ from typing import Any
 from distributed import Client
 
 from skmlp.launch.base import Build, Gang, Launcher, RankFailed
-from skmlp.launch.dask_client import DataLost, Line, WorkerLost
+from skmlp.launch.dask_client import Line
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_data import AdoptedData, adopt
 from skmlp.launch.dask_gang import DaskGang
+from skmlp.launch.dask_lost import DataLost, WorkerLost
 from skmlp.launch.dask_members import present_workers
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class DaskLauncher(Launcher):
             self._data,
             generation=generation,
             limits=self._limits,
+            keeps_locks=True,
         )
 
     def recover(self, failure: RankFailed) -> None:
@@ -95,7 +97,7 @@ class DaskLauncher(Launcher):
             return False
         self._looked = now
         try:
-            return bool(data.crew.line.run(self._spare([*data.crew.workers])))
+            return data.crew.line.run(self._find_free())
         except RankFailed:
             # If the scheduler is gone, the next order says so.
             return False
@@ -105,6 +107,20 @@ class DaskLauncher(Launcher):
         self._data.crew.line.run(self._move())
 
     # -- on the client's event loop ----------------------------------------------------
+
+    async def _find_free(self) -> bool:
+        """Take the locks of workers that could join; whether there are some.
+
+        Where other fits have them, this one goes on as it is.
+        """
+        data = self._data
+        n_free = data.shards.n_shards - data.shards.n_ranks
+        found = 0
+        for worker in await self._spare([*data.crew.workers]):
+            if found == n_free:
+                break
+            found += await data.locks.take(data.crew, worker)
+        return found > 0
 
     async def _spare(self, members: Sequence[str]) -> list[str]:
         """The workers that are not in the fit and could be."""
@@ -148,7 +164,8 @@ class DaskLauncher(Launcher):
     ) -> list[str]:
         """Begin the fit on workers that are new to it; return those that take part.
 
-        Without `needed`, a worker that is busy, or unlike the others, is left alone.
+        Without `needed`, a worker that is busy, or unlike the others, or another fit's,
+        is left alone.
         """
         data = self._data
         if needed and not candidates:
@@ -157,6 +174,8 @@ class DaskLauncher(Launcher):
         for worker in candidates:
             if len(joined) == most:
                 break
+            if not needed and not await data.locks.take(data.crew, worker):
+                continue
             try:
                 if needed and not joined:
                     await data.anchor([worker])
@@ -166,6 +185,8 @@ class DaskLauncher(Launcher):
                 logger.info("%s does not take part: %s", worker, error)
                 self._unfit.add(worker)
                 data.forget(worker)
+                if not needed:
+                    await data.locks.release(data.crew, worker)
             else:
                 joined.append(worker)
         if needed and not joined:

@@ -1,10 +1,10 @@
 """The gang of a fit on the workers of a Dask cluster.
 
-A gang holds the locks of its workers, so that two never stand in each other's way on
-workers of one thread; the names are the workers' addresses, as xgboost uses them. Each
-rank is one long task, pinned to its worker, which takes none of its threads once it has
-begun. Orders go to the workers' event loops (`skmlp.launch.dask_worker.Host`), and all
-waiting there is raced against the loss of a worker.
+A gang has the locks of its workers (`skmlp.launch.dask_locks`), so that two never stand
+in each other's way on workers of one thread. Each rank is one long task, pinned to its
+worker, which takes none of its threads once it has begun. Orders go to the workers'
+event loops (`skmlp.launch.dask_worker.Host`), and all waiting there is raced against
+the loss of a worker.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from distributed import Future
 from distributed.protocol.pickle import dumps
 
 from skmlp.comm.handshake import Secret
-from skmlp.launch.base import Build, Gang, Message, RankFailed
-from skmlp.launch.dask_client import WorkerLost, results, together
+from skmlp.launch.base import PAUSE, Build, Gang, Message, RankFailed
+from skmlp.launch.dask_client import results, together
 from skmlp.launch.dask_crew import CALL, Limits
 from skmlp.launch.dask_data import AdoptedData, adopt
+from skmlp.launch.dask_lost import WorkerLost
 from skmlp.launch.dask_port import direct
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
 from skmlp.launch.dask_worker_tasks import serve_rank
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for the lead to tell its last commit; it is asked when something is amiss.
 COMMIT = 3.0
-#: Seconds of waiting for other fits until that is logged.
-TELL = 60.0
 
 
 class DaskGang(Gang):
@@ -55,6 +54,9 @@ class DaskGang(Gang):
         BLAS threads of each rank; by default as many as the workers have threads.
     limits : Limits, optional
         How long to wait for what.
+    keeps_locks : bool, default=False
+        Whether the workers stay locked after the gang's end, until that of the data:
+        there may be another gang.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class DaskGang(Gang):
         generation: int = 0,
         blas_threads: int | None = None,
         limits: Limits | None = None,
+        keeps_locks: bool = False,
     ) -> None:
         self.shards = data.shards
         self._data = data
@@ -82,9 +85,8 @@ class DaskGang(Gang):
         self._line = data.crew.line
         self._generation = generation
         self._limits = Limits() if limits is None else limits
-        #: Name of the request for the locks, and whether the scheduler may know it.
-        self._lock = f"skmlp-{data.crew.run}-{generation}"
-        self._locked = False
+        self._locks = data.locks
+        self._keeps_locks = keeps_locks
         self._tasks: list[Future[Any]] = []
         self._commit: Message | None = None
         self._closed = False
@@ -115,6 +117,18 @@ class DaskGang(Gang):
                 self._commit = self._line.run(self._ask_commit())
         return self._commit
 
+    def interrupt(self) -> Message | None:
+        """End the service at the end of the epoch, if that is near; see the base.
+
+        Not of a gang that has failed: its ranks have stopped anywhere.
+        """
+        answer = None
+        if not self._closed and self._line.open:
+            with contextlib.suppress(RankFailed):
+                answer = self._line.run(self._pause())
+        self.close()
+        return answer
+
     def close(self) -> None:
         """End the ranks and leave their workers; see `Gang.close`.
 
@@ -135,10 +149,7 @@ class DaskGang(Gang):
     # -- on the client's event loop: start ---------------------------------------------
 
     async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
-        # The workers know of the request before it is made: were the driver to die
-        # right after, they would take it back.
-        await self._tell_lock(self._lock)
-        await self._crew.guard(self._acquire())
+        await self._locks.acquire(self._crew, self._limits.lock)
         answers = await self._call_all("listen", CALL, direct=direct())
         addresses = tuple(
             (host, port) for host, port in (a["address"] for a in answers)
@@ -165,41 +176,6 @@ class DaskGang(Gang):
         start = self._limits.start
         await self._crew.call_all(self._generation, self._limits, ready, start)
 
-    async def _tell_lock(self, lock: str) -> None:
-        """Tell the workers what to release should this process die."""
-        members = list(self._crew.workers)
-        await self._crew.call_living("lock", lock=lock, members=members)
-
-    async def _acquire(self) -> None:
-        """Get the locks of all workers in one request: no two fits wait crosswise."""
-        self._locked = True
-        workers, patience = list(self._crew.workers), self._limits.lock
-        request = self._line.scheduler(
-            "multi_lock_acquire",
-            None,
-            locks=workers,
-            id=self._lock,
-            timeout=patience,
-            num_locks=len(workers),
-        )
-        async with together(request) as (answer,):
-            await asyncio.wait([answer], timeout=TELL)
-            if not answer.done():
-                logger.info("%s, so far for %g s", await self._who(), TELL)
-            self._locked = bool(await answer)
-        if not self._locked:
-            raise RankFailed(f"{await self._who()}, in vain for {patience:g} s")
-
-    async def _who(self) -> str:
-        """Who waits for whom, as a sentence."""
-        answers = await self._crew.call_living("who")
-        holders = sorted({fit for a in answers for fit in a["fits"]})
-        return (
-            f"fit {self._crew.run[:8]} of {self._line.owner} waits for the locks of "
-            f"{', '.join(self._crew.workers)}, held by "
-            f"{', '.join(holders) or 'something else than skmlp'}"
-        )
-
     async def _ready(self, rank: int) -> Packed:
         """Wait until a rank's servant is built."""
         call = self._crew.call(rank, "ready", generation=self._generation)
@@ -221,6 +197,16 @@ class DaskGang(Gang):
 
     async def _ask(self, message: Message) -> list[Packed]:
         return await self._call_all("ask", order=pack(message))
+
+    async def _pause(self) -> Message | None:
+        """Have the lead stop after its epoch, and the others with it."""
+        facts = {"run": self._crew.run, "generation": self._generation}
+        # Not through the crew, for which a late answer means a lost worker.
+        told = await self._line.call(
+            self._crew.workers[0], "pause", 2 * PAUSE, limit=PAUSE, **facts
+        )
+        answer = told.get("answer")
+        return None if answer is None else unpack(answer)
 
     async def _ask_commit(self) -> Message | None:
         answer = await self._crew.call(0, "commit", COMMIT, generation=self._generation)
@@ -254,9 +240,5 @@ class DaskGang(Gang):
                     answer["late"],
                     limit,
                 )
-        if self._locked:
-            self._locked = False
-            # KeyError: the scheduler had given up the request by itself.
-            with contextlib.suppress(RankFailed, KeyError):
-                await self._line.scheduler("multi_lock_release", id=self._lock)
-        await self._tell_lock("")
+        if not self._keeps_locks:
+            await self._locks.release(self._crew)

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from distributed.protocol import Serialize, to_serialize
 from distributed.protocol.pickle import dumps, loads
 
 from skmlp.comm.base import Aborted, Communicator, PeerLost, Shards
@@ -30,8 +31,13 @@ from skmlp.data.store import ShardStore
 from skmlp.launch.base import Build, Message, Servant
 from skmlp.launch.blas import blas_limit
 
-#: What travels as an order or an answer: of msgpack's own types only.
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What travels as an order or an answer: of msgpack's own types, and large arrays.
 Packed = dict[str, Any]
+
+#: Bytes of an array that travels by itself: the scheduler hands it on unread.
+APART = 1 << 17
 
 
 class Kind(StrEnum):
@@ -118,6 +124,10 @@ class Post:
         #: Whether the rank's task has begun.
         self.begun = False
         self._busy = False
+        #: What becomes of the order under way, and what came of the last one: arrays
+        #: that the next one writes to.
+        self._answer: asyncio.Future[Packed] | None = None
+        self._done: Message | None = None
         self._stop: str | None = None
         #: Why the rank serves no more; set once.
         self._end: Packed | None = None
@@ -135,7 +145,24 @@ class Post:
             if self._end is not None:
                 return self._end
             self._inbox.put((unpack(order), answer))
-        return await answer
+        self._answer = answer
+        # Who asks may leave; others may want to know.
+        return await asyncio.shield(answer)
+
+    async def pause(self, limit: float) -> Packed:
+        """Have the order under way end early; tell what came of it, or of the last.
+
+        Nothing, if it takes more than `limit` seconds.
+        """
+        with self._lock:
+            servant = self._servant
+        if servant is not None:
+            servant.pause()
+        if self._answer is not None:
+            await asyncio.wait([self._answer], timeout=limit)
+        with self._lock:
+            done = None if self._busy else self._done
+        return {"kind": Kind.DONE, "answer": None if done is None else pack(done)}
 
     def last_commit(self) -> Packed:
         """The servant's last commit, while it works or not."""
@@ -265,7 +292,7 @@ class Post:
                 self._tell(answer, describe(error))
                 raise
             with self._lock:
-                self._busy = False
+                self._busy, self._done = False, done
             # Only the lead's answer is wanted; what the others return stays here.
             packed = pack(done) if self.rank == 0 else None
             self._tell(answer, {"kind": Kind.DONE, "answer": packed})
@@ -274,6 +301,7 @@ class Post:
         """Leave nothing behind, and let go of everybody who waits here."""
         with self._lock:
             comm, self._comm, self._servant = self._comm, None, None
+            self._done = None
             self._end = end
         if comm is not None:
             comm.close()
@@ -298,17 +326,30 @@ class Post:
 
 
 def pack(message: Message) -> Packed:
-    """A message in msgpack's types; its arrays are copied."""
-    arrays = [(array.dtype.str, array.tobytes()) for array in message.arrays]
-    return {"op": message.op, "arrays": arrays}
+    """A message in types that travel; its arrays are copied."""
+    return {"op": message.op, "arrays": list(map(_packed, message.arrays))}
+
+
+def _packed(array: Array) -> Any:
+    """An array as bytes; a large one as what Dask carries without looking into it."""
+    if array.nbytes < APART:
+        return array.dtype.str, array.tobytes()
+    # A copy: Dask may not have sent it when the next order begins.
+    return to_serialize(array.copy())
 
 
 def unpack(packed: Packed) -> Message:
     """The message of `pack`, with arrays of its own."""
-    arrays = tuple(
-        np.frombuffer(data, np.dtype(dtype)).copy() for dtype, data in packed["arrays"]
-    )
-    return Message(packed["op"], arrays)
+    return Message(packed["op"], tuple(map(_unpacked, packed["arrays"])))
+
+
+def _unpacked(packed: Any) -> Array:
+    if isinstance(packed, np.ndarray):
+        return packed if packed.flags.writeable else packed.copy()
+    if isinstance(packed, Serialize):  # of a message that has not travelled
+        return np.array(packed.data)
+    dtype, data = packed
+    return np.frombuffer(data, np.dtype(dtype)).copy()
 
 
 def describe(error: BaseException) -> Packed:

@@ -9,9 +9,9 @@ host takes that as the end of the fit: nothing of it stays on the worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,49 +24,15 @@ from skmlp.data import files
 from skmlp.data.placement import UNKNOWN, Span
 from skmlp.data.store import ShardStore
 from skmlp.launch import dask_port
+from skmlp.launch.dask_desk import GONE, NAME, desk_of
 from skmlp.launch.dask_rank import Kind, Packed, Post, describe
+from skmlp.launch.dask_run import Anchor, Run
 
 logger = logging.getLogger(__name__)
 
-#: Name of the plugin, and of the worker's handler for the driver's calls.
-NAME = "skmlp"
 
 #: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
 RANK_LIMIT = 10.0
-
-GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit"}
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The argument of the anchor task.
-
-    Attributes
-    ----------
-    run : str
-        Name of the fit, 32 hexadecimal digits.
-    key : str
-        The task's key.
-    owner : str
-        Whose fit it is: for people.
-    """
-
-    run: str
-    key: str
-    owner: str
-
-
-@dataclass
-class Run:
-    """What belongs to one fit on one worker."""
-
-    anchor: Anchor
-    #: Dask addresses of the gang's workers, by rank.
-    members: tuple[str, ...] = ()
-    stores: dict[int, ShardStore] = field(default_factory=dict)
-    post: Post | None = None
-    #: Name of the fit's request for the locks on its workers, while there is one.
-    lock: str = ""
 
 
 class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
@@ -85,8 +51,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     def setup(self, worker: Worker) -> None:
         """Take up the drivers' calls."""
         self._worker = worker
-        worker.handlers[NAME] = self.handle
-        worker.handlers[dask_port.OP] = self.take_detour
+        desk = desk_of(worker)
+        worker.handlers[NAME] = desk.handle
+        worker.handlers[dask_port.OP] = desk.take_detour
 
     async def teardown(self, worker: Worker) -> None:
         """End all fits here: the worker closes, or the last fit is over."""
@@ -101,7 +68,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             return
         for run in [r for r in self._runs.values() if r.anchor.key == key]:
             self._drop(run.anchor.run, "the fit's Dask client is gone")
-            if run.lock:
+            if run.locks:
                 release = self._release(run)
                 task = asyncio.get_running_loop().create_task(release)
                 self._releases.add(task)
@@ -116,7 +83,10 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             # One of the workers does it, or all but the first would fail.
             alive = await scheduler.ncores(workers=list(run.members))
             if min(alive, default="") == self._worker.address:
-                await scheduler.multi_lock_release(id=run.lock)
+                for name in run.locks:
+                    # KeyError: it was told of, but never made.
+                    with contextlib.suppress(KeyError):
+                        await scheduler.multi_lock_release(id=name)
         except Exception:
             logger.warning("the locks of a fit could not be released", exc_info=True)
 
@@ -230,9 +200,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         self._drop(run.anchor.run, "the fit is over")
         return {"kind": Kind.DONE}
 
-    async def _on_lock(self, run: Run, lock: str, members: list[str]) -> Packed:
+    async def _on_locks(self, run: Run, names: list[str], members: list[str]) -> Packed:
         """Know what to release should the driver go, and who could do so."""
-        run.lock, run.members = lock, tuple(members)
+        run.locks, run.members = tuple(names), tuple(members)
         return {"kind": Kind.DONE}
 
     async def _on_listen(
@@ -269,6 +239,10 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         post = self.post(run, generation)
         return GONE if post is None else await post.ask(order)
 
+    async def _on_pause(self, run: Run, generation: int, limit: float) -> Packed:
+        post = self.post(run, generation)
+        return GONE if post is None else await post.pause(limit)
+
     async def _on_commit(self, run: Run, generation: int) -> Packed:
         post = self.post(run, generation)
         return GONE if post is None else post.last_commit()
@@ -304,7 +278,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     # -- calls of other ranks ----------------------------------------------------------
 
-    # The parameter's name makes Dask hand over the connection itself.
     async def take_detour(
         self, comm: Any, run: str = "", generation: int = -1, raw: bool = False
     ) -> Any:

@@ -14,16 +14,13 @@ from distributed import Worker, get_worker, secede
 from skmlp.comm.handshake import default_facts
 from skmlp.data.partitions import PartStats, merge
 from skmlp.launch import dask_port
-from skmlp.launch.dask_worker import GONE, NAME, Anchor, Host
+from skmlp.launch.dask_desk import GONE, NAME, host_of
+from skmlp.launch.dask_run import Anchor
+from skmlp.launch.dask_worker import Host
 
 #: Seconds for a call of a task to its own worker's event loop, which is in the same
 #: process and only late if something blocks it.
 LOOP_LIMIT = 60.0
-
-
-def _host(worker: Worker) -> Host | None:
-    host: Host | None = worker.plugins.get(NAME)
-    return host
 
 
 def drop_anchor(anchor: Anchor) -> dict[str, Any]:
@@ -37,10 +34,11 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     worker = get_worker()
 
     async def begin() -> None:
-        host = _host(worker)
+        host = host_of(worker)
         if host is None:
-            host = Host()
-            await worker.plugin_add(host, name=NAME, catch_errors=False)
+            # Not by `plugin_add`, which logs it: the worker keeps its log.
+            host = worker.plugins[NAME] = Host()
+            host.setup(worker)
         host.open(anchor)
 
     loop = worker.loop.asyncio_loop
@@ -55,7 +53,7 @@ def put_key(stamp: str, part: int) -> str:
 
 def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
     """Convert a part of a shard into the store of the worker that runs this task."""
-    host = _host(get_worker())
+    host = host_of(get_worker())
     mine = None if host is None else host.run(run)
     store = None if mine is None else mine.stores.get(shard)
     if store is None:
@@ -88,7 +86,7 @@ def serve_rank(run: str, generation: int, address: str) -> str:
         What ended it. It does not raise: who waits for the rank has been told.
     """
     worker = get_worker()
-    host = _host(worker)
+    host = host_of(worker)
     mine = None if host is None else host.run(run)
     post = None if mine is None else Host.post(mine, generation)
     if mine is None or post is None or worker.address != address:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ParallelBackendBase
 
 from skmlp.comm.base import Shards
-from skmlp.launch import wire
-from skmlp.launch.base import CLOSE, Build, Gang, Message, RankFailed
+from skmlp.launch.base import CLOSE, PAUSE, Build, Gang, Message
+from skmlp.launch.controls import Broken, Controls
 from skmlp.launch.door import Door, let_go
 from skmlp.launch.joblib_call import JoblibCall, Task, make_parallel
 from skmlp.launch.process_rank import (
@@ -32,9 +31,8 @@ from skmlp.launch.process_rank import (
     own_fingerprint,
     serve,
 )
-from skmlp.launch.pulse import BEAT, Pulse
 from skmlp.launch.turn import Turn
-from skmlp.launch.wire import Kind, text_of
+from skmlp.launch.wire import Kind
 
 #: Seconds until the first rank must have arrived: the pool may have to be started, or
 #: may have other work, and large arrays are written to a file first.
@@ -53,12 +51,6 @@ TURN_LIMIT = 3600.0
 #: Seconds until the ranks must have ended once they are told to; then joblib is made to
 #: kill its workers, and has as long again.
 CLOSE_LIMIT = 30.0
-
-#: Seconds that joblib has to tell why the ranks end, after the first sign of it. loky
-#: notices a killed worker in 0.1 s; multiprocessing's pools never do.
-CAUSE_LIMIT = 5.0
-
-Ready = list[tuple[selectors.SelectorKey, int]]
 
 #: joblib's pool of processes.
 _POOL = Turn()
@@ -130,20 +122,11 @@ class LokyGang(Gang):
         n_ranks = shards.n_ranks
         self.shards = shards
         self._limit = limit
-        self._step_limit = step_limit
         self._close_limit = close_limit
         self._max_bytes = max_bytes
-        self._pulse = Pulse((), worker_timeout)
         self._trouble: str | None = "it has not begun"
         self._last: Message | None = None
         self._call: JoblibCall | None = None
-        self._pids: dict[int, int] = {}
-        self._controls: dict[int, socket.socket] = {}
-        #: What ranks said at their end, and those that ended without a word, together
-        #: with those that the same look found.
-        self._farewells: dict[int, tuple[Kind, str]] = {}
-        self._gone: list[dict[int, str]] = []
-        self._bell_rang = False
         # With one worker, joblib would run the task in this process.
         parallel = make_parallel(max(2, n_ranks), backend, None)
         # A gang that is dropped without `close` must not leave its ranks waiting.
@@ -152,13 +135,19 @@ class LokyGang(Gang):
         with contextlib.ExitStack() as undo:
             turn = _POOL.take(turn_limit)
             undo.callback(_POOL.give, turn)
-            self._bell, button = socket.socketpair()
+            bell, button = socket.socketpair()
             undo.callback(button.close)
-            self._open.append(self._bell)
+            self._open.append(bell)
             undo.callback(self._let_go)
-            self._selector = selectors.DefaultSelector()
-            undo.callback(self._selector.close)
-            door = Door(HOST, GENERATION, own_fingerprint(), n_ranks, self._bell)
+            self._controls = Controls(
+                bell,
+                limit=limit,
+                step_limit=step_limit,
+                max_bytes=max_bytes,
+                worker_timeout=worker_timeout,
+            )
+            undo.callback(self._controls.close)
+            door = Door(HOST, GENERATION, own_fingerprint(), n_ranks, bell)
             self._open.append(door)
             invitation = Invitation(
                 door.address,
@@ -179,8 +168,7 @@ class LokyGang(Gang):
             undo.pop_all()
         try:
             self._call.start()
-            self._meet(door, start_limit)
-            self._hear()
+            self._or_why(lambda: self._meet(door, start_limit))
         except BaseException:
             self.close()
             raise
@@ -202,15 +190,29 @@ class LokyGang(Gang):
                 f"{self._max_bytes} that were agreed"
             )
         try:
-            self._tell(Kind.ORDER, message)
-            self._last = self._hear()
+            self._last = self._or_why(lambda: self._order(message))
         except BaseException as error:
             self._trouble = f"it ended with {type(error).__name__}: {error}"
             raise
         return self._last
 
+    def _order(self, message: Message) -> Message:
+        """Hand out an order, and wait for all."""
+        self._controls.tell(Kind.ORDER, message)
+        return self._controls.hear()
+
     def last_commit(self) -> Message | None:
         """Return the last answer: what came after it is in the ranks' memory only."""
+        return self._last
+
+    def interrupt(self) -> Message | None:
+        """End the service at the end of the epoch, if that is near. See the base."""
+        if self._call is not None:
+            answer = self._controls.pause(PAUSE)
+            if answer is not None:
+                # The ranks are idle, and can be told that it is over.
+                self._last, self._trouble = answer, None
+        self.close()
         return self._last
 
     def close(self) -> None:
@@ -226,19 +228,18 @@ class LokyGang(Gang):
             return
         if self._trouble is None:
             self._trouble = "it has been closed"
-            with contextlib.suppress(OSError):  # a rank that is gone has ended
-                for sock in self._controls.values():
-                    wire.send(sock, Kind.ORDER, Message(CLOSE))
+            with contextlib.suppress(Broken):  # a rank that is gone has ended
+                self._controls.tell(Kind.ORDER, Message(CLOSE))
             call.wait(self._close_limit)
         self._let_go()
         if not call.wait(self._close_limit):
             self._force(call)
-        self._selector.close()
+        self._controls.close()
         self._call = None
 
     def _force(self, call: JoblibCall) -> None:
         """Have joblib kill its workers, if all of them are ours."""
-        if len(self._pids) < self.shards.n_ranks:
+        if len(self._controls.pids) < self.shards.n_ranks:
             # The pool is busy with something else, which would be killed as well.
             raise RuntimeError(
                 "ranks of a closed gang still wait for a free worker of joblib's pool; "
@@ -248,11 +249,11 @@ class LokyGang(Gang):
         if not call.wait(self._close_limit):
             raise RuntimeError(
                 "joblib did not end its worker processes "
-                f"{sorted(self._pids.values())} within {self._close_limit:g} s"
+                f"{sorted(self._controls.pids.values())} within {self._close_limit:g} s"
             )
 
-    def _meet(self, door: Door, start_limit: float) -> None:
-        """Let all ranks in, and tell each of them the ports of all."""
+    def _meet(self, door: Door, start_limit: float) -> Message:
+        """Let all ranks in, tell each the ports of all, wait until they are ready."""
         assert self._call is not None
         ports: dict[int, int] = {}
         limit, since = start_limit, time.monotonic()
@@ -261,9 +262,9 @@ class LokyGang(Gang):
             come = door.wait(max(0.0, left))
             self._open += come.values()
             if self._call.over:
-                self._fail(f"joblib's tasks ended without reaching {door.address}")
+                raise Broken(f"joblib's tasks ended without reaching {door.address}")
             for rank, sock in come.items():
-                ports[rank] = self._enrol(rank, sock)
+                ports[rank] = self._controls.enrol(rank, sock)
                 # The pool works, and the arrays are written.
                 limit, since = self._limit, time.monotonic()
             if left <= 0 and not come:
@@ -272,146 +273,29 @@ class LokyGang(Gang):
                     f"other one within {limit:g} s: joblib has too few free workers"
                 )
         door.close()
-        if len({os.getpid(), *self._pids.values()}) <= self.shards.n_ranks:
+        if len({os.getpid(), *self._controls.pids.values()}) <= self.shards.n_ranks:
             raise RuntimeError(
                 "each rank needs a process of its own, but joblib's backend ran them "
-                f"in processes {sorted(self._pids.values())}, and this is {os.getpid()}"
+                f"in processes {sorted(self._controls.pids.values())}, and this is "
+                f"{os.getpid()}"
             )
-        self._selector.register(self._bell, selectors.EVENT_READ)
-        for rank, sock in self._controls.items():
-            self._selector.register(sock, selectors.EVENT_READ, rank)
-        self._pulse = Pulse(self._controls, self._pulse.limit)
+        self._controls.begin()
         table = np.array([ports[rank] for rank in sorted(ports)], dtype=np.int64)
-        self._tell(Kind.TABLE, Message(CLOSE + 1, (table,)))
+        self._controls.tell(Kind.TABLE, Message(CLOSE + 1, (table,)))
+        return self._controls.hear()
 
-    def _enrol(self, rank: int, sock: socket.socket) -> int:
-        """Take in a rank that has come through the door; return its port."""
-        self._controls[rank] = sock
-        sock.settimeout(self._limit)
+    def _or_why(self, work: Callable[[], Message]) -> Message:
+        """Do `work`; if a rank does not go on with it, raise the first cause."""
         try:
-            _, here = wire.receive(sock, 2 * 8)
-        except (OSError, wire.BadFrame) as error:
-            self._fail(f"rank {rank} did not say where it is: {error}")
-        pid, port = map(int, here.arrays[0])
-        self._pids[rank] = pid
-        return port
-
-    def _tell(self, kind: Kind, message: Message) -> None:
-        """Send a frame to all ranks."""
-        for rank, sock in self._controls.items():
-            try:
-                wire.send(sock, kind, message)
-            except OSError as error:
-                self._fail(f"{self._name(rank)} takes no message: {error}")
-
-    def _hear(self) -> Message:
-        """Wait until all ranks have said that they are done; return the lead's word."""
-        waiting = set(self._controls)
-        result = Message(CLOSE)
-        # The first one may take all its time; then the others are due.
-        due: float | None = None
-        while waiting:
-            ready = self._selector.select(BEAT)
-            come = self._read_all(ready)
-            if self._bell_rang or self._gone or self._farewells:
-                self._fail()
-            if frozen := self._pulse.silent():
-                names = ", ".join(map(self._name, frozen))
-                self._fail(f"{names}: no sign of life for {self._pulse.limit:g} s")
-            if come:
-                due = time.monotonic() + self._step_limit
-            elif due is not None and time.monotonic() > due:
-                names = ", ".join(map(self._name, sorted(waiting)))
-                self._fail(
-                    f"{names}: no word for {self._step_limit:g} s after the others'"
-                )
-            waiting -= set(come)
-            result = come.get(0, result)
-        return result
-
-    def _read_all(self, ready: Ready) -> dict[int, Message]:
-        """Read a frame of each rank that has one, and return the answers.
-
-        A selector tells in no special order who is ready. When one process dies loky
-        kills the others, so that the first to be read need not be the first that ended.
-        """
-        come, gone = {}, {}
-        for key, _ in ready:
-            if key.fileobj is self._bell:
-                self._selector.unregister(self._bell)
-                self._bell_rang = True
-                continue
-            rank = key.data
-            try:
-                message = self._read(rank)
-            except (OSError, wire.BadFrame) as error:
-                self._selector.unregister(key.fileobj)
-                if rank not in self._farewells:
-                    gone[rank] = f"{self._name(rank)} is gone: {error}"
-            else:
-                if message is not None:
-                    come[rank] = message
-        if gone:
-            self._gone.append(gone)
-        return come
-
-    def _read(self, rank: int) -> Message | None:
-        """Read a frame of a rank; None if it is no answer. Its last word is kept."""
-        kind, message = wire.receive(self._controls[rank], self._max_bytes)
-        self._pulse.heard(rank)
-        if kind is Kind.ALIVE:
-            return None
-        if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
-            return message
-        self._farewells[rank] = kind, text_of(message)
-        return None
-
-    def _fail(self, sign: str = "") -> NoReturn:
-        """Find out why a rank does not go on, and raise that.
-
-        The first cause comes by joblib, soon after the first sign of it: the exception
-        that a rank raised, or loky's word that a process is dead.
-        """
-        call = self._call
-        assert call is not None
-        deadline = time.monotonic() + CAUSE_LIMIT
-        while not call.over and (left := deadline - time.monotonic()) > 0:
-            self._listen(left)
-        if not call.over:
-            # A rank is dead or stuck, and joblib does not know.
-            call.give_up()
-        while self._listen(0):
-            pass
-        error = call.error if call.over else None
-        if error is not None and not isinstance(error, TerminatedWorkerError):
-            try:
-                raise error
-            finally:
-                del error  # its traceback leads back here
-        told = [
-            f"{self._name(rank)}: {text}"
-            for rank, (kind, text) in self._farewells.items()
-            if kind is not Kind.ABORTED
-        ]
-        if any(kind is Kind.FAILED for kind, _ in self._farewells.values()):
-            raise RuntimeError("; ".join(told)) from error
-        # The first one that is gone is the cause; loky kills the others. Where they
-        # were found together, nothing tells which one it was.
-        first = self._gone[0] if self._gone else {}
-        signs = [first[rank] for rank in sorted(first)] + told
-        if not signs:
-            signs = [sign or "joblib has ended the ranks"]
-        raise RankFailed("; ".join(signs)) from error
-
-    def _listen(self, seconds: float) -> bool:
-        """Read what the ranks say at their end; returns whether there was anything."""
-        ready = self._selector.select(seconds)
-        self._read_all(ready)
-        return bool(ready)
-
-    def _name(self, rank: int) -> str:
-        """Write a rank for people."""
-        return f"rank {rank} (process {self._pids.get(rank, 'unknown')})"
+            return work()
+        except Broken as broken:
+            sign = str(broken)
+        assert self._call is not None
+        error = self._controls.why(self._call, sign)
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads back here
 
 
 def _over(turn: object, button: socket.socket) -> None:

@@ -112,10 +112,13 @@ class _Line:
     ----------
     inbox : SimpleQueue of Message
         What the driver says, in order; `CLOSE` also if the connection ends.
+    at_pause : callable
+        Called when the driver wants the order under way to end early.
     """
 
     def __init__(self, sock: socket.socket, max_bytes: int) -> None:
         self.inbox: SimpleQueue[Message] = SimpleQueue()
+        self.at_pause: Callable[[], object] = bool  # nothing
         self._sock = sock
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -183,7 +186,11 @@ class _Line:
                     # Between two messages the driver may take all its time; within one,
                     # the socket's limit holds.
                     selector.select()
-                    self.inbox.put(wire.receive(self._sock, self._max_bytes)[1])
+                    kind, message = wire.receive(self._sock, self._max_bytes)
+                    if kind is Kind.PAUSE:
+                        self.at_pause()
+                    else:
+                        self.inbox.put(message)
         except (OSError, wire.BadFrame):
             with self._lock:
                 self._gone = True
@@ -305,6 +312,7 @@ def _work(
             remains.append(weakref.ref(thing))
         except TypeError:  # of a built-in type: nobody knows
             remains.append(object)
+    line.at_pause = servant.pause
     line.say(Kind.READY, Message(0))
     while (message := line.inbox.get()).op != CLOSE:
         answer = servant.handle(message)

@@ -62,6 +62,7 @@ class Kind(IntEnum):
     LOST = 8  # a rank ends because it lost another one; the text says how
     ABORTED = 9  # a rank ends because it was told to
     ALIVE = 10  # a rank's sign of life
+    PAUSE = 11  # to the lead: end the order under way after this epoch
 
 
 def text_message(text: str) -> Message:

@@ -16,8 +16,8 @@ from distributed import Client
 
 from skmlp.launch import dask_client
 from skmlp.launch.base import Message, RankFailed
-from skmlp.launch.dask_client import WorkerLost, WorkerSilent
 from skmlp.launch.dask_gang import Limits, adopt
+from skmlp.launch.dask_lost import WorkerLost, WorkerSilent
 from tests.launch import servants
 from tests.launch.dask_clusters import (
     ROOT,

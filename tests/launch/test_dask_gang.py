@@ -232,6 +232,25 @@ def test_who_waits_is_told_for_whom(clean):
             np.testing.assert_array_equal(ask(gang, COUNT), 1)
 
 
+def test_who_holds_locks_waits_for_no_other(clean):
+    """Two fits that each want a worker of the other go on without it."""
+    workers = addresses(clean)
+    with (
+        adopt(clean, X, Y, workers=workers[:1]) as first,
+        adopt(clean, X, Y, workers=workers[1:2]) as second,
+        gang_on(first, keeps_locks=True),
+    ):
+        run = first.crew.line.run
+        with gang_on(second):
+            assert not run(first.locks.take(first.crew, workers[1]))
+            assert not run(second.locks.take(second.crew, workers[0]))
+        assert run(first.locks.take(first.crew, workers[1]))
+        assert run(first.locks.take(first.crew, workers[1]))
+        run(first.locks.release(first.crew, workers[1]))
+        with gang_on(second, limits=Limits(lock=5.0)) as gang:
+            np.testing.assert_array_equal(ask(gang, COUNT), 1)
+
+
 def test_an_interrupt_of_the_wait_takes_the_request_back(clean):
     (name, *_) = addresses(clean)
     with adopt(clean, X, Y) as data:

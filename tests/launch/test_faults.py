@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from skmlp.launch import loky_gang
+from skmlp.launch import controls
 from skmlp.launch.base import Gang, Message, RankFailed
 from skmlp.launch.door import Door
 from skmlp.launch.joblib_call import JoblibCall
@@ -98,8 +98,8 @@ def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
         os.kill(pids[0], signal.SIGKILL)
         for pid in pids:
             eventually(partial(ended, pid), f"the end of process {pid}")
-        look = gang._selector.select
-        gang._selector.select = lambda limit=None: look(limit)[::-1]
+        look = gang._controls._selector.select
+        gang._controls._selector.select = lambda limit=None: look(limit)[::-1]
         with pytest.raises(RankFailed, match=f"rank 0 .process {pids[0]}. is gone"):
             gang.ask(Message(ECHO))
 
@@ -131,7 +131,7 @@ def test_a_process_that_ends_while_it_builds_is_named():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
-    monkeypatch.setattr(loky_gang, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(controls, "CAUSE_LIMIT", 0.5)
     with start("processes", backend="multiprocessing") as gang:
         (flat,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
         np.testing.assert_array_equal(flat, np.full(5, 3.0))
@@ -142,7 +142,7 @@ def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
 
 
 def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
-    monkeypatch.setattr(loky_gang, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(controls, "CAUSE_LIMIT", 0.5)
     with start("processes", step_limit=1.0) as gang:
         pids = pids_of(gang)
         os.kill(pids[1], signal.SIGSTOP)

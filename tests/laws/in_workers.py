@@ -31,6 +31,9 @@ class Failing:
     def last_commit(self) -> Message | None:
         return self._servant.last_commit()
 
+    def pause(self) -> None:
+        self._servant.pause()
+
 
 def divide_by_zero() -> None:
     raise ZeroDivisionError("in a rank")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from skmlp import config_context
+from skmlp import config_context, supervise
 from skmlp.data.split import split_rows
 from skmlp.launch.base import Gang, Message, RankFailed
 from skmlp.launch.blas import blas_threads_now
@@ -280,6 +280,30 @@ def test_ctrl_c_keeps_the_last_epoch(where, place, when, monkeypatch):
 
 
 GANGS = {"threads": ThreadGang, "processes": LokyGang, "dask": DaskGang}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pthread_kill")
+@pytest.mark.parametrize("where", GANGS)
+def test_ctrl_c_keeps_epochs_that_no_answer_has_told_of(where, place, monkeypatch):
+    monkeypatch.setattr(supervise, "ROUND_SECONDS", 1e6)
+    ask, told, pressed = GANGS[where].ask, [], threading.Event()
+
+    def asking(gang: Gang, message: Message) -> Message:
+        (n_epochs,) = message.arrays[0]
+        if n_epochs > 500 and not pressed.is_set():
+            pressed.set()
+            press_soon()
+        answer = ask(gang, message)
+        told.append(n_epochs)
+        return answer
+
+    model = ADAM.estimator(place.n_jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(GANGS[where], "ask", asking)
+        with pytest.warns(UserWarning, match="Training interrupted by user"):
+            train(place, model, *ADAM.data())
+    assert model.n_iter_ > sum(told)
+    assert_same_model(model, up_to(ADAM, model.n_iter_), **ADAM.tolerances)
 
 
 def press_at_order(patch: Any, gang_class: type[Gang], order: int) -> None:

@@ -228,6 +228,40 @@ def test_one_that_joins_takes_a_shard(workers, undisturbed, seen, monkeypatch):
     assert seen == [(4, 4), (3, 4), (4, 4)]
 
 
+def test_nobody_comes_in_between(workers, undisturbed, seen, monkeypatch):
+    """A fit that lost a worker, and takes up another one, keeps its place."""
+    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
+    client, over = workers.client, []
+    victim = addresses(client)[0]
+
+    def rival() -> None:
+        model(n_jobs=3, max_iter=1).fit(*arrays())
+        over.append("rival")
+
+    thread = threading.Thread(target=rival)
+
+    def queue() -> None:
+        until(lambda: len(addresses(client)) == 3, "the news of the death")
+        thread.start()
+        until(lambda: requests(client) == 2, "the rival's request")
+
+    actions = {2: lambda: workers.kill(victim), 4: queue, 6: lambda: workers.start(4)}
+    at_orders(monkeypatch, actions)
+    found = model().fit(*arrays())
+    over.append("fit")
+    thread.join(timeout=30)
+    assert over == ["fit", "rival"]
+    assert_same_bits(found, undisturbed)
+    assert seen == [(4, 4), (3, 4), (4, 4), (3, 3)]
+
+
+def requests(client: Client) -> int:
+    def count(dask_scheduler):
+        return len(dask_scheduler.extensions["multi_locks"].requests)
+
+    return int(client.run_on_scheduler(count))
+
+
 def test_workers_are_retired(workers, undisturbed, seen, monkeypatch):
     victim = addresses(workers.client)[2]
 

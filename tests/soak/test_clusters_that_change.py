@@ -71,6 +71,50 @@ def ranks(model: Any) -> list[int]:
     return [n for n, before in zip(counts, [0, *counts], strict=False) if n != before]
 
 
+def test_adaptive_scaling_within_bounds_that_change(undisturbed, monkeypatch):
+    """Up by other bounds; down only by `retire_workers`: Dask spares busy workers.
+
+    Its scheduler names no worker with a task that has seceded when an adaptive cluster
+    asks whom to close.
+    """
+    with cluster(0) as client:
+
+        def adapt(least: int, most: int) -> None:
+            client.cluster.adapt(
+                minimum=least, maximum=most, interval="100ms", wait_count=1
+            )
+
+        def have(n_workers: int, least: int, most: int) -> None:
+            adapt(least, most)
+            reached = f"{n_workers} workers, of {least} to {most}"
+            until(lambda: len(addresses(client)) == n_workers, reached, 60)
+
+        def stay(n_workers: int, least: int, most: int) -> None:
+            adapt(least, most)
+            for _ in range(20):
+                assert len(addresses(client)) == n_workers
+                time.sleep(0.1)
+
+        def retire() -> None:
+            client.retire_workers(addresses(client)[:1], close_workers=True)
+            have(1, 1, 1)
+
+        have(1, 1, 1)
+        actions = {
+            3: lambda: have(2, 2, 2),
+            60: lambda: stay(2, 1, 1),
+            100: retire,
+            150: lambda: have(3, 3, 4),
+            200: lambda: have(2, 0, 1),
+        }
+        before_orders(monkeypatch, actions)
+        found = fit_on(client)
+        print("bounds:", ranks(found), [r["reason"] for r in found.restarts_])
+        assert ranks(found) == [1, 2, 1, 2]
+        assert_same_bits(found, undisturbed)
+        have(0, 0, 1)
+
+
 def test_adaptive_scaling(undisturbed, monkeypatch):
     with cluster(0) as client:
         client.cluster.adapt(minimum=0, maximum=3, interval="200ms", wait_count=2)
@@ -102,6 +146,31 @@ def test_scaling_by_hand(undisturbed, monkeypatch):
         print("scaled:", ranks(found), [r["reason"] for r in found.restarts_])
         assert ranks(found) == [1, 2, 1]
         assert_same_bits(found, undisturbed)
+
+
+def test_workers_that_are_retired_while_others_come(undisturbed, monkeypatch):
+    """Each worker of the fit is taken away in its turn, in the midst of an order."""
+    with cluster(2) as client:
+        timers = []
+
+        def replace() -> None:
+            first, *_ = addresses(client)
+
+            def retire() -> None:
+                client.cluster.scale(3)
+                client.retire_workers([first], close_workers=True)
+
+            timers.append(threading.Timer(0.005, retire))
+            timers[-1].start()
+
+        before_orders(monkeypatch, {3: replace, 60: replace, 120: replace})
+        found = fit_on(client)
+        for timer in timers:
+            timer.join()
+        print("retired:", ranks(found), [r["reason"] for r in found.restarts_])
+        assert len(found.restarts_) >= 3
+        assert_same_bits(found, undisturbed)
+        until(lambda: not left_behind(client), "a clean cluster")
 
 
 def test_all_workers_are_restarted(undisturbed):
