@@ -181,20 +181,3 @@ class Plan:
         """Positions of a minibatch in the order of the epoch."""
         start = number * self.batch_size
         return slice(start, min(start + self.batch_size, self.n_rows))
-
-
-def twister_state(rng: np.random.RandomState) -> tuple[bytes, int]:
-    """The part of a Mersenne twister's state that shuffling advances."""
-    state = rng.get_state(legacy=False)
-    inner = state["state"]
-    return np.asarray(inner["key"], dtype=np.uint32).tobytes(), int(inner["pos"])
-
-
-def set_twister_state(rng: np.random.RandomState, state: tuple[bytes, int]) -> None:
-    """Put `rng` where `twister_state` found another; its Gaussian cache stays."""
-    whole = rng.get_state(legacy=False)
-    whole["state"] = {
-        "key": np.frombuffer(state[0], dtype=np.uint32),
-        "pos": state[1],
-    }
-    rng.set_state(whole)

@@ -31,7 +31,7 @@ FLOORS = (
     ("shard_work",),
     ("launch",),
     ("data",),
-    ("plan", "state"),
+    ("plan", "state", "twister"),
     ("comm",),
     ("metrics",),
     ("model",),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skmlp.plan import twister_state
 from skmlp.state import Record, TrainState
+from skmlp.twister import twister_state
 
 
 @pytest.mark.parametrize("n_moments", [0, 1, 2])

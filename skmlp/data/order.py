@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.keyed import Bijection, KeyedRows
-from skmlp.plan import Plan, set_twister_state, twister_state
+from skmlp.plan import Plan
+from skmlp.twister import State, twister_at, twister_state
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -16,6 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: `RowOrder` takes 0.16 GB, and over a second an epoch, on each rank by itself; see
 #: docs/decisions/0009-order-of-many-rows.rst.
 EXACT_ROWS = 20_000_000
+
+#: More shuffles than are ever asked for: a Ctrl-C has ended one halfway.
+_IN_BETWEEN = 2**63
 
 #: Numbers that are written at once.
 PIECE = 2**16
@@ -30,7 +34,7 @@ class Order(ABC):
 
     @property
     @abstractmethod
-    def rng(self) -> tuple[bytes, int]:
+    def rng(self) -> State:
         """The twister's state after all draws up to now."""
 
 
@@ -45,23 +49,19 @@ class RowOrder(Order):
     n_rows : int
         Training rows.
     start : tuple of (bytes, int)
-        The twister's state before the first shuffle (`skmlp.plan.twister_state`).
+        The twister's state before the first shuffle (`skmlp.twister.twister_state`).
     base : ndarray of shape (n_rows,), optional
         Numbers of the training rows among all rows; all rows if left out.
     """
 
-    def __init__(
-        self, n_rows: int, start: tuple[bytes, int], base: Array | None = None
-    ) -> None:
+    def __init__(self, n_rows: int, start: State, base: Array | None = None) -> None:
         self._start = start
         self._base = base
-        self._rng = np.random.RandomState(0)
         self._order = np.empty(n_rows, dtype=np.intp)
         self._rewind()
 
     def _rewind(self) -> None:
-        set_twister_state(self._rng, self._start)
-        self._done = 0
+        self._now, self._done = self._start, 0
         if self._base is None:
             for at in range(0, len(self._order), PIECE):
                 piece = self._order[at : at + PIECE]
@@ -87,14 +87,16 @@ class RowOrder(Order):
         while self._done < shuffles:
             # In place: the draws don't look at what they move, so it is the same as
             # scikit-learn's taking by a shuffled index, in a fourth of the memory.
-            self._rng.shuffle(self._order)
-            self._done += 1
+            rng = twister_at(self._now)
+            done, self._done = self._done, _IN_BETWEEN
+            rng.shuffle(self._order)
+            self._now, self._done = twister_state(rng), done + 1
         return self._order
 
     @property
-    def rng(self) -> tuple[bytes, int]:
+    def rng(self) -> State:
         """The twister's state after the last shuffle."""
-        return twister_state(self._rng)
+        return self._now
 
 
 class KeyedOrder(Order):
@@ -114,11 +116,10 @@ class KeyedOrder(Order):
     """
 
     def __init__(
-        self, n_rows: int, start: tuple[bytes, int], base: KeyedRows | None = None
+        self, n_rows: int, start: State, base: KeyedRows | None = None
     ) -> None:
         self._base = KeyedRows(n_rows) if base is None else base
-        rng = np.random.RandomState(0)
-        set_twister_state(rng, start)
+        rng = twister_at(start)
         self._key = rng.bytes(16)
         self._after = twister_state(rng)
 
@@ -129,7 +130,7 @@ class KeyedOrder(Order):
         return self._base.shuffled(Bijection(len(self._base), self._key, shuffles))
 
     @property
-    def rng(self) -> tuple[bytes, int]:
+    def rng(self) -> State:
         """The twister's state after the draw of the key."""
         return self._after
 

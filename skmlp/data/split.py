@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.keyed import Bijection, KeyedRows
-from skmlp.plan import Split, set_twister_state
+from skmlp.plan import Split
+from skmlp.twister import twister_at
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,8 +37,7 @@ def split_rows(
         Too few rows, or too few of a class; in scikit-learn's words.
     """
     if rng is None:
-        rng = np.random.RandomState(0)
-        set_twister_state(rng, split.rng)
+        rng = twister_at(split.rng)
     if split.keyed:
         return _split_keyed(split, rng)
     # Ranks that split nothing need not load so much of scikit-learn.

@@ -11,8 +11,8 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.transforms import OPTIMIZERS
-from skmlp.plan import set_twister_state, twister_state
 from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
+from skmlp.twister import set_twister_state, twister_state
 
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large "

@@ -8,14 +8,16 @@ from numbers import Integral, Real
 from types import SimpleNamespace
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
 from skmlp.estimators import _fit, _keep, _modelling, _watch
+from skmlp.estimators._parameters import CheckedParameters
+from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
 from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
@@ -67,7 +69,9 @@ class ScoreMixin:
         return super().score(X, y, sample_weight)
 
 
-class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator, ABC):
+class BaseMLP(
+    _watch.CallbackSupport, _keep.Keepable, Describable, CheckedParameters, ABC
+):
     """A multi-layer perceptron: parameters and training.
 
     Subclasses say what the targets are.
@@ -218,7 +222,7 @@ class BaseMLP(_watch.CallbackSupport, _keep.Keepable, Describable, BaseEstimator
         """What the first `n_layers` layers, by default all, make of rows."""
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        X = checked_rows(self, X)
         hidden = n_layers is not None
         activations = _modelling.activations(self, len(self.coefs_) - 1)
         return forward(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import unique_labels
-from sklearn.utils.validation import validate_data
 
 from skmlp.data.targets import encode
+from skmlp.estimators._plain import binarizer_of, checked_pair
 from skmlp.estimators._validation import check_known
 from skmlp.model.losses import entry
 
@@ -31,16 +30,7 @@ class LabelsMixin:
         return X, self._encode(y)
 
     def _check_pair(self, X, y, *, reset):
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
+        X, y = checked_pair(self, X, y, reset=reset)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y
@@ -48,7 +38,7 @@ class LabelsMixin:
     def _check_classes(self, y, *, incremental):
         """Define `classes_`, or compare the labels with them."""
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
+            self._label_binarizer = binarizer_of(y)
             self.classes_ = self._label_binarizer.classes_
             return
         classes = unique_labels(y)

@@ -20,9 +20,10 @@ from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
 from skmlp.optim.transforms import OPTIMIZERS
-from skmlp.plan import Split, set_twister_state, twister_state
+from skmlp.plan import Split
 from skmlp.state import TrainState
 from skmlp.train import n_moments
+from skmlp.twister import set_twister_state, twister_state
 
 
 @dataclass
@@ -80,9 +81,8 @@ def begin(estimator, units, dtype, first, incremental):
     else:
         check_shapes(estimator, layout, incremental)
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
-    if (
-        not isinstance(estimator.random_state, Integral)
-        and rng.get_state(legacy=False)["bit_generator"] != "MT19937"
+    if not isinstance(estimator.random_state, Integral) and not isinstance(
+        rng._bit_generator, np.random.MT19937
     ):
         # The orders of the rows are defined for the Mersenne twister alone.
         rng = np.random.RandomState(rng.randint(2**31 - 1))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from numbers import Real
 
-import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skmlp.data.targets import encode
 from skmlp.estimators import _losses
 from skmlp.estimators._base import BaseMLP, ScoreMixin
 from skmlp.estimators._fit import is_dask
+from skmlp.estimators._plain import checked_pair
 from skmlp.model.losses import METHOD
 
 
@@ -276,17 +276,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         return y[:, 0] if alone else y
 
     def _check_targets(self, X, y, *, incremental, reset):
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
+        X, y = checked_pair(self, X, y, reset=reset, y_numeric=True)
         if y.dtype.kind not in "fiub":
             raise ValueError(f"y must hold real numbers, but its dtype is {y.dtype}")
         # Targets of dtype object become numbers after scikit-learn's check of them.

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from skmlp.data import keyed
 from skmlp.data.keyed import Bijection, KeyedRows
 from skmlp.data.order import KeyedOrder
-from skmlp.plan import twister_state
+from skmlp.twister import twister_state
 
 KEY, OTHER = b"0123456789abcdef", b"0123456789abcdeg"
 GOLDEN = [4, 2, 1, 6, 7, 5, 0, 9, 3, 8]

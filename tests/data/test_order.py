@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from sklearn.utils import shuffle
 
 from skmlp.data.order import RowOrder
-from skmlp.plan import set_twister_state, twister_state
+from skmlp.twister import twister_state
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
@@ -36,12 +36,3 @@ def test_back_and_forth():
     orders = [order.seek(epoch).copy() for epoch in (1, 2, 3, 4)]
     for epoch in (2, 4, 1, 3):
         assert_array_equal(order.seek(epoch), orders[epoch - 1])
-
-
-def test_state_leaves_the_gaussian_cache():
-    one, other = np.random.RandomState(1), np.random.RandomState(2)
-    other.normal()
-    cached = other.get_state()[3:]
-    set_twister_state(other, twister_state(one))
-    assert other.get_state()[3:] == cached
-    assert twister_state(other) == twister_state(one)

@@ -13,7 +13,8 @@ from skmlp.data.partitions import LocalRows
 from skmlp.data.placed import PartitionRows
 from skmlp.data.sources import SharedRows
 from skmlp.data.split import split_rows
-from skmlp.plan import Plan, Split, twister_state
+from skmlp.plan import Plan, Split
+from skmlp.twister import twister_state
 
 N, FEATURES = 53, 3
 RNG = np.random.default_rng(0)
