@@ -4,6 +4,7 @@ then divided. A score of means of means would be another number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,34 @@ def n_parts(loss: Any, n_outputs: int) -> int:
     return 2 if entry(loss).target != "real" else 2 + n_outputs
 
 
-def score_parts(loss: Any, prediction: Array, y: Array, w: Array, out: Array) -> None:
+def labels_of(prediction: Array, heads: Sequence[int]) -> Array:
+    """The likeliest class of each head.
+
+    Parameters
+    ----------
+    prediction : ndarray of shape (rows, n_outputs)
+        Probabilities.
+    heads : sequence of int
+        How many columns are of each head.
+
+    Returns
+    -------
+    ndarray of shape (rows, n_heads), intp
+        Indices of classes.
+    """
+    ends = np.cumsum(heads)[:-1]
+    blocks = np.split(prediction, ends, axis=1)
+    return np.column_stack([block.argmax(axis=1) for block in blocks])
+
+
+def score_parts(
+    loss: Any,
+    prediction: Array,
+    y: Array,
+    w: Array,
+    out: Array,
+    heads: Sequence[int] = (),
+) -> None:
     """Add the parts of some rows to `out`.
 
     Parameters
@@ -27,7 +55,7 @@ def score_parts(loss: Any, prediction: Array, y: Array, w: Array, out: Array) ->
         Says what `y` holds.
     prediction : ndarray of shape (rows, n_outputs)
         After the output activation.
-    y : ndarray of shape (rows,) or (rows, n_outputs)
+    y : ndarray of shape (rows,), (rows, n_heads) or (rows, n_outputs)
         Targets.
     w : ndarray of shape (rows,) or (0,)
         Weights.
@@ -35,6 +63,8 @@ def score_parts(loss: Any, prediction: Array, y: Array, w: Array, out: Array) ->
         For classes: weight of the right rows, weight of all. For real targets: weight
         of all, count of predictions that are not finite, and for each output the
         weighted sum of squared errors.
+    heads : sequence of int
+        See `skmlp.model.losses.heads_of`. A row is right with all of its labels.
     """
     kind = entry(loss).target
     if kind == "real":
@@ -46,6 +76,8 @@ def score_parts(loss: Any, prediction: Array, y: Array, w: Array, out: Array) ->
         return
     if kind == "codes":
         right = prediction.argmax(axis=1) == y
+    elif kind == "heads":
+        right = (labels_of(prediction, heads) == y).all(axis=1)
     else:
         right = ((prediction > 0.5) == (y != 0)).all(axis=1)
     if w.size:

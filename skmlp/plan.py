@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.model.layout import Layout
-from skmlp.model.losses import Loss, entry
+from skmlp.model.losses import Loss, entry, heads_of
 from skmlp.optim.schedules import Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -105,8 +105,9 @@ class Plan:
         no dropout at all.
     dropout_key : tuple of (int, int) or None
         Key of its masks, two words of 32 bits.
-    classes : ndarray or None
-        Labels in the order of the outputs, for ranks that encode their own rows.
+    classes : ndarray, tuple of ndarray or None
+        Labels in the order of the outputs, for ranks that encode their own rows; those
+        of each head, where there are several.
     class_weights : tuple of ndarray
         For ranks that encode their own rows: of each column of labels, the weights of
         its classes. Empty for none, and where the rows come with weights that count
@@ -154,7 +155,9 @@ class Plan:
     first_epoch: int = 0
     dropout: tuple[float, ...] = ()
     dropout_key: tuple[int, int] | None = None
-    classes: Array | None = field(default=None, repr=False, compare=False)
+    classes: Array | tuple[Array, ...] | None = field(
+        default=None, repr=False, compare=False
+    )
     class_weights: tuple[Array, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -166,6 +169,18 @@ class Plan:
     def loss_entry(self) -> Loss:
         """The loss's entry."""
         return entry(self.loss)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The columns of each head of the output layer; () where it is one block."""
+        return heads_of(self.loss, self.loss_settings)
+
+    @property
+    def n_targets(self) -> int:
+        """The numbers that a row's encoded target has."""
+        if self.heads or self.loss_entry.target == "codes":
+            return len(self.heads) or 1
+        return self.units[-1]
 
     @property
     def n_batches(self) -> int:

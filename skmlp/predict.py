@@ -10,6 +10,7 @@ from scipy import sparse
 
 from skmlp import kernels as kernel_sets
 from skmlp.model.activations import kernels_of
+from skmlp.model.losses import output_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +27,7 @@ def forward(
     activations: Sequence[Any],
     output: str,
     kernels: str,
+    heads: Sequence[int] = (),
 ) -> Array:
     """Run a fitted network on rows.
 
@@ -41,6 +43,9 @@ def forward(
         Activation of the last layer.
     kernels : {"reference", "compiled"}
         The kernel set.
+    heads : sequence of int
+        The columns of each head of the output layer; see
+        `skmlp.model.losses.heads_of`.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def forward(
     buffers = [np.empty((rows, W.shape[1]), dtype) for W, _ in layers[:-1]]
     activate = [kernels_of(activation, tables)[0] for activation in activations]
     if isinstance(output, str) and output in tables.FORWARD:
-        activate.append(tables.FORWARD[output])
+        activate.append(output_of(output, heads, tables))
     else:
         activate.append(kernels_of(output, tables)[0])
     with np.errstate(all="ignore"):

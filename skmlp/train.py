@@ -322,7 +322,9 @@ class Trainer(ShardWork):
                 prediction, loss = self._network.validate(self._model_views, X, y, w)
                 parts[_VALIDATION_LOSS] += loss
                 parts[_WEIGHT] += w.sum(dtype=np.float64) if w.size else len(prediction)
-                metrics.score_parts(plan.loss, prediction, y, w, parts[_PARTS:])
+                metrics.score_parts(
+                    plan.loss, prediction, y, w, parts[_PARTS:], plan.heads
+                )
 
     def _predict(self) -> Message:
         """Tell what is predicted for the validation rows, with targets and weights.
@@ -332,7 +334,7 @@ class Trainer(ShardWork):
         """
         plan, comm = self._plan, self._comm
         n_outputs, n_shards = plan.units[-1], comm.shards.n_shards
-        width = 2 if plan.loss_entry.target == "codes" else n_outputs + 1
+        width = plan.n_targets + 1
 
         def count(shard: ShardRows, row: Array) -> None:
             numbers = [len(y) for _, y, _ in shard.validation_blocks()]

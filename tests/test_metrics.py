@@ -15,12 +15,12 @@ RNG = np.random.default_rng(0)
 CUTS = [(0, 30), (0, 1, 30), (0, 7, 7, 19, 30)]
 
 
-def summed(loss, prediction, y, w, cuts):
+def summed(loss, prediction, y, w, cuts, heads=()):
     parts = np.zeros(metrics.n_parts(loss, prediction.shape[1]))
     spreads = np.empty(0)
     pieces = [slice(a, b) for a, b in pairwise(cuts)]
     for rows in pieces:
-        metrics.score_parts(loss, prediction[rows], y[rows], w[rows], parts)
+        metrics.score_parts(loss, prediction[rows], y[rows], w[rows], parts, heads)
     if loss == "squared_error":
         sums, spreads = np.zeros(1 + y.shape[1]), np.zeros(y.shape[1])
         for rows in pieces:
@@ -45,6 +45,12 @@ def test_accuracy(weighted, cuts):
     assert_allclose(
         summed("logistic_log_loss", p, labels, w, cuts),
         accuracy_score(labels, p > 0.5, **expected),
+    )
+    heads = np.c_[codes > 0, labels[:, 0]].astype(int)
+    best = np.c_[p[:, :2].argmax(axis=1), np.zeros(30, int)]
+    assert_allclose(
+        summed("softmax_heads_log_loss", p, heads, w, cuts, (2, 1)),
+        accuracy_score(2 * heads[:, 0] + heads[:, 1], 2 * best[:, 0], **expected),
     )
 
 

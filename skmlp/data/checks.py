@@ -66,11 +66,11 @@ def _is_missing(value: Any) -> bool:
     return differs is not False and (not isinstance(differs, bool) or differs)
 
 
-def distinct(y: Array) -> Array:
+def distinct(y: Array, suffix: str = "") -> Array:
     """The distinct labels, sorted. ValueError if these are no labels."""
     if y.dtype.kind == "f" and (y != np.floor(y)).any():
         raise ValueError(
-            "Unknown label type: continuous. Maybe you are trying to fit a "
+            f"Unknown label type: continuous{suffix}. Maybe you are trying to fit a "
             "classifier, which expects discrete classes on a regression target with "
             "continuous values."
         )
@@ -81,7 +81,7 @@ def distinct(y: Array) -> Array:
 
 
 def counted(y: Array) -> tuple[tuple[Array, Array], ...]:
-    """For each column of sound labels, the distinct ones and how many rows have them.
+    """For each column of labels, the distinct ones and how many rows have them.
 
     Parameters
     ----------
@@ -92,7 +92,18 @@ def counted(y: Array) -> tuple[tuple[Array, Array], ...]:
     -------
     tuple of (ndarray, ndarray)
         Sorted labels and their counts, of each column.
+
+    Raises
+    ------
+    ValueError
+        A column has no labels.
     """
     # Not -1: there may be no rows.
     columns = y.reshape(len(y), math.prod(y.shape[1:])).T
-    return tuple(np.unique(column, return_counts=True) for column in columns)
+    suffix = "-multioutput" if len(columns) > 1 else ""
+    labels = [distinct(column, suffix) for column in columns]
+    counts = [
+        np.bincount(np.searchsorted(known, column), minlength=len(known))
+        for known, column in zip(labels, columns, strict=True)
+    ]
+    return tuple(zip(labels, counts, strict=True))

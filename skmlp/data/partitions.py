@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.checks import MIXED
+from skmlp.data.targets import are_texts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,8 +39,6 @@ class PartStats:
         Of the target.
     y_min : float
         The least target; NaN for labels.
-    classes : ndarray of shape (n_classes,), or None
-        The distinct labels, sorted; None for real targets.
     labels : tuple of (ndarray, ndarray)
         For each column of labels, the distinct ones and how many rows have them; empty
         for real targets.
@@ -57,10 +56,14 @@ class PartStats:
     y_shape: tuple[int, ...] = ()
     y_dtype: str = "float64"
     y_min: float = math.nan
-    classes: Array | None = None
     labels: tuple[tuple[Array, Array], ...] = ()
     problem: str = ""
     sizes: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> Array | None:
+        """The distinct labels, sorted; None for real targets or several columns."""
+        return self.labels[0][0] if len(self.labels) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,6 @@ def training_dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if dtype == np.float32 else np.float64)
 
 
-def _are_texts(labels: Array | None) -> bool:
-    """Whether labels are strings; all are alike."""
-    return labels is not None and all(isinstance(one, str) for one in labels[:1].flat)
-
-
 def merge(parts: Sequence[PartStats]) -> PartStats:
     """What is known of several parts together.
 
@@ -112,13 +110,10 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
     # Of what has no rows, the types say nothing.
     full = [part for part in parts if part.rows] or parts[:1]
     first = full[0]
-    classes = None
     problems = [part.problem for part in parts if part.problem]
     if not problems:
         problems = _differences(full)
-    if not problems and first.classes is not None:
-        classes = np.unique(np.concatenate([part.classes for part in full]))
-    labels = [] if classes is None else [part.labels for part in full]
+    labels = [] if problems else [part.labels for part in full]
     return PartStats(
         rows=sum(part.rows for part in parts),
         features=first.features,
@@ -128,7 +123,6 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         y_shape=first.y_shape,
         y_dtype=first.y_dtype,
         y_min=min(part.y_min for part in full),
-        classes=classes,
         labels=tuple(_added(column) for column in zip(*labels, strict=True)),
         problem=problems[0] if problems else "",
         sizes=tuple(chain(*(part.sizes or (part.rows,) for part in parts))),
@@ -150,6 +144,7 @@ def _differences(parts: Sequence[PartStats]) -> list[str]:
         found.append("Some chunks of X are sparse matrices and others are arrays")
     if len({part.y_shape for part in parts}) > 1:
         found.append("The chunks of y differ in their number of columns")
-    if len({_are_texts(part.classes) for part in parts}) > 1:
+    texts = {tuple(are_texts(labels) for labels, _ in part.labels) for part in parts}
+    if not found and len(texts) > 1:
         found.append(MIXED)
     return found

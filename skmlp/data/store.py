@@ -16,7 +16,6 @@ from skmlp.data.checks import (
     check_shapes,
     check_target,
     counted,
-    distinct,
 )
 from skmlp.data.files import FileRows
 from skmlp.data.frames import as_table, as_values, convert
@@ -144,10 +143,10 @@ class ShardStore:
         """Look at y and w. ValueError if something is wrong with them."""
         check_finite(w, "sample_weight")
         check_target(y)
-        classes, y_min = None, math.nan
+        y_min = math.nan
         labels: tuple[tuple[Array, Array], ...] = ()
         if self._labels:
-            classes, labels = distinct(y), counted(y)
+            labels = counted(y)
         else:
             y_min = float(np.asarray(y, np.float64).min(initial=np.inf))
         weighted = self._weighted
@@ -160,7 +159,6 @@ class ShardStore:
             y_shape=y.shape[1:],
             y_dtype=y.dtype.str,
             y_min=y_min,
-            classes=classes,
             labels=labels,
         )
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _fit, _keep, _modelling, _watch
+from skmlp.estimators import _fit, _heads, _keep, _modelling, _watch
 from skmlp.estimators._parameters import CheckedParameters
 from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
@@ -60,12 +60,14 @@ class ScoreMixin:
         Returns
         -------
         float
-            Multilabel predictions count as right only with all labels right.
+            Rows of several labels count as right only with all of them right.
         """
         if _fit.is_dask(X):
             from skmlp.estimators import _lazy
 
             return _lazy.score(self, X, y, sample_weight)
+        if _heads.widths(self):
+            return _heads.score(self, X, y, sample_weight)
         return super().score(X, y, sample_weight)
 
 
@@ -232,6 +234,7 @@ class BaseMLP(
             activations[: len(self.coefs_[:n_layers]) - 1],
             activations[n_layers - 1] if hidden else self.out_activation_,
             kernel_sets.resolve(get_config()["kernels"]),
+            () if hidden else _heads.widths(self),
         )
 
     def hidden_outputs(self, X, layer=-1):

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 from skmlp.data.targets import class_weights_of
+from skmlp.estimators import _heads
 
 NOT_BALANCED = (
     "class_weight='balanced' is not supported by partial_fit: the rows of one call do "
@@ -17,8 +18,19 @@ NOT_BALANCED = (
 
 def check(class_weight, incremental):
     """Refuse what needs to see all rows where they come piece by piece."""
-    if incremental and class_weight == "balanced":
+    each = class_weight if isinstance(class_weight, list) else [class_weight]
+    if incremental and any(isinstance(one, str) for one in each):
         raise ValueError(NOT_BALANCED)
+    odd = [one for one in each if not _is_sound(one)]
+    if odd:
+        raise ValueError(
+            "class_weight must be a dict {label: weight}, 'balanced', None, or a list "
+            f"with one of these for each column of y; got {odd[0]!r}"
+        )
+
+
+def _is_sound(class_weight):
+    return class_weight in (None, "balanced") or isinstance(class_weight, dict)
 
 
 def tables(class_weight, columns, counts):
@@ -47,12 +59,15 @@ def tables(class_weight, columns, counts):
         return tuple(_balanced(np.asarray(of_column)) for of_column in counts)
     several = len(columns) > 1
     if several or isinstance(class_weight, list):
-        # Its number of elements is looked at there, and its kind.
-        compute_sample_weight(class_weight, np.indices((2, len(columns)))[0])
+        # Its number of elements is looked at there, and whether it is a list.
+        empty = [{}] * len(class_weight) if isinstance(class_weight, list) else {}
+        compute_sample_weight(empty, np.indices((2, len(columns)))[0])
     each = class_weight if several else [class_weight]
     return tuple(
-        compute_class_weight(weights, classes=labels, y=labels).astype(np.float64)
-        for weights, labels in zip(each, columns, strict=True)
+        _balanced(np.asarray(of_column))
+        if isinstance(weights, str)
+        else compute_class_weight(weights, classes=labels, y=labels).astype(np.float64)
+        for weights, labels, of_column in zip(each, columns, counts, strict=True)
     )
 
 
@@ -65,6 +80,8 @@ def _balanced(counts):
 
 def labels_of(estimator, n_columns):
     """The labels of each column of encoded targets."""
+    if _heads.widths(estimator):
+        return estimator.classes_
     if n_columns > 1:
         return [np.arange(2)] * n_columns
     return [np.asarray(estimator.classes_)]

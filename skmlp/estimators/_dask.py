@@ -18,6 +18,7 @@ from skmlp.estimators import (
     _class_weight,
     _dask_validation,
     _fit,
+    _heads,
     _losses,
     _start,
     _validation,
@@ -27,7 +28,6 @@ from skmlp.launch import choose, dask_parts
 from skmlp.launch.dask_client import Line, current_client
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
-from skmlp.model.losses import entry
 from skmlp.optim.transforms import OPTIMIZERS
 
 
@@ -104,11 +104,10 @@ def fit(
             classes = check_labels(estimator, stats, incremental=incremental)
             if estimator.class_weight is not None:
                 class_weights = _class_weight.on_workers(estimator, stats)
-            n_outputs = n_outputs_of(estimator, stats)
         else:
             estimator._check_range(stats.y_min)
-            columns = stats.y_shape[0] if stats.y_shape else 1
-            n_outputs = _losses.n_outputs(estimator, columns)
+        columns = stats.y_shape[0] if stats.y_shape else 1
+        n_outputs = _losses.n_outputs(estimator, columns)
         if held_out is not None:
             validation = data.source.held_out_stats
             _dask_validation.check(estimator, validation, labels)
@@ -242,21 +241,8 @@ def run(
 
 def check_labels(estimator, stats, *, incremental):
     """Define or compare `classes_`; return them."""
-    columns = stats.y_shape[0] if stats.y_shape else 1
-    if columns > 1:
-        if not np.isin(stats.classes, [0, 1]).all():
-            raise ValueError(
-                "Multioutput target data is not supported with label binarization"
-            )
-        labels = np.indices((2, columns))[0]
-    else:
-        labels = stats.classes
-    estimator._check_classes(labels, incremental=incremental)
+    columns = [labels for labels, _ in stats.labels]
+    estimator._check_labels(columns, incremental=incremental)
+    if _heads.widths(estimator):
+        return tuple(estimator.classes_)
     return np.asarray(estimator.classes_)
-
-
-def n_outputs_of(estimator, stats):
-    """Width of the last layer."""
-    if entry(estimator._loss_name()).target == "codes":
-        return len(estimator.classes_)
-    return stats.y_shape[0] if stats.y_shape else 1

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
+from skmlp.estimators import _heads
 from skmlp.estimators._fit import is_dask
 from skmlp.estimators._validation import check_known
 from skmlp.launch import dask_parts
@@ -81,5 +82,10 @@ def check(estimator, stats, labels):
     if not labels:
         estimator._check_range(stats.y_min)
         return
-    known = [0, 1] if len(stats.labels) > 1 else estimator.classes_
-    check_known(stats.classes, known)
+    columns = [labels for labels, _ in stats.labels]
+    if _heads.widths(estimator):
+        _heads.check_known(estimator, _heads.natural(columns))
+        return
+    known = [0, 1] if len(columns) > 1 else estimator.classes_
+    for labels in columns:
+        check_known(labels, known)

@@ -32,7 +32,6 @@ from skmlp.estimators._modelling import hidden_sizes
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
-from skmlp.model.losses import entry
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Plan
 from skmlp.shard_work import most_bytes
@@ -182,10 +181,7 @@ def check_weights(w):
 
 def layer_units(estimator, n_features, y):
     """Width of each layer."""
-    if entry(estimator._loss_name()).target == "codes":
-        n_outputs = len(estimator.classes_)
-    else:
-        n_outputs = _losses.n_outputs(estimator, y.shape[1])
+    n_outputs = _losses.n_outputs(estimator, y.shape[1] if y.ndim == 2 else 1)
     return (n_features, *hidden_sizes(estimator), n_outputs)
 
 

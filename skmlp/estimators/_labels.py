@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import unique_labels
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    type_of_target,
+    unique_labels,
+)
 
 from skmlp.data.targets import encode
+from skmlp.estimators import _heads
+from skmlp.estimators._fit import is_dask
 from skmlp.estimators._plain import binarizer_of, checked_pair
 from skmlp.estimators._validation import check_known
 from skmlp.model.losses import entry
@@ -15,13 +23,64 @@ from skmlp.model.losses import entry
 class LabelsMixin:
     """What a classifier does with labels before they are trained on."""
 
+    def _begin_in_pieces(self, X, y, sample_weight, classes):
+        """Define the classes in the first call of `partial_fit`."""
+        of_columns = None if classes is None else _heads.given(classes)
+        if of_columns is None and not self._is_first_call(classes):
+            return X, y, sample_weight
+        some = y
+        if is_dask(y):
+            from skmlp.estimators import _dask
+
+            X, y, sample_weight = _dask.understand(X, y, sample_weight)
+            some = _dask.labels_like(y)
+        shape = np.shape(some)
+        n_columns = shape[1] if len(shape) == 2 else 1
+        if of_columns is not None:
+            _heads.first_call(self, of_columns, n_columns)
+            return X, y, sample_weight
+        if n_columns > 1 and not sparse.issparse(some):
+            _heads.check_one_block(self, np.asarray(some))
+        multilabel = type_of_target(some).startswith("multilabel")
+        self._label_binarizer = LabelBinarizer().fit(some if multilabel else classes)
+        return X, y, sample_weight
+
+    def _is_first_call(self, classes):
+        if classes is not None and _heads.widths(self):
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to "
+                f"partial_fit, was: {self.classes_!r}"
+            )
+        return _check_partial_fit_first_call(self, classes)
+
     def _check_targets(self, X, y, *, incremental, reset):
         X, y = self._check_pair(X, y, reset=reset)
-        self._check_classes(y, incremental=incremental)
+        if _heads.several(y) or self._goes_on_with_heads(incremental):
+            found = _heads.found(y)
+            _heads.check_classes(self, found, incremental=incremental)
+        else:
+            self._check_classes(y, incremental=incremental)
         return X, self._encode(y)
+
+    def _check_labels(self, columns, *, incremental):
+        """Define `classes_`, or compare with them, from the labels of each column."""
+        one = len(columns) == 1
+        natural = columns if one else _heads.natural(columns)
+        some = not one and not _heads.are_indicators(natural)
+        if some or self._goes_on_with_heads(incremental):
+            _heads.check_classes(self, natural, incremental=incremental)
+            return
+        labels = columns[0] if one else np.indices((2, len(columns)))[0]
+        self._check_classes(labels, incremental=incremental)
+
+    def _goes_on_with_heads(self, incremental):
+        return bool(_heads.widths(self)) and (self.warm_start or incremental)
 
     def _check_validation(self, X, y):
         X, y = self._check_pair(X, y, reset=False)
+        if _heads.widths(self):
+            _heads.check_known(self, _heads.found(y))
+            return X, self._encode(y)
         kind = self._label_binarizer.y_type_
         multilabel = kind.startswith("multilabel")
         if multilabel != (y.ndim == 2):
@@ -56,12 +115,16 @@ class LabelsMixin:
             )
 
     def _decode(self, y):
+        if _heads.widths(self):
+            return _heads.decode(self, y.astype(np.intp))
         if self._label_binarizer.y_type_.startswith("multilabel"):
             return y.astype(int)
         return self.classes_.take(y[:, 0].astype(np.intp))
 
     def _encode(self, y):
         """Labels as the loss takes them."""
+        if _heads.widths(self):
+            return encode("heads", self.classes_, y, None)
         if self._label_binarizer.y_type_.startswith("multilabel"):
             y = self._label_binarizer.transform(y)
         return encode(entry(self._loss_name()).target, self.classes_, y, None)

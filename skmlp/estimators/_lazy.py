@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import metrics
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import encode
-from skmlp.estimators import _dask
+from skmlp.estimators import _dask, _heads
 from skmlp.launch import dask_parts
 from skmlp.launch.dask_sources import check_shapes
 from skmlp.model.losses import entry
@@ -81,7 +81,11 @@ def _of_frame(estimator, model, method, X, dtype, n_columns, options):
     import pandas as pd
 
     columns, classes = None, getattr(estimator, "classes_", None)
-    if dtype.kind in "OUS":
+    if isinstance(classes, list):
+        # Labels of several columns, each with a dtype of its own.
+        if method == "predict":
+            dtype = {j: pd.Series(labels).dtype for j, labels in enumerate(classes)}
+    elif dtype.kind in "OUS":
         dtype = pd.Series(classes).dtype  # strings have a dtype of their own in some
     if n_columns is not None:
         named = method.endswith("_proba") and n_columns == len(classes)
@@ -96,6 +100,20 @@ def _of_frame(estimator, model, method, X, dtype, n_columns, options):
         dtype=dtype,
         meta=meta.astype(dtype),
     )
+
+
+def probabilities_of_heads(estimator, X):
+    """A lazy collection for each target, all of one forward pass."""
+    raw, heads = estimator._lazy_raw(X), _heads.widths(estimator)
+    if not is_frame(raw):
+        return _heads.blocks(raw, heads)
+    ends = np.cumsum(heads)
+    found = []
+    for end, labels in zip(ends, estimator.classes_, strict=True):
+        columns = range(end - len(labels), end)
+        names = dict(zip(columns, labels, strict=True))
+        found.append(raw[list(columns)].rename(columns=names))
+    return found
 
 
 def _like(frame, values, columns):
@@ -147,10 +165,13 @@ def score(estimator, X, y, sample_weight):
         raw = dask_parts.Parts("raw", lazy, X.meta, X.sizes).delayed()
     loss = estimator._loss_name()
     widths = estimator.n_outputs_, y.meta.shape[1] if y.ndim == 2 else 1
+    heads = _heads.widths(estimator)
+    if heads:
+        _heads.check_number(estimator, widths[1])
     classes = getattr(estimator, "classes_", None)
     columns = [raw, *(one.delayed() for one in (y, *weights))]
     parts = [
-        _parts(number, loss, classes, widths, *part)
+        _parts(number, loss, classes, widths, heads, *part)
         for number, part in enumerate(zip(*columns, strict=True))
     ]
     (sums,) = dask.compute(_added(parts))
@@ -181,7 +202,7 @@ def _added(parts):
 
 
 @dask.delayed
-def _parts(number, loss, classes, widths, raw, y, w=None):
+def _parts(number, loss, classes, widths, heads, raw, y, w=None):
     """What a part adds to the score, and for R2 its weight, mean and spread."""
     target = entry(loss).target
     raw, y = np.asarray(raw), as_values(y)
@@ -211,7 +232,8 @@ def _parts(number, loss, classes, widths, raw, y, w=None):
         if sums[0]:
             found["mean"] = sums[1:] / sums[0]
         metrics.spread_parts(y, w, found["mean"], found["spread"])
-    metrics.score_parts(loss, *_comparable(target, classes, raw, y), w, found["score"])
+    pair = _comparable(target, classes, raw, y)
+    metrics.score_parts(loss, *pair, w, found["score"], heads)
     return found
 
 
@@ -219,6 +241,8 @@ def _comparable(target, classes, raw, y):
     """Predictions and encoded targets; a label that is not known is a wrong one."""
     if target == "real":
         return raw, y
+    if target == "heads":
+        return raw, encode(target, classes, y, None)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y.reshape(-1)
     known = np.ones(len(y), bool)

@@ -8,6 +8,7 @@ from numbers import Real
 import numpy as np
 from sklearn.metrics import d2_pinball_score
 
+from skmlp.estimators import _heads
 from skmlp.model.losses import METHOD, OUTPUTS, entry
 
 
@@ -33,6 +34,8 @@ def settings(estimator):
         return (float(estimator.huber_delta),)
     if loss in ("quantile", "quantiles"):
         return tuple(float(level) for level in levels(estimator))
+    if entry(loss).target == "heads":
+        return (float(estimator.label_smoothing), *map(float, _heads.widths(estimator)))
     if loss.startswith("smoothed"):
         return (float(estimator.label_smoothing),)
     return ()
@@ -46,7 +49,10 @@ def n_outputs(estimator, n_columns):
     ValueError
         Several quantiles of several targets.
     """
-    if not hasattr(estimator, "quantile") or name(estimator) != "quantiles":
+    loss = estimator._loss_name()
+    if entry(loss).target in ("codes", "heads"):
+        return sum(_heads.widths(estimator)) or len(estimator.classes_)
+    if loss != "quantiles":
         return n_columns
     if n_columns > 1:
         raise ValueError(

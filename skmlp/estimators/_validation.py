@@ -11,6 +11,7 @@ from sklearn.metrics import get_scorer
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
+from skmlp.estimators import _heads
 from skmlp.launch.base import Message
 from skmlp.shard_work import PREDICT
 from skmlp.stopping import model_of
@@ -47,6 +48,8 @@ def scoring_of(estimator):
         return "driver"
     # R2 would draw all of several quantiles to the mean.
     several = estimator._loss_name() == "quantiles"
+    if isinstance(estimator.scoring, str) and estimator.scoring != "loss":
+        _heads.check_scoring(estimator)
     return "default" if estimator.scoring is None and not several else "loss"
 
 

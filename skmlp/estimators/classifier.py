@@ -6,18 +6,15 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    type_of_target,
-)
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.estimators import _heads
 from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators._fit import is_dask
 from skmlp.estimators._labels import LabelsMixin
+from skmlp.metrics import labels_of
 
 
 class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
@@ -261,6 +258,8 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         self._keep(locals())
 
     def _loss_name(self):
+        if _heads.widths(self):
+            return "softmax_heads_log_loss"
         several = self._label_binarizer.y_type_ == "multiclass"
         loss = "softmax_log_loss" if several else "logistic_log_loss"
         return f"smoothed_{loss}" if self.label_smoothing else loss
@@ -292,8 +291,9 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
             Their labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Their weights.
-        classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call.
+        classes : array-like of shape (n_classes,) or list of such, default=None
+            All labels that will ever come; needed in the first call. For several
+            columns of classes, a list with the labels of each.
         epochs : int, default=1
             How often to go through the rows.
         X_val, y_val : array-like, default=None
@@ -316,16 +316,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
             labels that are not among them.
         """
         with unchanged_on_error(self):
-            if _check_partial_fit_first_call(self, classes):
-                some = y
-                if is_dask(y):
-                    from skmlp.estimators import _dask
-
-                    X, y, sample_weight = _dask.understand(X, y, sample_weight)
-                    some = _dask.labels_like(y)
-                multilabel = type_of_target(some).startswith("multilabel")
-                labels = some if multilabel else classes
-                self._label_binarizer = LabelBinarizer().fit(labels)
+            X, y, sample_weight = self._begin_in_pieces(X, y, sample_weight, classes)
             held_out = (X_val, y_val, sample_weight_val)
             return self._partial_fit(X, y, sample_weight, held_out, epochs)
 
@@ -344,11 +335,18 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         """
         if is_dask(X):
             check_is_fitted(self)
+            if _heads.widths(self):
+                dtype = _heads.dtype_of(self.classes_)
+                columns = len(self.classes_)
+                return self._lazy("predict", X, dtype=dtype, n_columns=columns)
             multilabel = self._label_binarizer.y_type_.startswith("multilabel")
             dtype = int if multilabel else self.classes_.dtype
             columns = self.n_outputs_ if multilabel else None
             return self._lazy("predict", X, dtype=dtype, n_columns=columns)
         raw = self._forward(X)
+        heads = _heads.widths(self)
+        if heads:
+            return _heads.decode(self, labels_of(raw, heads))
         kind, classes = self._label_binarizer.y_type_, self.classes_
         # The two usual cases of what the binarizer does, without its checks: they would
         # cost as much as the network does for a single row.
@@ -375,8 +373,15 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         """
         if is_dask(X):
             check_is_fitted(self)
+            if _heads.widths(self):
+                from skmlp.estimators import _lazy
+
+                return _lazy.probabilities_of_heads(self, X)
             return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
         raw = self._forward(X)
+        heads = _heads.widths(self)
+        if heads:
+            return [np.ascontiguousarray(p) for p in _heads.blocks(raw, heads)]
         if self.n_outputs_ > 1:
             return raw
         raw = raw.ravel()
@@ -396,6 +401,8 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
             ``log(predict_proba(X))``.
         """
         probabilities = self.predict_proba(X)
+        if isinstance(probabilities, list):
+            return [np.log(p) for p in probabilities]
         if is_dask(X):
             return np.log(probabilities)
         return np.log(probabilities, out=probabilities)
@@ -403,4 +410,5 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
         return tags

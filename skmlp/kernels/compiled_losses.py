@@ -222,6 +222,72 @@ def smoothed_logistic_log_loss(
     return loss
 
 
+@compiled
+def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
+    """Softmax of ``z + b`` over the columns of each head. See the reference."""
+    one = z.dtype.type(1)
+    for i in range(z.shape[0]):
+        start = 0
+        for head in heads:
+            stop = start + head
+            top = z[i, start] + b[start]
+            for j in range(start, stop):
+                v = z[i, j] + b[j]
+                z[i, j] = v
+                top = v if v > top else top
+            for j in range(start, stop):
+                z[i, j] -= top
+            start = stop
+    # In one line: a row is too short to fill the vectors.
+    line = z.reshape(z.size)
+    for k in range(line.size):
+        line[k] = exp_value(line[k])
+    for i in range(z.shape[0]):
+        start = 0
+        for head in heads:
+            stop = start + head
+            total = z.dtype.type(0)
+            for j in range(start, stop):
+                total += z[i, j]
+            scale = one / total
+            for j in range(start, stop):
+                z[i, j] *= scale
+            start = stop
+
+
+@compiled
+def softmax_heads_log_loss(
+    z: Array,
+    b: Array,
+    y: Array,
+    w: Array,
+    grad_b: Array,
+    scratch: Array,
+    settings: Array,
+) -> float:
+    """Cross entropies of several softmaxes side by side. See the reference."""
+    share, heads = settings[0], settings[1:].astype(np.intp)
+    softmax_heads_forward(z, b, heads)
+    eps, loss, one = float(np.finfo(z.dtype).eps), 0.0, z.dtype.type(1)
+    for i in range(z.shape[0]):
+        value, start = 0.0, 0
+        for h in range(heads.size):
+            stop, label = start + heads[h], start + y[i, h]
+            if share == 0.0:
+                value -= _safe_log(float(z[i, label]), eps)
+                z[i, label] -= one
+            else:
+                for j in range(start, stop):
+                    p, target = float(z[i, j]), share / heads[h]
+                    target += 1.0 - share if j == label else 0.0
+                    value -= target * _safe_log(p, eps)
+                    z[i, j] = p - target
+            start = stop
+        loss += value * float(w[i]) if w.size else value
+    _weigh(z, w, grad_b)
+    return loss
+
+
 LOSS: dict[str, Callable[..., float]] = {
     "absolute_error": absolute_error,
     "huber": huber,
@@ -230,4 +296,5 @@ LOSS: dict[str, Callable[..., float]] = {
     "gamma": gamma,
     "smoothed_softmax_log_loss": smoothed_softmax_log_loss,
     "smoothed_logistic_log_loss": smoothed_logistic_log_loss,
+    "softmax_heads_log_loss": softmax_heads_log_loss,
 }

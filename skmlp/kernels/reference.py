@@ -359,6 +359,7 @@ FORWARD: dict[str, Callable[..., None]] = {
     "relu": relu_forward,
     "exp": exp_forward,
     "softmax": softmax_forward,
+    "softmax_heads": more_losses.softmax_heads_forward,
     "increasing": more_losses.increasing_forward,
     **more_activations.FORWARD,
 }

@@ -143,6 +143,45 @@ def smoothed_logistic_log_loss(
     return finish(values, p - target, z, w, grad_b)
 
 
+def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
+    """Softmax of ``z + b`` over the columns of each head by itself.
+
+    `heads` has the number of columns of each, which stand side by side.
+    """
+    z += b
+    first = np.concatenate([[0], np.cumsum(heads)[:-1]])
+    z -= np.repeat(np.maximum.reduceat(z, first, axis=1), heads, axis=1)
+    np.exp(z, out=z)
+    z /= np.repeat(np.add.reduceat(z, first, axis=1), heads, axis=1)
+
+
+def softmax_heads_log_loss(
+    z: Array,
+    b: Array,
+    y: Array,
+    w: Array,
+    grad_b: Array,
+    scratch: Array,
+    settings: Array,
+) -> float:
+    """Cross entropies of several softmaxes side by side, summed over these heads.
+
+    `y` has a class index for each head. The settings are the share of each label that
+    is spread over the classes of its head, and the number of columns of each head.
+    """
+    share, heads = settings[0], settings[1:].astype(np.intp)
+    softmax_heads_forward(z, b, heads)
+    target = np.repeat(np.full(len(heads), share) / heads, heads)
+    target = np.broadcast_to(target, z.shape).astype(z.dtype)
+    of_label = np.cumsum(heads) - heads + y
+    np.put_along_axis(
+        target, of_label, np.take_along_axis(target, of_label, 1) + (1 - share), 1
+    )
+    eps = np.finfo(z.dtype).eps
+    values = -target * np.log(np.clip(z, eps, 1 - eps))
+    return finish(values, z - target, z, w, grad_b)
+
+
 LOSS: dict[str, Callable[..., float]] = {
     "absolute_error": absolute_error,
     "huber": huber,
@@ -151,4 +190,5 @@ LOSS: dict[str, Callable[..., float]] = {
     "gamma": gamma,
     "smoothed_softmax_log_loss": smoothed_softmax_log_loss,
     "smoothed_logistic_log_loss": smoothed_logistic_log_loss,
+    "softmax_heads_log_loss": softmax_heads_log_loss,
 }

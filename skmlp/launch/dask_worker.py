@@ -189,7 +189,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
         def bits() -> bytes:
             y = store.rows(known).y
-            last = (y == known.classes[-1]) & (len(known.classes) > 1)
+            classes = known.classes
+            last = (y == classes[-1]) & (len(classes) > 1)
             return np.packbits(last).tobytes()
 
         # Rows are put together for it: not on the event loop.

@@ -29,8 +29,9 @@ class Loss:
         The name of its kernel.
     output : str
         The output activation, scikit-learn's ``out_activation_``.
-    target : {"codes", "indicator", "real"}
-        What `y` holds: one class index a row; a 0/1 matrix; real numbers.
+    target : {"codes", "indicator", "heads", "real"}
+        What `y` holds: one class index a row; a 0/1 matrix; a class index for each head
+        of the output layer; real numbers.
     mean_over_outputs : bool
         The reported loss is the mean over the outputs, not their sum. The gradient is
         that of the sum in any case.
@@ -52,6 +53,7 @@ LOSSES = {
         Loss("logistic_log_loss", "logistic", "indicator"),
         Loss("smoothed_softmax_log_loss", "softmax", "codes"),
         Loss("smoothed_logistic_log_loss", "logistic", "indicator"),
+        Loss("softmax_heads_log_loss", "softmax_heads", "heads"),
         Loss("squared_error", "identity", "real", mean_over_outputs=True),
         Loss("absolute_error", "identity", "real", mean_over_outputs=True),
         Loss("huber", "identity", "real", mean_over_outputs=True),
@@ -75,6 +77,46 @@ def entry(loss: Any) -> Loss:
         return LOSSES[loss]
     output = getattr(loss, "out_activation", "identity")
     return Loss(type(loss).__name__, output, "real")
+
+
+def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
+    """The number of columns of each head of the output layer; () where it is one block.
+
+    Parameters
+    ----------
+    loss : str or object
+        See `kernel_of`.
+    settings : sequence of float
+        Of a loss of heads: the smoothing of labels, then these numbers.
+    """
+    if entry(loss).target != "heads":
+        return ()
+    return tuple(int(width) for width in settings[1:])
+
+
+def output_of(
+    output: str, heads: Sequence[int], kernels: ModuleType
+) -> Callable[[Array, Array], None]:
+    """The function ``forward(z, b)`` of an output activation.
+
+    Parameters
+    ----------
+    output : str
+        Its name, as in `Loss`.
+    heads : sequence of int
+        See `heads_of`.
+    kernels : module
+        The kernel set.
+    """
+    forward: Callable[..., None] = kernels.FORWARD[output]
+    if not heads:
+        return forward
+    widths = np.array(heads, np.int64)
+
+    def by_head(z: Array, b: Array) -> None:
+        forward(z, b, widths)
+
+    return by_head
 
 
 def kernel_of(

@@ -22,7 +22,7 @@ import numpy as np
 from skmlp.model.activations import kernels_of
 from skmlp.model.dropout import Dropout
 from skmlp.model.layout import Layout, Views
-from skmlp.model.losses import entry, kernel_of
+from skmlp.model.losses import entry, heads_of, kernel_of, output_of
 from skmlp.model.rows import SparseRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -71,7 +71,7 @@ class Network:
         self.layout = layout
         self._dropout = dropout
         hidden = [kernels_of(activation, kernels) for activation in activations]
-        output = kernels.FORWARD[entry(loss).output]
+        output = output_of(entry(loss).output, heads_of(loss, loss_settings), kernels)
         self._forward = [*(forward for forward, _, _ in hidden), output]
         self._deriving = [deriving for _, deriving, _ in hidden]
         self._backward = [backward for _, _, backward in hidden]

@@ -220,7 +220,11 @@ def test_classes_are_the_union_over_the_parts(kind, cut):
     spans = spans_of(cut, 6 - cut)
     store = store_of(spans, weighted=False, labels=True)
     stats = merge([put(store, span, X, y, None) for span in spans])
-    np.testing.assert_array_equal(stats.classes, np.unique(y))
+    columns = y.reshape(len(y), -1).T
+    for (labels, counts), column in zip(stats.labels, columns, strict=True):
+        found = np.unique(column, return_counts=True)
+        np.testing.assert_array_equal(labels, found[0])
+        np.testing.assert_array_equal(counts, found[1])
     assert stats.y_shape == y.shape[1:]
     np.testing.assert_array_equal(store.rows(stats).y, y)
 
@@ -315,15 +319,15 @@ APART = {
     ),
     "texts and numbers": (
         [
-            PartStats(1, 2, classes=np.array([1, 2])),
-            PartStats(1, 2, classes=np.array(["a"])),
+            PartStats(1, 2, labels=((np.array([1, 2]), np.ones(1)),)),
+            PartStats(1, 2, labels=((np.array(["a"]), np.ones(1)),)),
         ],
         "Mix of label input types",
     ),
     "texts and numbers as objects": (
         [
-            PartStats(1, 2, classes=np.array([1, 2], dtype=object)),
-            PartStats(1, 2, classes=np.array(["a"], dtype=object)),
+            PartStats(1, 2, labels=((np.array([1, 2], dtype=object), np.ones(1)),)),
+            PartStats(1, 2, labels=((np.array(["a"], dtype=object), np.ones(1)),)),
         ],
         "Mix of label input types",
     ),

@@ -62,7 +62,6 @@ DATA_OF = {
     "MLPClassifier": {
         **DATA,
         "real targets": (X, X[:, 0], None),
-        "several classes at once": (X, np.column_stack([Y, Y + 1]), None),
         "labels of two kinds": (X, np.array([1, "a"] * (N // 2), dtype=object), None),
     },
     "MLPRegressor": {

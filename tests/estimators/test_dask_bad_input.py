@@ -73,7 +73,7 @@ DATA: dict[str, tuple[Any, Any, Any]] = {
 #: For one of them.
 LABELS: dict[str, tuple[Any, Any, Any]] = {
     "labels with fractions": (X, Y + 0.5 * (Y > 1), None),
-    "several columns of labels": (X, np.column_stack([Y, Y]), None),
+    "columns of labels with fractions": (X, np.column_stack([Y, Y + 0.5]), None),
 }
 TARGETS: dict[str, tuple[Any, Any, Any]] = {
     "targets of text": (X, np.full(N, "a", object), None),

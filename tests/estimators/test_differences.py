@@ -313,7 +313,14 @@ def test_19_patience_is_n_iter_no_change_plus_one(early_stopping, patience):
     assert mlp.fit(X, Y_CLASS).n_iter_ == patience + 2
 
 
-def test_21_the_regressor_says_that_it_takes_several_outputs():
-    assert get_tags(MLPRegressor()).target_tags.multi_output
-    assert not get_tags(MLPClassifier()).target_tags.multi_output
+def test_21_the_tags_say_that_several_targets_are_taken():
+    for estimator in (MLPRegressor(), MLPClassifier()):
+        assert get_tags(estimator).target_tags.multi_output
     assert not get_tags(original.MLPRegressor()).target_tags.multi_output
+
+
+def test_several_columns_of_classes_are_trained_on():
+    Y = np.c_[Y_CLASS, Y_CLASS + 1]
+    with pytest.raises(ValueError, match="Multioutput target data is not supported"):
+        original.MLPClassifier().fit(X, Y)
+    assert MLPClassifier(max_iter=200).fit(X, Y).predict(X).shape == Y.shape

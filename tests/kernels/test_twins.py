@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,7 +11,7 @@ from scipy import sparse
 
 from skmlp.kernels import compiled, reference
 from skmlp.model.activations import ACTIVATIONS
-from skmlp.model.losses import LOSSES, kernel_of
+from skmlp.model.losses import LOSSES, kernel_of, output_of
 from skmlp.optim.transforms import OPTIMIZERS
 
 DTYPES = [np.float64, np.float32]
@@ -56,11 +58,12 @@ def test_forward(name, odd, dtype):
     z = numbers(dtype, odd=odd)
     b = numbers(dtype, odd=False, seed=1)[0]
     mine, other = z.copy(), z.copy()
-    compiled.FORWARD[name](mine, b)
-    reference.FORWARD[name](other, b)
+    heads = HEADS if name == "softmax_heads" else ()
+    output_of(name, heads, compiled)(mine, b)
+    output_of(name, heads, reference)(other, b)
     eps = np.finfo(dtype).eps
     # exp(x) magnifies the rounding of x by x itself.
-    scale = {"softmax": 130, "gelu": 8}.get(name, 1)
+    scale = {"softmax": 130, "softmax_heads": 130, "gelu": 8}.get(name, 1)
     # Known to the last bit of 1: the error function, and what 1/2 is added to.
     atol = {"gelu": 40, "hard_sigmoid": 2}.get(name, 0) * eps
     if name == "softplus":
@@ -129,6 +132,8 @@ def targets(loss, dtype):
         return rng.integers(0, WIDTH, ROWS).astype(np.int32)
     if kind == "indicator":
         return rng.integers(0, 2, (ROWS, WIDTH)).astype(np.uint8)
+    if kind == "heads":
+        return rng.integers(0, HEADS, (ROWS, len(HEADS))).astype(np.int32)
     if loss == "quantiles":
         return rng.normal(3.0, 3.0, (ROWS, 1)).astype(dtype)
     # No error of 0, where some losses have a kink.
@@ -136,6 +141,8 @@ def targets(loss, dtype):
     return rng.poisson(1.0, (ROWS, WIDTH)).astype(dtype) + dtype(smallest)
 
 
+#: Columns of the heads of the output layer.
+HEADS = (3, 1, 2, 13)
 #: What losses with a parameter are handed.
 PARAMETERS = {
     "huber": (0.7,),
@@ -143,18 +150,20 @@ PARAMETERS = {
     "quantiles": tuple(np.arange(1, WIDTH + 1) / (WIDTH + 1)),
     "smoothed_softmax_log_loss": (0.1,),
     "smoothed_logistic_log_loss": (0.1,),
+    "softmax_heads_log_loss": (0.1, *HEADS),
 }
-
-
-def loss_of(kernels, name):
-    return kernel_of(name, PARAMETERS.get(name, ()), kernels)
+#: All losses, and one that a parameter makes simpler.
+LOSS_CASES = [
+    *((name, PARAMETERS.get(name, ())) for name in reference.LOSS),
+    ("softmax_heads_log_loss", (0.0, *HEADS)),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("odd", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", reference.LOSS)
-def test_loss(name, weighted, odd, dtype):
+@pytest.mark.parametrize(("name", "settings"), LOSS_CASES)
+def test_loss(name, settings, weighted, odd, dtype):
     z = numbers(dtype, odd=False) / 8
     if odd:
         z[3, 4], z[5, 6], z[7, 8] = np.nan, np.inf, -np.inf
@@ -164,7 +173,8 @@ def test_loss(name, weighted, odd, dtype):
     found = []
     for kernels in (compiled, reference):
         delta, grad = z.copy(), np.full(WIDTH, 7, dtype)
-        loss = loss_of(kernels, name)(delta, b, y, w, grad, np.empty_like(z))
+        kernel = kernel_of(name, settings, kernels)
+        loss = kernel(delta, b, y, w, grad, np.empty_like(z))
         found.append((delta, grad, loss))
     (mine, my_grad, my_loss), (other, other_grad, other_loss) = found
     eps = np.finfo(dtype).eps
@@ -175,8 +185,8 @@ def test_loss(name, weighted, odd, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", reference.LOSS)
-def test_loss_gradient_is_numeric_gradient(name, dtype):
+@pytest.mark.parametrize(("name", "settings"), LOSS_CASES)
+def test_loss_gradient_is_numeric_gradient(name, settings, dtype):
     z, y = numbers(np.float64, odd=False) / 40, targets(name, np.float64)
     b, w = np.zeros(WIDTH), np.linspace(0.5, 2, ROWS)
     rng = np.random.default_rng(4)
@@ -185,13 +195,36 @@ def test_loss_gradient_is_numeric_gradient(name, dtype):
 
         def loss(at, kernels=kernels):
             room = at.copy()
-            kernel = loss_of(kernels, name)
+            kernel = kernel_of(name, settings, kernels)
             value = kernel(room, b, y, w, np.empty(WIDTH), np.empty_like(z))
             return value, room
 
         h = 1e-5
         slope = (loss(z + h * direction)[0] - loss(z - h * direction)[0]) / (2 * h)
         assert_allclose((loss(z)[1] * direction).sum(), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kernels", [compiled, reference])
+def test_each_head_is_a_softmax(kernels, weighted, dtype):
+    z, b = numbers(dtype, odd=False), numbers(dtype, odd=False, seed=1)[0]
+    y = targets("softmax_heads_log_loss", dtype)
+    w = np.linspace(0, 2, ROWS if weighted else 0).astype(dtype)
+    for share, loss in ((0.0, "softmax_log_loss"), (0.2, "smoothed_softmax_log_loss")):
+        both, grad, scratch = z.copy(), np.empty_like(b), np.empty_like(z)
+        settings = (share, *HEADS)
+        kernel = kernel_of("softmax_heads_log_loss", settings, kernels)
+        total, alone = kernel(both, b, y, w, grad, scratch), 0.0
+        kernel = kernel_of(loss, (share,) if share else (), kernels)
+        ends = np.cumsum(HEADS)
+        for head, (start, stop) in enumerate(pairwise((0, *ends))):
+            part, of_head = z[:, start:stop].copy(), np.empty(stop - start, dtype)
+            codes, room = y[:, head].copy(), np.empty_like(part)
+            alone += kernel(part, b[start:stop], codes, w, of_head, room)
+            close(both[:, start:stop], part, dtype)
+            close(grad[start:stop], of_head, dtype, scale=10)
+        assert_allclose(total, alone, rtol=1e-4 if dtype == np.float32 else 1e-11)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

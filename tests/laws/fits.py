@@ -108,11 +108,12 @@ class Fit:
             kwargs = dict(self.options)
             if first and hasattr(model, "predict_proba"):
                 labels = data[1]
-                kwargs["classes"] = (
-                    np.arange(labels.shape[1])
-                    if labels.ndim == 2
-                    else np.unique(labels)
-                )
+                if self.task.startswith("heads"):
+                    kwargs["classes"] = [np.unique(column) for column in labels.T]
+                elif labels.ndim == 2:
+                    kwargs["classes"] = np.arange(labels.shape[1])
+                else:
+                    kwargs["classes"] = np.unique(labels)
             with place.entered():
                 if self.held_out:
                     names = ("X_val", "y_val", "sample_weight_val")
@@ -130,6 +131,12 @@ def _sgd(**params: Any) -> dict[str, Any]:
 #: 30 iterations at most: L-BFGS magnifies the last bit.
 LBFGS = {"solver": "lbfgs", "max_iter": 12}
 STOP = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2}
+
+
+def _first_right(model: Any, X: Any, y: Any, **weights: Any) -> float:
+    """Accuracy in the first column."""
+    return float((model.predict(X)[:, 0] == y[:, 0]).mean())
+
 
 TABLE = {
     "sgd": Fit("multiclass", _sgd(activation="tanh")),
@@ -203,6 +210,18 @@ TABLE = {
     "gamma, lbfgs": Fit("gamma", {**LBFGS, "loss": "gamma", "max_iter": 8}),
     "smoothed": Fit("multiclass", {"label_smoothing": 0.1}, weighted=True),
     "smoothed, multilabel": Fit("multilabel", {"label_smoothing": 0.1}),
+    "heads": Fit("heads, mixed", {"activation": "tanh"}, weighted=True),
+    "heads, class weights, stopping early": Fit(
+        "heads",
+        _sgd(**STOP, class_weight=[{1: 3.0}, {0: 0.5}], label_smoothing=0.1),
+        kind="csr",
+    ),
+    "heads, validation rows": Fit(
+        "heads, mixed", {**STOP, "class_weight": "balanced"}, held_out=11
+    ),
+    "heads, scorer": Fit("heads", {"scoring": _first_right}, held_out=12),
+    "heads, lbfgs, float32": Fit("heads", {**LBFGS, "max_iter": 8}, kind="float32"),
+    "heads, pieces": Fit("heads, mixed", {"dropout": 0.2}, weighted=True, calls=PIECES),
     "own loss and activation": Fit(
         "two outputs", {"loss": LogCosh(), "activation": Sine()}, weighted=True
     ),

@@ -42,6 +42,8 @@ def data_of(task: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
         "binary strings": lambda: np.where(raw[:, 0] > 0.1, "yes", "no"),
         "multiclass": lambda: raw.argmax(axis=1) * 2 + 1,
         "multilabel": lambda: (raw > 0).astype(int),
+        "heads": lambda: np.c_[raw.argmax(axis=1) * 2 + 1, raw[:, 1] > 0],
+        "heads, mixed": lambda: _mixed(raw),
         "one output": lambda: raw[:, 0],
         "two outputs": lambda: raw[:, :2] * [1.0, 3.0],
         "poisson": lambda: rng.poisson(np.exp(raw[:, 0])).astype(float),
@@ -49,6 +51,15 @@ def data_of(task: str, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
         "poisson, two": lambda: rng.poisson(np.exp(raw[:, :2])).astype(float),
     }
     return X, targets[task]()
+
+
+def _mixed(raw: np.ndarray) -> np.ndarray:
+    """Columns of numbers, of texts and of booleans."""
+    table = np.empty((len(raw), 3), object)
+    table[:, 0] = raw.argmin(axis=1)
+    table[:, 1] = np.where(raw[:, 0] > 0.1, "yes", "no")
+    table[:, 2] = raw[:, 2] > 0
+    return table
 
 
 CLASSIFICATION = ("binary", "binary strings", "multiclass", "multilabel")

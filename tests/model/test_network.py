@@ -25,17 +25,22 @@ def targets(loss):
         return rng.integers(0, OUTPUTS, ROWS).astype(np.int32)
     if kind == "indicator":
         return rng.integers(0, 2, (ROWS, OUTPUTS)).astype(np.uint8)
+    if kind == "heads":
+        return rng.integers(0, HEADS, (ROWS, len(HEADS))).astype(np.int32)
     if loss == "quantiles":
         return rng.normal(size=(ROWS, 1))
     return rng.poisson(1.0, (ROWS, OUTPUTS)) + (LOSSES[loss].takes == "positive") / 2
 
 
+#: Columns of the heads of the output layer.
+HEADS = (2, 1, 1)
 SETTINGS = {
     "huber": (0.7,),
     "quantile": (0.2,),
     "quantiles": (0.1, 0.4, 0.5, 0.8),
     "smoothed_softmax_log_loss": (0.1,),
     "smoothed_logistic_log_loss": (0.1,),
+    "softmax_heads_log_loss": (0.1, *HEADS),
 }
 
 
