@@ -35,14 +35,26 @@ def set_twister_state(rng: np.random.RandomState, state: State) -> None:
 
 def twister_at(state: State) -> np.random.RandomState:
     """The thread's own twister, put at `state`: for draws before the next call."""
-    rng: np.random.RandomState | None = getattr(_thread, "rng", None)
-    if rng is None:
-        rng = _thread.rng = np.random.RandomState(0)
+    rng = _of_this_thread()
     set_twister_state(rng, state)
     return rng
 
 
+def seeded_twister(seed: int) -> np.random.RandomState:
+    """The thread's own twister, as ``RandomState(seed)``; see `twister_at`."""
+    rng = _of_this_thread()
+    rng.seed(seed)
+    return rng
+
+
 _thread = threading.local()
+
+
+def _of_this_thread() -> np.random.RandomState:
+    rng: np.random.RandomState | None = getattr(_thread, "rng", None)
+    if rng is None:
+        rng = _thread.rng = np.random.RandomState(0)
+    return rng
 
 
 def _ask(rng: np.random.RandomState) -> State:

@@ -29,6 +29,8 @@ def hidden_sizes(estimator):
     """`hidden_layer_sizes` as a list, checked."""
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if all(type(size) is int and size > 0 for size in sizes):
+        return sizes
     if np.any(np.array(sizes) <= 0):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return [int(size) for size in sizes]

@@ -23,7 +23,7 @@ from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Split
 from skmlp.state import TrainState
 from skmlp.train import n_moments
-from skmlp.twister import set_twister_state, twister_state
+from skmlp.twister import State, seeded_twister, twister_at, twister_state
 
 
 @dataclass
@@ -36,8 +36,10 @@ class Start:
         The flat vector.
     first : bool
         The parameters are new.
-    rng : RandomState
-        The caller's, or one made from the seed.
+    rng : RandomState or None
+        The caller's; None for a seed.
+    state : tuple or None
+        Where the twister of a seed stands after the draws up to now.
     dropout_key : tuple of (int, int) or None
         Of the masks; None without dropout.
     order_rng : tuple or None
@@ -58,7 +60,8 @@ class Start:
 
     params: np.ndarray
     first: bool
-    rng: np.random.RandomState
+    rng: np.random.RandomState | None = None
+    state: State | None = None
     dropout_key: tuple | None = None
     order_rng: tuple | None = None
     shuffles: int = 0
@@ -72,21 +75,38 @@ class Start:
 
 def begin(estimator, units, dtype, first, incremental):
     """Draw or take over the first parameters."""
-    rng = check_random_state(estimator.random_state)
     layout = Layout(units)
+    if not first:
+        check_shapes(estimator, layout, incremental)
+    seed = estimator.random_state
+    seeded = isinstance(seed, Integral)
+    rng = seeded_twister(seed) if seeded else check_random_state(seed)
     if first:
         hidden = _modelling.for_first_weights(estimator, len(units) - 2)
         params = initializers.uniform(layout, hidden, rng, dtype)
-        _layers.put_given(estimator, layout, params)
     else:
-        check_shapes(estimator, layout, incremental)
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
-    if not isinstance(estimator.random_state, Integral) and not isinstance(
-        rng._bit_generator, np.random.MT19937
-    ):
+    if seeded:
+        start = Start(params, first, state=twister_state(rng))
+    else:
+        start = Start(params, first, rng)
+    if first:
+        _layers.put_given(estimator, layout, params)
+    if not seeded and not isinstance(rng._bit_generator, np.random.MT19937):
         # The orders of the rows are defined for the Mersenne twister alone.
-        rng = np.random.RandomState(rng.randint(2**31 - 1))
-    return Start(params, first, rng)
+        start.rng = np.random.RandomState(rng.randint(2**31 - 1))
+    return start
+
+
+def _twister(start):
+    """What the next draws come from."""
+    return twister_at(start.state) if start.rng is None else start.rng
+
+
+def _keep_drawing(start, rng):
+    """After some draws from `rng`: the next ones follow them."""
+    if start.rng is None:
+        start.state = twister_state(rng)
 
 
 def check_shapes(estimator, layout, incremental):
@@ -115,26 +135,23 @@ def split(estimator, start, n_rows, labels):
     """Set rows aside for early stopping, with scikit-learn's draws."""
     if estimator.solver not in OPTIMIZERS or not estimator.early_stopping:
         return
-    rng = start.rng
     record = getattr(estimator, "_split_record", None)
-    if not start.first and record is not None and record[0] == n_rows:
-        # The same rows as before are set aside: the model has trained on the others.
-        rng = np.random.RandomState(0)
-        set_twister_state(rng, record[1])
-        start.split_record = record
-        if isinstance(estimator.random_state, Integral):
-            start.rng = rng
-    else:
-        start.split_record = (n_rows, twister_state(rng))
+    # The same rows as before are set aside: the model has trained on the others.
+    again = not start.first and record is not None and record[0] == n_rows
+    if not again:
+        record = n_rows, start.state or twister_state(start.rng)
+    start.split_record = record
     keyed = is_many(n_rows)
     start.split = Split(
         n_rows,
         float(estimator.validation_fraction),
-        twister_state(rng),
+        record[1],
         None if keyed else labels(),
         keyed,
     )
+    rng = twister_at(record[1]) if again else _twister(start)
     start.train, start.validation = split_rows(start.split, rng)
+    _keep_drawing(start, rng)
 
 
 def dropout_key(estimator, start, incremental):
@@ -145,7 +162,9 @@ def dropout_key(estimator, start, incremental):
     known = getattr(estimator, "_dropout_key", None)
     if incremental and not start.first and known is not None:
         return known
-    words = start.rng.randint(0, 2**32, size=2, dtype=np.uint32)
+    rng = _twister(start)
+    words = rng.randint(0, 2**32, size=2, dtype=np.uint32)
+    _keep_drawing(start, rng)
     return int(words[0]), int(words[1])
 
 
@@ -162,7 +181,7 @@ def order(estimator, start, n_rows, incremental):
     start.dropout_key = dropout_key(estimator, start, incremental)
     if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
         return
-    start.order_rng = twister_state(start.rng)
+    start.order_rng = start.state or twister_state(start.rng)
     start.keyed_order = is_many(n_rows)
     if not incremental:
         return
