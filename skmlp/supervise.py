@@ -317,7 +317,7 @@ def _length_of_next(n_epochs: int, inside: float, elapsed: float) -> int:
     hand_over = max(elapsed - inside, 0.0) / ROUND_SECONDS if ROUND_SECONDS else 0.0
     wanted = ROUND_SECONDS * min(max(1.0, hand_over / HAND_OVER), LONGEST)
     pace = max(inside / n_epochs, 1e-9)
-    return int(np.clip(wanted / pace, 1, 4 * n_epochs))
+    return int(min(max(wanted / pace, 1.0), 4 * n_epochs))
 
 
 def _take_scored(
