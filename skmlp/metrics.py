@@ -39,6 +39,26 @@ def labels_of(prediction: Array, heads: Sequence[int]) -> Array:
     return np.column_stack([block.argmax(axis=1) for block in blocks])
 
 
+def weight_of(y: Array, w: Array, masked: bool = False) -> float:
+    """Weight of some rows; of a row with missing targets the share that is known.
+
+    Parameters
+    ----------
+    y : ndarray of shape (rows,) or (rows, n_outputs)
+        Targets.
+    w : ndarray of shape (rows,) or (0,)
+        Weights; empty for none.
+    masked : bool
+        Real targets that are NaN are missing; else there are none.
+    """
+    weight = w.sum(dtype=np.float64) if w.size else float(len(y))
+    if masked:
+        # Taken off: where nothing is missing, the sum keeps its bits.
+        missing = np.isnan(y).sum(axis=1, dtype=np.float64)
+        weight -= (w @ missing if w.size else missing.sum()) / y.shape[1]
+    return float(weight)
+
+
 def score_parts(
     loss: Any,
     prediction: Array,
@@ -46,6 +66,7 @@ def score_parts(
     w: Array,
     out: Array,
     heads: Sequence[int] = (),
+    masked: bool = False,
 ) -> None:
     """Add the parts of some rows to `out`.
 
@@ -65,11 +86,15 @@ def score_parts(
         weighted sum of squared errors.
     heads : sequence of int
         See `skmlp.model.losses.heads_of`. A row is right with all of its labels.
+    masked : bool
+        See `weight_of`.
     """
     kind = entry(loss).target
     if kind == "real":
         error = (y - prediction).astype(np.float64, copy=False)
         error *= error
+        if masked:
+            np.copyto(error, 0, where=np.isnan(y))
         out[0] += w.sum(dtype=np.float64) if w.size else float(len(y))
         out[1] += np.count_nonzero(~np.isfinite(prediction))
         out[2:] += (w @ error) if w.size else error.sum(axis=0)
@@ -88,8 +113,8 @@ def score_parts(
         out[1] += right.size
 
 
-def mean_parts(y: Array, w: Array, out: Array) -> None:
-    """Add the weight of some rows, and the weighted sum of their targets, to `out`.
+def mean_parts(y: Array, w: Array, out: Array, masked: bool = False) -> None:
+    """Add each output's weight in some rows, and its weighted sum of targets, to `out`.
 
     Parameters
     ----------
@@ -97,24 +122,44 @@ def mean_parts(y: Array, w: Array, out: Array) -> None:
         Real targets.
     w : ndarray of shape (rows,) or (0,)
         Weights.
-    out : ndarray of shape (1 + n_outputs,), float64
-        The sums.
+    out : ndarray of shape (2 * n_outputs,), float64
+        The weights, then the sums.
+    masked : bool
+        See `weight_of`.
     """
+    weights, sums = np.split(out, 2)
     y = y.astype(np.float64, copy=False)
-    out[0] += w.sum(dtype=np.float64) if w.size else float(len(y))
-    out[1:] += (w @ y) if w.size else y.sum(axis=0)
+    if masked:
+        known = (~np.isnan(y)).astype(np.float64)
+        weights += (w @ known) if w.size else known.sum(axis=0)
+        y = np.where(known, y, 0)
+    else:
+        weights += w.sum(dtype=np.float64) if w.size else float(len(y))
+    sums += (w @ y) if w.size else y.sum(axis=0)
 
 
-def spread_parts(y: Array, w: Array, mean: Array, out: Array) -> None:
+def means(parts: Array) -> Array:
+    """The mean of each output, from `mean_parts` of all rows; NaN without weight."""
+    weights, sums = np.split(parts, 2)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / weights)
+
+
+def spread_parts(
+    y: Array, w: Array, mean: Array, out: Array, masked: bool = False
+) -> None:
     """Add the weighted squared distances from `mean` to `out`: R2's denominator.
 
     It takes a second pass over the rows: in one pass it would cancel.
     """
     squares = (y.astype(np.float64, copy=False) - mean) ** 2
+    if masked:
+        # Of an output without known targets, whose mean is NaN, NaN remains.
+        squares[np.isnan(y) & ~np.isnan(mean)] = 0
     out += (w @ squares) if w.size else squares.sum(axis=0)
 
 
-def score(loss: Any, parts: Array, spreads: Array) -> float:
+def score(loss: Any, parts: Array, spreads: Array, masked: bool = False) -> float:
     """The score: accuracy for classes (of a row as a whole), R2 for real targets.
 
     Parameters
@@ -125,6 +170,9 @@ def score(loss: Any, parts: Array, spreads: Array) -> float:
         Summed over all rows.
     spreads : ndarray of shape (n_outputs,) or (0,)
         `spread_parts` of all targets; for R2 only.
+    masked : bool
+        See `weight_of`: an output without known targets, with a spread of NaN, does
+        not count.
 
     Returns
     -------
@@ -143,4 +191,6 @@ def score(loss: Any, parts: Array, spreads: Array) -> float:
     both = spreading & wrong
     scores[both] = 1.0 - errors[both] / spreads[both]
     scores[wrong & ~spreading] = 0.0
+    if masked:
+        scores = scores[~np.isnan(spreads)]
     return float(scores.mean())

@@ -93,6 +93,8 @@ class Plan:
         The kernel set.
     loss_settings : tuple of float
         Parameters of the loss.
+    masked : bool
+        Real targets that are NaN are missing; else there are none.
     average : float or None
         Decay of the moving mean of the parameters that the model is to have; None for
         the parameters themselves.
@@ -146,6 +148,7 @@ class Plan:
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
     loss_settings: tuple[float, ...] = ()
+    masked: bool = False
     weight_decay: float = 0.0
     l1_ratio: float = 0.0
     clip_norm: float | None = None

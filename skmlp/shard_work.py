@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skmlp import kernels as kernel_sets
+from skmlp import metrics
 from skmlp.comm.base import Communicator
 from skmlp.data.sources import ShardRows, Source
 from skmlp.model.dropout import Dropout
@@ -75,6 +76,7 @@ class ShardWork:
             max_rows,
             self._dropout,
             plan.loss_settings,
+            plan.masked,
         )
         self._parts = [np.empty(size, self._dtype) for _ in self._own]
         self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))
@@ -102,26 +104,31 @@ class ShardWork:
         return comm.sum_rows(table)
 
     def _measure_weight(self) -> float:
-        """Mean weight of the training rows; 1 without weights."""
-        if not self._plan.weighted:
+        """Mean weight of the training rows; 1 without weights and missing targets."""
+        masked = self._plan.masked
+        if not self._plan.weighted and not masked:
             return 1.0
 
         def add(shard: ShardRows, row: Array) -> None:
-            row += shard.training_weight()
+            row += shard.training_weight(masked)
 
         def add_validation(shard: ShardRows, row: Array) -> None:
-            for _, _, w in shard.validation_blocks():
-                row += w.sum(dtype=np.float64)
+            for _, y, w in shard.validation_blocks():
+                row += metrics.weight_of(y, w, masked)
 
         total = self._positive(self._sum_over_shards(1, add), "training")
         if self._plan.n_validation:
             self._positive(self._sum_over_shards(1, add_validation), "validation")
         return total / self._plan.n_rows
 
-    @staticmethod
-    def _positive(sums: Array, which: str) -> float:
+    def _positive(self, sums: Array, which: str) -> float:
         """Refuse weights that add up to nothing."""
         if not sums[0] > 0:
+            if self._plan.masked:
+                raise ValueError(
+                    f"Of the {which} rows no target is known, or none with a weight: "
+                    "all others are NaN, or add up to a weight of zero or less."
+                )
             raise ValueError(
                 "Sample weights must contain at least one non-zero number, and the sum "
                 f"of those of the {which} rows must be greater than zero; it is "

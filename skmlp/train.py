@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from skmlp import metrics, stopping
+from skmlp import stopping
 from skmlp.comm.base import Communicator
 from skmlp.data.order import Order
-from skmlp.data.sources import ShardRows, Source
+from skmlp.data.sources import Source
 from skmlp.launch.base import Message
 from skmlp.optim import around, schedules
 from skmlp.optim.transforms import OPTIMIZERS, Move
 from skmlp.plan import Plan
-from skmlp.shard_work import PREDICT, TRAIN, ShardWork
+from skmlp.shard_work import PREDICT, TRAIN
 from skmlp.state import (
     ALL_EPOCHS,
     DIVERGED,
@@ -32,13 +32,12 @@ from skmlp.state import (
     Record,
     TrainState,
 )
+from skmlp.validate import Validating
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# Among those of the validation rows, which come last; the score's parts follow.
-_VALIDATION_LOSS, _WEIGHT, _PARTS = 0, 1, 2
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
-# rank, where it alone writes the seconds that it computed, and the score's parts.
+# rank, where it alone writes the seconds that it computed, and the validation's parts.
 _LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _COLUMNS = 0, 1, 2, 3, 4, 5
 
 
@@ -60,7 +59,7 @@ def _length(run: slice) -> int:
     return int(run.stop - run.start)
 
 
-class Trainer(ShardWork):
+class Trainer(Validating):
     """Runs epochs, together with the other ranks.
 
     Parameters
@@ -112,11 +111,10 @@ class Trainer(ShardWork):
         width = _COLUMNS + comm.shards.n_ranks
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
         if plan.n_validation:
-            width += _PARTS + metrics.n_parts(plan.loss, plan.units[-1])
+            width += self.n_validation_parts
         self._table: Array = comm.once(
             lambda: np.zeros((comm.shards.n_shards, width), np.float64)
         )
-        self._spread = self._measure_spread()
         n_best = size if plan.early_stopping and plan.scoring != "driver" else 0
         self._best: Array = comm.once(lambda: np.empty(n_best, dtype))
         self._order: Order | None = None
@@ -155,32 +153,12 @@ class Trainer(ShardWork):
         """The arrays that the steps write to."""
         return [self._params, self._best, *self._moments]
 
-    def _measure_spread(self) -> Array:
-        """Denominators of R2 on the validation rows; empty for classes."""
-        plan = self._plan
-        if not plan.n_validation or plan.loss_entry.target != "real":
-            return np.empty(0)
-        width = plan.units[-1]
-
-        def add_mean(shard: ShardRows, row: Array) -> None:
-            for _, y, w in shard.validation_blocks():
-                metrics.mean_parts(y, w, row)
-
-        sums = self._sum_over_shards(1 + width, add_mean)
-        mean = sums[1:] / sums[0]
-
-        def add_spread(shard: ShardRows, row: Array) -> None:
-            for _, y, w in shard.validation_blocks():
-                metrics.spread_parts(y, w, mean, row)
-
-        return self._sum_over_shards(width, add_spread)
-
     def handle(self, message: Message) -> Message:
         """Do what the supervisor asks."""
         # A diverging run overflows; it is found at the end of the epoch.
         with np.errstate(all="ignore"):
             if message.op == PREDICT:
-                return self._predict()
+                return self._predict(self._model_views)
             (n_epochs,), state = message.arrays[0], message.arrays[1:]
             if state:
                 self._load(TrainState.from_arrays(state))
@@ -247,7 +225,8 @@ class Trainer(ShardWork):
         if plan.n_validation:
             if plan.average is not None:
                 self._moment_exchanges[-1].gather()
-            self._validate()
+            for shard, k in zip(self._shards, self._own, strict=True):
+                self._validate(self._model_views, shard, self._table[k, self._scores])
         rate = state.learning_rate
         exchanged = self._exchange.seconds - exchanged
         computing = time.perf_counter() - began - exchanged
@@ -259,12 +238,12 @@ class Trainer(ShardWork):
         state.records.append(
             Record(
                 loss=self._epoch_loss(sums),
-                score=self._epoch_score(sums),
+                score=self._validation_score(sums[self._scores]),
                 learning_rate=rate,
                 standstill=standstill,
                 next_rate=state.learning_rate,
                 seconds=time.perf_counter() - began,
-                validation_loss=self._validation_loss(sums),
+                validation_loss=self._validation_loss(sums[self._scores]),
                 computing=tuple(map(float, sums[self._times])),
                 gradient_norm=math.sqrt(sums[_GRADIENT]),
             )
@@ -313,76 +292,18 @@ class Trainer(ShardWork):
             row[_LOSS], row[_NORM], row[_GRADIENT] = losses[k], norms[k], squares[k]
             row[_BROKEN] = not self._kernels.all_finite(self._params[where])
 
-    def _validate(self) -> None:
-        """Add the parts of the validation score to the table."""
-        plan = self._plan
-        for shard, k in zip(self._shards, self._own, strict=True):
-            parts = self._table[k, self._scores]
-            for X, y, w in shard.validation_blocks():
-                prediction, loss = self._network.validate(self._model_views, X, y, w)
-                parts[_VALIDATION_LOSS] += loss
-                parts[_WEIGHT] += w.sum(dtype=np.float64) if w.size else len(prediction)
-                metrics.score_parts(
-                    plan.loss, prediction, y, w, parts[_PARTS:], plan.heads
-                )
-
-    def _predict(self) -> Message:
-        """Tell what is predicted for the validation rows, with targets and weights.
-
-        The rows are in the order of the shards: one column for each output, one or
-        more for the targets as the loss takes them, one for the weight.
-        """
-        plan, comm = self._plan, self._comm
-        n_outputs, n_shards = plan.units[-1], comm.shards.n_shards
-        width = plan.n_targets + 1
-
-        def count(shard: ShardRows, row: Array) -> None:
-            numbers = [len(y) for _, y, _ in shard.validation_blocks()]
-            row[shard_of[id(shard)]] = sum(numbers)
-
-        def fill(shard: ShardRows, row: Array) -> None:
-            table = row.reshape(plan.n_validation, -1)
-            at = starts[shard_of[id(shard)]]
-            for X, y, w in shard.validation_blocks():
-                part = table[at : at + len(y)]
-                part[:, :n_outputs] = self._network.forward(self._model_views, X)
-                part[:, n_outputs:-1] = y.reshape(len(y), -1)
-                part[:, -1] = w if w.size else 1.0
-                at += len(y)
-
-        shard_of = dict(zip(map(id, self._shards), self._own, strict=True))
-        counts = self._sum_over_shards(n_shards, count)
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        size = plan.n_validation * (n_outputs + width)
-        return Message(PREDICT, (self._sum_over_shards(size, fill),))
-
     def _epoch_loss(self, sums: Array) -> float:
         plan = self._plan
         total = sums[_LOSS] * plan.loss_scale + 0.5 * plan.alpha * sums[_NORM]
         return float(total) / self._divisor(plan.n_rows)
-
-    def _validation_loss(self, sums: Array) -> float:
-        if not self._plan.n_validation:
-            return math.nan
-        parts = sums[self._scores]
-        total = parts[_VALIDATION_LOSS] * self._plan.loss_scale
-        return float(total / parts[_WEIGHT])
-
-    def _epoch_score(self, sums: Array) -> float:
-        plan = self._plan
-        if not plan.n_validation or plan.scoring == "driver":
-            return math.nan
-        if plan.scoring == "loss":
-            return -self._validation_loss(sums)
-        parts = sums[self._scores][_PARTS:]
-        return metrics.score(plan.loss, parts, self._spread)
 
     def _finish_epoch(self, state: TrainState, sums: Array) -> int:
         """Count, compare with the best, decide; 1 where the patience ran out."""
         plan = self._plan
         state.epoch += 1
         state.samples_seen += plan.n_rows
-        loss, score = self._epoch_loss(sums), self._epoch_score(sums)
+        loss = self._epoch_loss(sums)
+        score = self._validation_score(sums[self._scores])
         judged = not (plan.early_stopping and plan.scoring == "driver")
         if judged and stopping.compare(plan, state, loss, score):
             self._comm.once(lambda: np.copyto(self._best, self._model))

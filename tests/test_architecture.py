@@ -27,7 +27,7 @@ FLOORS = (
     ("supervise", "persistence"),
     ("build",),
     ("train", "evaluate"),
-    ("stopping",),
+    ("stopping", "validate"),
     ("shard_work",),
     ("launch",),
     ("data",),

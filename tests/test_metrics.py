@@ -15,19 +15,21 @@ RNG = np.random.default_rng(0)
 CUTS = [(0, 30), (0, 1, 30), (0, 7, 7, 19, 30)]
 
 
-def summed(loss, prediction, y, w, cuts, heads=()):
+def summed(loss, prediction, y, w, cuts, heads=(), masked=False):
     parts = np.zeros(metrics.n_parts(loss, prediction.shape[1]))
     spreads = np.empty(0)
     pieces = [slice(a, b) for a, b in pairwise(cuts)]
     for rows in pieces:
-        metrics.score_parts(loss, prediction[rows], y[rows], w[rows], parts, heads)
+        given = prediction[rows], y[rows], w[rows]
+        metrics.score_parts(loss, *given, parts, heads, masked)
     if loss == "squared_error":
-        sums, spreads = np.zeros(1 + y.shape[1]), np.zeros(y.shape[1])
+        sums, spreads = np.zeros(2 * y.shape[1]), np.zeros(y.shape[1])
         for rows in pieces:
-            metrics.mean_parts(y[rows], w[rows], sums)
+            metrics.mean_parts(y[rows], w[rows], sums, masked)
+        means = metrics.means(sums)
         for rows in pieces:
-            metrics.spread_parts(y[rows], w[rows], sums[1:] / sums[0], spreads)
-    return metrics.score(loss, parts, spreads)
+            metrics.spread_parts(y[rows], w[rows], means, spreads, masked)
+    return metrics.score(loss, parts, spreads, masked)
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -73,3 +75,37 @@ def test_r2(offset, weighted, cuts):
     )
     p[3, 1] = np.inf
     assert np.isnan(summed("squared_error", p, y, w, cuts))
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("empty", [False, True])
+def test_r2_of_known_targets(empty, weighted, cuts):
+    """The mean of that of each output that has some, over its known rows."""
+    w = RNG.uniform(size=30) if weighted else np.empty(0)
+    y = RNG.normal(size=(30, 3))
+    y[RNG.uniform(size=y.shape) < 0.4] = np.nan
+    if empty:
+        y[:, 1] = np.nan
+    p = RNG.normal(size=(30, 3))
+    known = ~np.isnan(y)
+    expected = [
+        r2_score(y[k, j], p[k, j], sample_weight=w[k] if weighted else None)
+        for j, k in enumerate(known.T)
+        if k.any()
+    ]
+    found = summed("squared_error", p, y, w, cuts, masked=True)
+    assert_allclose(found, np.mean(expected), rtol=1e-9)
+
+
+def test_the_weight_of_known_targets():
+    y = RNG.normal(size=(30, 3))
+    w = RNG.uniform(size=30).astype(np.float32)
+    for weights in (w, np.empty(0)):
+        # To the bit where none is missing.
+        assert metrics.weight_of(y, weights, True) == metrics.weight_of(y, weights)
+    gaps = np.where(RNG.uniform(size=y.shape) < 0.4, np.nan, y)
+    known = ~np.isnan(gaps)
+    assert_allclose(metrics.weight_of(gaps, np.empty(0), True), known.sum() / 3)
+    assert_allclose(metrics.weight_of(gaps, w, True), (w @ known).sum() / 3, rtol=1e-6)
+    assert_allclose(metrics.weight_of(gaps * np.nan, w, True), 0, atol=1e-6)

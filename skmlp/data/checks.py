@@ -12,6 +12,11 @@ from skmlp.data.placement import UNKNOWN, Span
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MIXED = "Mix of label input types (string and number)"
+NOTHING_KNOWN = "y has no known target: each is NaN."
+HOW_TO_MASK = (
+    "To train on those targets that are known, set missing_targets='mask'; or leave "
+    "out the rows that have none."
+)
 
 
 def check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -> None:
@@ -48,14 +53,30 @@ def check_finite(values: Array, name: str) -> None:
         )
 
 
-def check_target(y: Array) -> None:
-    """ValueError if a target is missing, infinite or complex."""
-    if y.dtype.kind == "f":
-        check_finite(y, "y")
-    elif y.dtype.kind == "c":
+def check_target(y: Array, masked: bool = False, cure: str = "") -> None:
+    """ValueError if a target is infinite, complex, or missing unless `masked`.
+
+    `cure` is what to say of missing ones.
+    """
+    if y.dtype.kind == "c":
         raise ValueError("Complex data not supported")
+    if masked:
+        if np.isinf(y).any():
+            check_finite(np.where(np.isnan(y), 0, y), "y")
+    elif y.dtype.kind == "f":
+        if np.isnan(y.sum(dtype=np.float64)) and np.isnan(y).any():
+            raise ValueError(f"Input y contains NaN. {cure}".rstrip())
+        check_finite(y, "y")
     elif y.dtype == object and any(_is_missing(v) for v in y.ravel()):
-        raise ValueError("Input y contains NaN.")
+        raise ValueError(f"Input y contains NaN. {cure}".rstrip())
+
+
+def known_or_nan(y: Array) -> Array:
+    """Targets as numbers; Python objects that are missing become NaN."""
+    if y.dtype != object:
+        return y
+    flat = [np.nan if _is_missing(value) else value for value in y.ravel()]
+    return np.array(flat, np.float64).reshape(y.shape)
 
 
 def _is_missing(value: Any) -> bool:

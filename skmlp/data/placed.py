@@ -161,7 +161,5 @@ class _PlacedShard(GatheredRows):
         """All validation rows of the shard, in blocks."""
         return self._blocks(self._validation, 0, len(self._validation))
 
-    def training_weight(self) -> float:
-        """Sum of the weights of the shard's training rows."""
-        w = self._w if self._train is None else self._w[self._train]
-        return float(w.sum(dtype=np.float64))
+    def _training_rows(self) -> Iterator[Array | slice]:
+        yield slice(self._n_local) if self._train is None else self._train

@@ -22,6 +22,7 @@ from scipy import sparse
 from skmlp.comm.base import cut
 from skmlp.data.keyed import KeyedRows
 from skmlp.data.order import Order, order_of
+from skmlp.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
 
@@ -63,8 +64,8 @@ class ShardRows(ABC):
         """All validation rows of the shard, in blocks of at most `max_rows`."""
 
     @abstractmethod
-    def training_weight(self) -> float:
-        """Sum of the weights of the shard's training rows."""
+    def training_weight(self, masked: bool) -> float:
+        """Weight of the shard's training rows; see `skmlp.metrics.weight_of`."""
 
 
 class Source(ABC):
@@ -175,6 +176,20 @@ class GatheredRows(RowTable, ShardRows):
             w,
         )
 
+    @abstractmethod
+    def _training_rows(self) -> Iterator[Array | slice]:
+        """Where the training rows are, in pieces of bounded size if need be."""
+
+    def training_weight(self, masked: bool) -> float:
+        """Weight of the shard's training rows; see `skmlp.metrics.weight_of`."""
+        total = 0.0
+        for rows in self._training_rows():
+            w = self._w[rows] if self._weighted else self._w
+            # Targets are looked at, and copied, only where some may be missing.
+            y = self._y[rows] if masked else w
+            total += weight_of(y, w, masked)
+        return total
+
     def numbers(self, batch: int) -> Array:
         """The numbers, among the rows of `X`, of what `take` returned last."""
         start, end = self._ends[batch - self._first : batch - self._first + 2]
@@ -276,12 +291,10 @@ class _SharedShard(GatheredRows):
             return rows._blocks(None, part.start, part.stop)
         return self._blocks(self._source.validation, part.start, part.stop)
 
-    def training_weight(self) -> float:
-        """Sum of the weights of the shard's training rows."""
+    def _training_rows(self) -> Iterator[Array | slice]:
         numbers = self._source.train
         assert not isinstance(numbers, KeyedRows)
-        rows = self._training if numbers is None else numbers[self._training]
-        return float(self._w[rows].sum(dtype=np.float64))
+        yield self._training if numbers is None else numbers[self._training]
 
 
 def _join(parts: Sequence[tuple[int, int]]) -> Array:
@@ -311,13 +324,8 @@ class _KeyedShard(_SharedShard):
             self._begin(self._keyed[_join(parts)], ends, batch)
         return super().take(batch)
 
-    def training_weight(self) -> float:
-        """Sum of the weights of the shard's training rows."""
+    def _training_rows(self) -> Iterator[Array | slice]:
         numbers, part = self._source.train, self._training
-        total = 0.0
         for start in range(part.start, part.stop, WINDOW):
-            rows: Array | slice = slice(start, min(start + WINDOW, part.stop))
-            if numbers is not None:
-                rows = numbers[rows]
-            total += float(self._w[rows].sum(dtype=np.float64))
-        return total
+            rows = slice(start, min(start + WINDOW, part.stop))
+            yield rows if numbers is None else numbers[rows]

@@ -12,10 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from skmlp.data.checks import (
+    HOW_TO_MASK,
     check_finite,
     check_shapes,
     check_target,
     counted,
+    known_or_nan,
 )
 from skmlp.data.files import FileRows
 from skmlp.data.frames import as_table, as_values, convert
@@ -51,6 +53,8 @@ class ShardStore:
     held_out : sequence of (int, int), optional
         Number of the first part, and of its first row, that is for validation: for
         messages.
+    masked : bool
+        Whether real targets may be missing, as NaN.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ShardStore:
         labels: bool,
         folder_for: Callable[[int], str] = lambda size: "",
         held_out: Sequence[int] = (),
+        masked: bool = False,
     ) -> None:
         self._held_out = held_out
         self._folder_for = folder_for
@@ -71,6 +76,7 @@ class ShardStore:
         self._dtype = np.dtype(dtype)
         self._weighted = weighted
         self._labels = labels
+        self._masked = masked
         self._lock = threading.Lock()
         self._known = all(span.rows != UNKNOWN for span in spans)
         self._n_rows = sum(span.rows for span in spans) if self._known else None
@@ -113,6 +119,8 @@ class ShardStore:
         try:
             X = as_table(X)
             y = as_values(y)
+            if self._masked:
+                y = known_or_nan(y)
             w = np.ones(len(y)) if w is None else as_values(w)
             w = w if self._weighted else np.empty(0)
             check_shapes(span, self._features, X, y, w if self._weighted else None)
@@ -142,13 +150,15 @@ class ShardStore:
     def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
         """Look at y and w. ValueError if something is wrong with them."""
         check_finite(w, "sample_weight")
-        check_target(y)
+        check_target(y, self._masked, "" if self._labels else HOW_TO_MASK)
         y_min = math.nan
         labels: tuple[tuple[Array, Array], ...] = ()
         if self._labels:
             labels = counted(y)
         else:
-            y_min = float(np.asarray(y, np.float64).min(initial=np.inf))
+            least = np.fmin if self._masked else np.minimum
+            reals = np.asarray(y, np.float64)
+            y_min = float(least.reduce(reals, axis=None, initial=np.inf))
         weighted = self._weighted
         return PartStats(
             rows=X.shape[0],

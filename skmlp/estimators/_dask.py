@@ -14,12 +14,14 @@ from sklearn.utils.validation import validate_data
 
 from skmlp import build
 from skmlp.config import get_config
+from skmlp.data.checks import NOTHING_KNOWN
 from skmlp.estimators import (
     _class_weight,
     _dask_validation,
     _fit,
     _heads,
     _losses,
+    _real_targets,
     _start,
     _validation,
     _watch,
@@ -94,6 +96,7 @@ def fit(
         sample_weight,
         n_shards=n_shards,
         labels=labels,
+        masked=_real_targets.masked(estimator),
         held_out=held_out,
     ) as data:
         stats = data.stats
@@ -105,6 +108,8 @@ def fit(
             if estimator.class_weight is not None:
                 class_weights = _class_weight.on_workers(estimator, stats)
         else:
+            if stats.y_min == np.inf:
+                raise ValueError(NOTHING_KNOWN)
             estimator._check_range(stats.y_min)
         columns = stats.y_shape[0] if stats.y_shape else 1
         n_outputs = _losses.n_outputs(estimator, columns)
@@ -178,6 +183,7 @@ def fit_rows(
         y,
         w if w.size else None,
         n_shards=n_shards,
+        masked=_real_targets.masked(estimator),
         held_out=held_out,
     ) as data:
         return run(

@@ -11,9 +11,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp import metrics
+from skmlp.data.checks import NOTHING_KNOWN, known_or_nan
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import encode
-from skmlp.estimators import _dask, _heads
+from skmlp.estimators import _dask, _heads, _real_targets
 from skmlp.launch import dask_parts
 from skmlp.launch.dask_sources import check_shapes
 from skmlp.model.losses import entry
@@ -170,8 +171,9 @@ def score(estimator, X, y, sample_weight):
         _heads.check_number(estimator, widths[1])
     classes = getattr(estimator, "classes_", None)
     columns = [raw, *(one.delayed() for one in (y, *weights))]
+    masked = _real_targets.masked(estimator)
     parts = [
-        _parts(number, loss, classes, widths, heads, *part)
+        _parts(number, loss, classes, widths, heads, masked, *part)
         for number, part in enumerate(zip(*columns, strict=True))
     ]
     (sums,) = dask.compute(_added(parts))
@@ -179,7 +181,9 @@ def score(estimator, X, y, sample_weight):
         raise ValueError(
             "Found array with 0 sample(s) while a minimum of 1 is required."
         )
-    return metrics.score(loss, sums["score"], sums["spread"])
+    if masked and np.isnan(sums["spread"]).all():
+        raise ValueError(NOTHING_KNOWN)
+    return metrics.score(loss, sums["score"], sums["spread"], masked)
 
 
 def _raw(part, model):
@@ -189,20 +193,22 @@ def _raw(part, model):
 @dask.delayed
 def _added(parts):
     """The sums of all parts; spreads are those around the mean of all."""
+    # Of each part, or of those that have a weight, for each output.
     weights = np.array([part["weight"] for part in parts])
     means = np.array([part["mean"] for part in parts])
     spreads = np.array([part["spread"] for part in parts])
-    total = weights.sum()
-    mean = weights @ means / total if total else means[0]
+    total = weights.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = (weights * means).sum(axis=0) / total
     return {
         "rows": sum(part["rows"] for part in parts),
         "score": np.sum([part["score"] for part in parts], axis=0),
-        "spread": (spreads + weights[:, None] * (means - mean) ** 2).sum(axis=0),
+        "spread": (spreads + weights * (means - mean) ** 2).sum(axis=0),
     }
 
 
 @dask.delayed
-def _parts(number, loss, classes, widths, heads, raw, y, w=None):
+def _parts(number, loss, classes, widths, heads, masked, raw, y, w=None):
     """What a part adds to the score, and for R2 its weight, mean and spread."""
     target = entry(loss).target
     raw, y = np.asarray(raw), as_values(y)
@@ -217,7 +223,7 @@ def _parts(number, loss, classes, widths, heads, raw, y, w=None):
     n_spreads = columns if target == "real" else 0
     found = {
         "rows": len(y),
-        "weight": 0.0,
+        "weight": np.zeros(n_spreads),
         "score": np.zeros(metrics.n_parts(loss, width)),
         "mean": np.zeros(n_spreads),
         "spread": np.zeros(n_spreads),
@@ -225,15 +231,16 @@ def _parts(number, loss, classes, widths, heads, raw, y, w=None):
     if not len(y):
         return found
     if target == "real":
-        y = encode(target, None, y, np.float64)
-        sums = np.zeros(1 + columns)
-        metrics.mean_parts(y, w, sums)
-        found["weight"] = sums[0]
-        if sums[0]:
-            found["mean"] = sums[1:] / sums[0]
-        metrics.spread_parts(y, w, found["mean"], found["spread"])
+        y = encode(target, None, known_or_nan(y) if masked else y, np.float64)
+        sums = np.zeros(2 * columns)
+        metrics.mean_parts(y, w, sums, masked)
+        found["weight"] = sums[:columns]
+        # A part without weight adds nothing to the mean of all.
+        known = found["weight"] != 0
+        np.copyto(found["mean"], metrics.means(sums), where=known)
+        metrics.spread_parts(y, w, found["mean"], found["spread"], masked)
     pair = _comparable(target, classes, raw, y)
-    metrics.score_parts(loss, *pair, w, found["score"], heads)
+    metrics.score_parts(loss, *pair, w, found["score"], heads, masked)
     return found
 
 

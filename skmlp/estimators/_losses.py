@@ -79,6 +79,8 @@ def check(estimator):
         )
     if not isinstance(estimator.loss, str):
         check_loss(estimator.loss)
+        if estimator.missing_targets == "mask":
+            check_loss_with_gaps(estimator.loss)
 
 
 def check_loss(loss):
@@ -105,6 +107,21 @@ def check_loss(loss):
             )
     if not (np.array_equal(given[0], y) and np.array_equal(given[1], raw)):
         raise ValueError(f"{kind}.{METHOD} must leave its arguments as they were")
+
+
+def check_loss_with_gaps(loss):
+    """ValueError unless a missing target leaves an object's other numbers alone."""
+    kind = type(loss).__name__
+    y = np.array([[0.5, np.nan], [1.5, 1.0], [0.7, 0.9]])
+    raw = np.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    with np.errstate(all="ignore"):
+        found = getattr(loss, METHOD)(y.copy(), raw.copy())
+    if not all(np.isfinite(array[~np.isnan(y)]).all() for array in found):
+        raise ValueError(
+            f"{kind}.{METHOD} must give each number by itself for "
+            "missing_targets='mask': with NaN for one target, the loss or the gradient "
+            "of another one is not finite"
+        )
 
 
 def score_quantiles(estimator, y, predictions, sample_weight):

@@ -11,7 +11,7 @@ from sklearn.metrics import get_scorer
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
-from skmlp.estimators import _heads
+from skmlp.estimators import _heads, _real_targets
 from skmlp.launch.base import Message
 from skmlp.shard_work import PREDICT
 from skmlp.stopping import model_of
@@ -155,11 +155,18 @@ def judge(estimator, plan, validation, X, w, start):
     if scorer is None or not plan.n_validation:
         return None
     X, y, w = validation.rows(X, w, start.validation)
-    weights = {} if w is None else {"sample_weight": w}
+    if plan.masked:
+        y = _real_targets.table(y)
 
     def score(state):
         model = _model_of(estimator, plan, state)
-        return float(scorer(model, X, y, **weights))
+        if not plan.masked:
+            return _score(scorer, model, X, y, w)
+
+        def known(rows, output):
+            return _with_output(model, output), _safe_indexing(X, rows)
+
+        return _score_known(scorer, estimator, model, X, y, w, known)
 
     return score
 
@@ -179,13 +186,76 @@ def judge_there(estimator, plan, supervisor):
         table = flat.reshape(plan.n_validation, -1)
         n_outputs = plan.units[-1]
         raw, y = table[:, :n_outputs], table[:, n_outputs:-1]
-        model = _model_of(estimator, plan, state)
-        rows = RowsElsewhere(plan.n_validation, plan.units[0])
-        model._forward = lambda X, n_layers=None: rows.predicted(X, raw)
-        weights = {"sample_weight": table[:, -1]} if plan.weighted else {}
-        return float(scorer(model, rows, estimator._decode(y), **weights))
+        w = table[:, -1] if plan.weighted else None
+
+        def there(raw):
+            model = _model_of(estimator, plan, state)
+            rows = RowsElsewhere(len(raw), plan.units[0])
+            model._forward = lambda X, n_layers=None: rows.predicted(X, raw)
+            return model, rows
+
+        def known(rows, output):
+            columns = slice(None) if output is None else [output]
+            model, X = there(raw[rows][:, columns])
+            model.n_outputs_ = 1 if output is not None else n_outputs
+            return model, X
+
+        model, rows = there(raw)
+        if not plan.masked:
+            return _score(scorer, model, rows, estimator._decode(y), w)
+        if plan.loss == "quantiles":
+            y = y[:, :1]
+        return _score_known(scorer, estimator, model, rows, y, w, known)
 
     return score
+
+
+def _score(scorer, model, X, y, w):
+    weights = {} if w is None else {"sample_weight": w}
+    return float(scorer(model, X, y, **weights))
+
+
+def _score_known(scorer, estimator, model, X, y, w, known):
+    """Score each output by itself, over its known targets; their mean.
+
+    Where no target is missing, the scorer gets all of them at once.
+
+    Parameters
+    ----------
+    scorer, estimator
+        Who scores, and what is trained.
+    model : BaseMLP
+        Fitted.
+    X : array-like
+        Rows.
+    y : ndarray of shape (rows, n_targets)
+        Their targets, NaN where they are missing.
+    w : ndarray of shape (rows,) or None
+        Weights.
+    known : callable
+        ``known(rows, output)``: a model of this output (None for all), and some rows.
+    """
+    if not np.isnan(y).any():
+        return _score(scorer, model, X, estimator._decode(y), w)
+    scores = []
+    for output, column in enumerate(y.T):
+        rows = np.flatnonzero(~np.isnan(column))
+        if rows.size:
+            alone = known(rows, output if y.shape[1] > 1 else None)
+            its_w = None if w is None else w[rows]
+            scores.append(_score(scorer, *alone, column[rows], its_w))
+    return float(np.mean(scores))
+
+
+def _with_output(model, output):
+    """A model of one of the outputs; of all if None."""
+    if output is None:
+        return model
+    alone = copy.copy(model)
+    alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, [output]]]
+    alone.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1][[output]]]
+    alone.n_outputs_ = 1
+    return alone
 
 
 def _model_of(estimator, plan, state):

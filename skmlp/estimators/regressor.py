@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from numbers import Real
 
+import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.data.targets import encode
-from skmlp.estimators import _losses
+from skmlp.estimators import _losses, _real_targets
 from skmlp.estimators._base import BaseMLP, ScoreMixin
 from skmlp.estimators._fit import is_dask
-from skmlp.estimators._plain import checked_pair
 from skmlp.model.losses import METHOD
 
 
@@ -102,6 +100,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out.
+    missing_targets : {'error', 'mask'}, default='error'
+        What NaN in `y` means: an error, or a target that is not known and adds nothing
+        to loss, gradient and score. The other targets of its row count as usual.
     huber_delta : float, default=1.0
         Errors up to this are squared by 'huber', larger ones count linearly.
     quantile : float or list of float, default=0.5
@@ -210,6 +211,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             ),
             HasMethods([METHOD]),
         ],
+        "missing_targets": [StrOptions({"error", "mask"})],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],
         "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
     }
@@ -246,6 +248,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         coefs_init=None,
         intercepts_init=None,
         frozen_layers=None,
+        missing_targets="error",
         huber_delta=1.0,
         quantile=0.5,
         dropout=0.0,
@@ -276,15 +279,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         return y[:, 0] if alone else y
 
     def _check_targets(self, X, y, *, incremental, reset):
-        X, y = checked_pair(self, X, y, reset=reset, y_numeric=True)
-        if y.dtype.kind not in "fiub":
-            raise ValueError(f"y must hold real numbers, but its dtype is {y.dtype}")
-        # Targets of dtype object become numbers after scikit-learn's check of them.
-        assert_all_finite(y, input_name="y")
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        self._check_range(y.min())
-        return X, encode("real", None, y, X.dtype)
+        return _real_targets.check(self, X, y, reset=reset)
 
     def _check_range(self, smallest):
         _losses.check_range(self, smallest)
@@ -356,6 +351,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     def score(self, X, y, sample_weight=None):
         """Score predictions by R2; several quantiles by the mean of their D2.
 
+        With ``missing_targets="mask"`` only targets that are known count: R2 is the
+        mean over those outputs that have some.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -376,14 +374,22 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         ValueError
             Several quantiles of Dask arrays.
         """
-        if self._loss_name() != "quantiles":
-            return super().score(X, y, sample_weight)
+        several = self._loss_name() == "quantiles"
         if is_dask(X):
-            raise ValueError(
-                "several quantiles are scored in memory: compute() X and y before, or "
-                "score the columns of predict one by one"
-            )
-        return _losses.score_quantiles(self, y, self.predict(X), sample_weight)
+            if several:
+                raise ValueError(
+                    "several quantiles are scored in memory: compute() X and y before, "
+                    "or score the columns of predict one by one"
+                )
+            return super().score(X, y, sample_weight)
+        if _real_targets.masked(self):
+            y = _real_targets.table(y)
+            if np.isnan(y).any():
+                raw = self._forward(X)
+                return _real_targets.score(self, y, raw, sample_weight)
+        if several:
+            return _losses.score_quantiles(self, y, self.predict(X), sample_weight)
+        return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

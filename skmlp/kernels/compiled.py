@@ -20,6 +20,7 @@ from skmlp.kernels import compiled_losses as more_losses
 from skmlp.kernels import compiled_solvers as more_solvers
 from skmlp.kernels.compiled_activations import scaled_backward
 from skmlp.kernels.compiled_dropout import csr_dropout, dropout_mask
+from skmlp.kernels.compiled_missing import gather_known, scatter_known
 from skmlp.kernels.compiled_solvers import (
     absolute_sum,
     gradient_norm,
@@ -50,11 +51,13 @@ __all__ = [
     "csr_dropout",
     "csr_transposed_dot",
     "dropout_mask",
+    "gather_known",
     "gradient_norm",
     "move_average",
     "name",
     "needs_scratch",
     "scaled_backward",
+    "scatter_known",
     "soft_threshold",
 ]
 

@@ -24,6 +24,7 @@ from skmlp.kernels import reference_losses as more_losses
 from skmlp.kernels import reference_solvers as more_solvers
 from skmlp.kernels.reference_activations import scaled_backward
 from skmlp.kernels.reference_dropout import csr_dropout, dropout_mask
+from skmlp.kernels.reference_missing import gather_known, scatter_known
 from skmlp.kernels.reference_solvers import (
     absolute_sum,
     gradient_norm,
@@ -46,11 +47,13 @@ __all__ = [
     "csr_dropout",
     "csr_transposed_dot",
     "dropout_mask",
+    "gather_known",
     "gradient_norm",
     "move_average",
     "name",
     "needs_scratch",
     "scaled_backward",
+    "scatter_known",
     "soft_threshold",
 ]
 

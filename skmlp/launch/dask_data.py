@@ -77,7 +77,7 @@ class AdoptedData:
         self.spans: list[list[Span]] = []
         #: The only workers that may take part; None for all.
         self.allowed: tuple[str, ...] | None = None
-        self._labels = False
+        self._targets = {"labels": False, "masked": False}
         self._facts: Mapping[str, object] | None = None
         #: The worker that has all rows of each shard.
         self._homes: dict[int, str] = {}
@@ -169,7 +169,7 @@ class AdoptedData:
             "features": self.source.features,
             "dtype": self.dtype.str,
             "weighted": self.source.weighted,
-            "labels": self._labels,
+            **self._targets,
         }
         if isinstance(self.source, WithHeldOut):
             layout["held_out"] = self.source.held_out.first[:2]
@@ -297,6 +297,7 @@ def adopt(
     n_shards: int | None = None,
     workers: Sequence[str] | None = None,
     labels: bool = False,
+    masked: bool = False,
     held_out: tuple[Any, Any, Any] | None = None,
 ) -> AdoptedData:
     """Bring every row to one worker, converted to the training dtype.
@@ -319,6 +320,8 @@ def adopt(
         the first one is waited for.
     labels : bool
         Whether `y` holds labels of classes.
+    masked : bool
+        Whether targets may be missing, as NaN.
     held_out : tuple of (X, y, w), optional
         Validation rows, like the others; they get the numbers after those.
 
@@ -344,7 +347,7 @@ def adopt(
     addresses = choose_workers(present, held, n_shards)
     n_shards = len(addresses) if n_shards is None else n_shards
     data = AdoptedData(line, source, addresses, n_shards)
-    data._labels = labels
+    data._targets = {"labels": labels, "masked": masked}
     data.allowed = None if workers is None else tuple(workers)
     try:
         line.run(data.anchor(addresses))

@@ -235,6 +235,7 @@ def adopt_all(
     *,
     n_shards: int | None = None,
     labels: bool = False,
+    masked: bool = False,
     held_out: tuple[Any, Any, Any] | None = None,
 ) -> AdoptedData:
     """`adopt`, once more if a worker is lost meanwhile; for the arguments see there."""
@@ -252,6 +253,7 @@ def adopt_all(
                 w,
                 n_shards=n_shards,
                 labels=labels,
+                masked=masked,
                 held_out=held_out,
             )
         except WorkerLost as error:

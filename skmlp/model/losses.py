@@ -120,7 +120,10 @@ def output_of(
 
 
 def kernel_of(
-    loss: Any, settings: Sequence[float], kernels: ModuleType
+    loss: Any,
+    settings: Sequence[float],
+    kernels: ModuleType,
+    masked: bool = False,
 ) -> Callable[..., float]:
     """The function that computes a loss and its gradient.
 
@@ -135,6 +138,8 @@ def kernel_of(
         The loss's parameters; empty for none.
     kernels : module
         The kernel set.
+    masked : bool
+        Real targets that are NaN are missing, and add nothing.
 
     Returns
     -------
@@ -143,20 +148,80 @@ def kernel_of(
     """
     if isinstance(loss, str):
         kernel: Callable[..., float] = kernels.LOSS[loss]
-        if not settings:
-            return kernel
-        given = np.array(settings, np.float64)
-
-        def with_settings(*arguments: Array) -> float:
-            return kernel(*arguments, given)
-
-        return with_settings
+        if settings:
+            kernel = _with_settings(kernel, np.array(settings, np.float64))
+        return Masked(kernel, kernels) if masked else kernel
 
     def of_user(
         z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
     ) -> float:
         z += b
         values, gradient = loss.value_and_gradient(y, z)
+        if masked:
+            missing = np.isnan(y)
+            values = np.where(missing, 0, values)
+            gradient = np.where(missing, 0, gradient)
         return finish(np.asarray(values), np.asarray(gradient), z, w, grad_b)
 
     return of_user
+
+
+def _with_settings(
+    kernel: Callable[..., float], settings: Array
+) -> Callable[..., float]:
+    def with_settings(*arguments: Array) -> float:
+        return kernel(*arguments, settings)
+
+    return with_settings
+
+
+class Masked:
+    """A loss of the known targets alone: those that are NaN add nothing.
+
+    The loss's own kernel is handed the known numbers one below the other, as rows of
+    one output. So each gets the value and the gradient that it has in any other place,
+    and a new loss is masked as it is. Where all are known, nothing is moved.
+
+    Parameters
+    ----------
+    kernel : callable
+        See `skmlp.kernels.reference.softmax_log_loss`.
+    kernels : module
+        The kernel set.
+    """
+
+    def __init__(self, kernel: Callable[..., float], kernels: ModuleType) -> None:
+        self._kernel, self._kernels = kernel, kernels
+        self._known_z, self._scratch, self._known_y = (np.empty((0, 1)),) * 3
+        self._known_w, self._no_bias, self._grad = (np.empty(0),) * 3
+
+    def _make_room(self, n: int, width: int, dtype: np.dtype[Any]) -> None:
+        self._known_z, self._scratch = (np.empty((n, width), dtype) for _ in range(2))
+        self._known_y, self._known_w = np.empty((n, 1), dtype), np.empty(n, dtype)
+        self._no_bias, self._grad = np.zeros(width, dtype), np.empty(width, dtype)
+
+    def __call__(
+        self, z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
+    ) -> float:
+        """See `skmlp.kernels.reference.softmax_log_loss`; `y` is 2-dimensional."""
+        if len(self._known_z) < y.size:
+            self._make_room(y.size, z.shape[1] // y.shape[1], z.dtype)
+        known_w = self._known_w if w.size else w
+        n = self._kernels.gather_known(
+            z, b, y, w, self._known_z, self._known_y, known_w
+        )
+        if n == y.size:
+            return self._kernel(z, b, y, w, grad_b, scratch)
+        known = self._known_z[:n]
+        loss = 0.0
+        if n:
+            loss = self._kernel(
+                known,
+                self._no_bias,
+                self._known_y[:n],
+                known_w[:n],
+                self._grad,
+                self._scratch[:n],
+            )
+        self._kernels.scatter_known(known, y, z, grad_b)
+        return loss

@@ -55,6 +55,8 @@ class Network:
         Of the minibatches that a bound function does; not of `forward`.
     loss_settings : sequence of float
         The parameters of the loss.
+    masked : bool
+        Targets that are NaN are missing.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Network:
         max_rows: int,
         dropout: Dropout | None = None,
         loss_settings: Sequence[float] = (),
+        masked: bool = False,
     ) -> None:
         self.layout = layout
         self._dropout = dropout
@@ -75,7 +78,7 @@ class Network:
         self._forward = [*(forward for forward, _, _ in hidden), output]
         self._deriving = [deriving for _, deriving, _ in hidden]
         self._backward = [backward for _, _, backward in hidden]
-        self._loss = kernel_of(loss, loss_settings, kernels)
+        self._loss = kernel_of(loss, loss_settings, kernels, masked)
         self._csr_dot = kernels.csr_dot
         self._csr_transposed_dot = kernels.csr_transposed_dot
         widths = layout.units[1:]

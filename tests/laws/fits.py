@@ -49,6 +49,8 @@ class Fit:
         What random_state is.
     held_out : int
         So many of the rows, the last ones, are for validation.
+    gaps : bool
+        A third of the targets is missing.
     options : mapping
         Further arguments of the calls.
     """
@@ -62,6 +64,7 @@ class Fit:
     calls: tuple[tuple[str, slice], ...] = ONCE
     seed: str = "int"
     held_out: int = 0
+    gaps: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,6 +77,10 @@ class Fit:
         """X, y and weights or None."""
         X, y = data_of(self.task, self.rows)
         X = X[:, : self.columns]
+        if self.gaps:
+            missing = np.random.default_rng(7).random(y.shape) < 1 / 3
+            missing[8:12] = True  # whole rows
+            y = np.where(missing, np.nan, y)
         w = np.arange(self.rows) % 4 / 2.0 if self.weighted else None
         if self.kind == "csr":
             return sparse.csr_matrix(X), y, w
@@ -86,6 +93,7 @@ class Fit:
             "max_iter": 4,
             "random_state": 3 if self.seed == "int" else np.random.RandomState(3),
             "n_jobs": n_jobs,
+            **({"missing_targets": "mask"} if self.gaps else {}),
             **self.params,
         }
         if params.get("solver") == "lbfgs":
@@ -222,6 +230,22 @@ TABLE = {
     "heads, scorer": Fit("heads", {"scoring": _first_right}, held_out=12),
     "heads, lbfgs, float32": Fit("heads", {**LBFGS, "max_iter": 8}, kind="float32"),
     "heads, pieces": Fit("heads, mixed", {"dropout": 0.2}, weighted=True, calls=PIECES),
+    "missing targets": Fit(
+        "two outputs", {**STOP, "batch_size": 3}, weighted=True, gaps=True
+    ),
+    "missing targets, quantiles, lbfgs": Fit(
+        "one output",
+        {**LBFGS, "loss": "quantile", "quantile": [0.2, 0.7], "max_iter": 8},
+        kind="csr",
+        gaps=True,
+    ),
+    "missing targets, scorer": Fit(
+        "two outputs",
+        _sgd(**STOP, loss="huber", scoring="neg_mean_absolute_error"),
+        kind="float32",
+        held_out=12,
+        gaps=True,
+    ),
     "own loss and activation": Fit(
         "two outputs", {"loss": LogCosh(), "activation": Sine()}, weighted=True
     ),
