@@ -403,36 +403,3 @@ def test_a_prediction_outlives_the_client():
     with dask.config.set(scheduler="synchronous"):
         assert_allclose(lazy.compute(), expected, rtol=1e-6)
         assert_allclose(copy.predict_proba(frames(X)).compute(), expected, rtol=1e-6)
-
-
-# ---- Missing targets -----------------------------------------------------------------
-
-
-def pandas_own(a: np.ndarray) -> Any:
-    """Targets as a frame of pandas' own numbers, which know missing ones."""
-    pd = pytest.importorskip("pandas")
-    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
-    columns = pd.DataFrame(a, columns=["u", "v"]).astype("Float64")
-    return dd.from_delayed(list(map(dask.delayed, pieces(columns))), meta=columns[:0])
-
-
-@pytest.mark.parametrize(
-    "kind", ["arrays", "unknown sizes", "frames", "delayed arrays"]
-)
-def test_missing_targets(kind, client):
-    """A part has no target at all."""
-    y = np.where(RNG.uniform(size=(N, 2)) < 0.4, np.nan, np.c_[X[:, 0], W])
-    y[7:50] = np.nan
-    of, kept = KINDS[kind]
-    rows, lazy = KEPT if kept else slice(None), pandas_own if of is frames else of
-    ours, theirs = (model("MLPRegressor", missing_targets="mask") for _ in range(2))
-    ours.fit(of(X), lazy(y), of(W))
-    theirs.fit(X[rows], y[rows], W[rows])
-    assert_same(ours, theirs)
-    expected = theirs.score(X[rows], y[rows], W[rows])
-    assert ours.score(of(X), lazy(y), of(W)) == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match=r"set missing_targets='mask'.*(part|chunk)"):
-        model("MLPRegressor").fit(of(X), lazy(y))
-    for call in (ours.fit, ours.score):
-        with pytest.raises(ValueError, match="no known target"):
-            call(of(X), lazy(y * np.nan))

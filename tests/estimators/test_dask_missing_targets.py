@@ -1,0 +1,62 @@
+"""Missing targets in every kind of Dask collection: the model of the in-process fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+
+from tests.estimators.test_dask_kinds import (
+    KEPT,
+    KINDS,
+    RNG,
+    N,
+    W,
+    X,
+    assert_same,
+    frames,
+    model,
+    pieces,
+)
+from tests.launch.dask_clusters import cluster, left_behind, until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with cluster(2, threads=2) as client:
+        yield client
+        until(lambda: not left_behind(client), "a clean cluster")
+
+
+def pandas_own(a: np.ndarray) -> Any:
+    """Targets as a frame of pandas' own numbers, which know missing ones."""
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
+    columns = pd.DataFrame(a, columns=["u", "v"]).astype("Float64")
+    return dd.from_delayed(list(map(dask.delayed, pieces(columns))), meta=columns[:0])
+
+
+@pytest.mark.parametrize(
+    "kind", ["arrays", "unknown sizes", "frames", "delayed arrays"]
+)
+def test_missing_targets(kind, client):
+    """A part has no target at all."""
+    y = np.where(RNG.uniform(size=(N, 2)) < 0.4, np.nan, np.c_[X[:, 0], W])
+    y[7:50] = np.nan
+    of, kept = KINDS[kind]
+    rows, lazy = KEPT if kept else slice(None), pandas_own if of is frames else of
+    ours, theirs = (model("MLPRegressor", missing_targets="mask") for _ in range(2))
+    ours.fit(of(X), lazy(y), of(W))
+    theirs.fit(X[rows], y[rows], W[rows])
+    assert_same(ours, theirs)
+    expected = theirs.score(X[rows], y[rows], W[rows])
+    assert ours.score(of(X), lazy(y), of(W)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"set missing_targets='mask'.*(part|chunk)"):
+        model("MLPRegressor").fit(of(X), lazy(y))
+    for call in (ours.fit, ours.score):
+        with pytest.raises(ValueError, match="no known target"):
+            call(of(X), lazy(y * np.nan))
