@@ -151,6 +151,38 @@ def _plain(block):
 
 def score(estimator, X, y, sample_weight):
     """Accuracy or R2 of Dask collections; only sums leave the workers."""
+    columns, n_columns = _columns(estimator, X, y, sample_weight)
+    loss = estimator._loss_name()
+    if loss == "quantiles":
+        from skmlp.estimators import _lazy_quantiles
+
+        return _lazy_quantiles.score(estimator, *columns)
+    widths = estimator.n_outputs_, n_columns
+    heads = _heads.widths(estimator)
+    if heads:
+        _heads.check_number(estimator, n_columns)
+    classes = getattr(estimator, "classes_", None)
+    masked = _real_targets.masked(estimator)
+    parts = [
+        _parts(number, loss, classes, widths, heads, masked, *part)
+        for number, part in enumerate(zip(*columns, strict=True))
+    ]
+    (sums,) = dask.compute(_added(parts))
+    if not sums["rows"]:
+        raise ValueError(NO_ROWS)
+    if masked and np.isnan(sums["spread"]).all():
+        raise ValueError(NOTHING_KNOWN)
+    return metrics.score(loss, sums["score"], sums["spread"], masked)
+
+
+NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required."
+
+
+def _columns(estimator, X, y, sample_weight):
+    """Delayed predictions, targets and perhaps weights, each a list of their parts.
+
+    And how many columns the targets have.
+    """
     check_is_fitted(estimator)
     given = (X, y, sample_weight)
     lists = any(isinstance(one, (list, tuple)) for one in given)
@@ -164,26 +196,8 @@ def score(estimator, X, y, sample_weight):
     else:
         lazy = estimator._lazy_raw(X.data)
         raw = dask_parts.Parts("raw", lazy, X.meta, X.sizes).delayed()
-    loss = estimator._loss_name()
-    widths = estimator.n_outputs_, y.meta.shape[1] if y.ndim == 2 else 1
-    heads = _heads.widths(estimator)
-    if heads:
-        _heads.check_number(estimator, widths[1])
-    classes = getattr(estimator, "classes_", None)
     columns = [raw, *(one.delayed() for one in (y, *weights))]
-    masked = _real_targets.masked(estimator)
-    parts = [
-        _parts(number, loss, classes, widths, heads, masked, *part)
-        for number, part in enumerate(zip(*columns, strict=True))
-    ]
-    (sums,) = dask.compute(_added(parts))
-    if not sums["rows"]:
-        raise ValueError(
-            "Found array with 0 sample(s) while a minimum of 1 is required."
-        )
-    if masked and np.isnan(sums["spread"]).all():
-        raise ValueError(NOTHING_KNOWN)
-    return metrics.score(loss, sums["score"], sums["spread"], masked)
+    return columns, y.meta.shape[1] if y.ndim == 2 else 1
 
 
 def _raw(part, model):
@@ -213,12 +227,7 @@ def _parts(number, loss, classes, widths, heads, masked, raw, y, w=None):
     target = entry(loss).target
     raw, y = np.asarray(raw), as_values(y)
     w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
-    lengths = {len(raw), len(y), len(w) if w.size else len(y)}
-    if len(lengths) > 1:
-        raise ValueError(
-            "Found input variables with inconsistent numbers of samples: "
-            f"{[len(raw), len(y)]} (partition {number})"
-        )
+    check_lengths(number, raw, y, w)
     width, columns = widths
     n_spreads = columns if target == "real" else 0
     found = {
@@ -242,6 +251,16 @@ def _parts(number, loss, classes, widths, heads, masked, raw, y, w=None):
     pair = _comparable(target, classes, raw, y)
     metrics.score_parts(loss, *pair, w, found["score"], heads, masked)
     return found
+
+
+def check_lengths(number, raw, y, w):
+    """ValueError unless a part has as many targets, and weights if any, as rows."""
+    lengths = {len(raw), len(y), len(w) if w.size else len(y)}
+    if len(lengths) > 1:
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"{[len(raw), len(y)]} (partition {number})"
+        )
 
 
 def _comparable(target, classes, raw, y):

@@ -360,6 +360,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             The rows.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The truth. A Dask array if `X` is one; only sums then leave the workers.
+            For several quantiles, `y` and the weights come together on one of them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights.
 
@@ -368,26 +369,15 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         float
             `sklearn.metrics.r2_score`, or the mean over the quantiles of
             `sklearn.metrics.d2_pinball_score`.
-
-        Raises
-        ------
-        ValueError
-            Several quantiles of Dask arrays.
         """
-        several = self._loss_name() == "quantiles"
         if is_dask(X):
-            if several:
-                raise ValueError(
-                    "several quantiles are scored in memory: compute() X and y before, "
-                    "or score the columns of predict one by one"
-                )
             return super().score(X, y, sample_weight)
         if _real_targets.masked(self):
             y = _real_targets.table(y)
             if np.isnan(y).any():
                 raw = self._forward(X)
                 return _real_targets.score(self, y, raw, sample_weight)
-        if several:
+        if self._loss_name() == "quantiles":
             return _losses.score_quantiles(self, y, self.predict(X), sample_weight)
         return super().score(X, y, sample_weight)
 

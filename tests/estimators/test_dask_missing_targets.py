@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dask
@@ -15,6 +16,7 @@ from tests.estimators.test_dask_kinds import (
     N,
     W,
     X,
+    arrays,
     assert_same,
     frames,
     model,
@@ -60,3 +62,26 @@ def test_missing_targets(kind, client):
     for call in (ours.fit, ours.score):
         with pytest.raises(ValueError, match="no known target"):
             call(of(X), lazy(y * np.nan))
+
+
+@pytest.mark.parametrize("kind", ["unknown sizes", "frames", "delayed arrays"])
+@pytest.mark.parametrize("case", ["all", "weighted", "gaps", "constant"])
+def test_the_score_of_several_quantiles(case, kind, client):
+    """It is that of arrays in memory; a part has no rows, another no targets."""
+    y = X[:, 0] + W
+    if case == "gaps":
+        y = np.where(np.arange(N) % 3 == 1, np.nan, y)
+        y[7:50] = np.nan
+    elif case == "constant":
+        y = np.ones(N)
+    fitted = model("MLPRegressor", loss="quantile", quantile=[0.1, 0.5, 0.8])
+    fitted.set_params(missing_targets="mask").fit(X, X[:, 0] + W)
+    of, kept = KINDS[kind]
+    rows, lazy = KEPT if kept else slice(None), arrays if of is frames else of
+    given = [(of(X), X[rows]), (lazy(y), y[rows])]
+    if case != "all":
+        given.append((of(W), W[rows]))
+    there, here = zip(*given, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # arrays have no names
+        assert fitted.score(*there) == pytest.approx(fitted.score(*here), rel=1e-9)
