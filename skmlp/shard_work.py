@@ -78,8 +78,8 @@ class ShardWork:
             plan.loss_settings,
             plan.masked,
         )
-        self._parts = [np.empty(size, self._dtype) for _ in self._own]
-        self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))
+        self._parts = [comm.array(size, self._dtype) for _ in self._own]
+        self._params: Array = comm.once(lambda: comm.array(size, self._dtype))
         self._views = layout.views(self._params)
         self._accumulate = [
             self._network.bind(self._views, layout.views(part)) for part in self._parts

@@ -10,11 +10,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from skmlp.comm import shared
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener, name_of
@@ -29,35 +29,98 @@ T = TypeVar("T")
 
 
 class SocketExchange(Exchange):
-    """A step's two movements: everybody's parts of my segments; my segments to all."""
+    """A step's two movements: everybody's parts of my segments; my segments to all.
+
+    What makes a movement is bound when it is made first: some never are.
+
+    Parameters
+    ----------
+    comm : SocketCommunicator
+        The way to the others.
+    parts, flat
+        See `Communicator.exchange`.
+    """
 
     def __init__(
-        self,
-        segments: list[slice],
-        totals: list[Array],
-        scatter: Callable[[], None],
-        calls: list[Call],
-        gather: Callable[[], None],
+        self, comm: SocketCommunicator, parts: Sequence[Array], flat: Array
     ) -> None:
-        self.segments = segments
-        self.totals = totals
-        self._scatter = scatter
-        self._calls = calls
-        self._gather = gather
+        self._comm, self._parts, self._flat = comm, list(parts), flat
+        self.segments = comm.segments(comm.rank, flat.size)
+        self.totals = [np.empty(s.stop - s.start, flat.dtype) for s in self.segments]
+        self._scatter: list[Lane] | None = None
+        self._calls: list[Call] = []
+        self._gather: list[Lane] | None = None
+        #: Segments in the memory of others, and where they go.
+        self._copies: list[tuple[Array, Array]] = []
 
     def sum(self) -> None:
         """Hand each peer its segments of our parts, and sum all parts of our own."""
+        if self._scatter is None:
+            self._scatter = self._bind_sum()
         began = time.perf_counter()
-        self._scatter()
+        self._comm.run(self._scatter)
         for function, arguments in self._calls:
             function(*arguments)
         self.seconds += time.perf_counter() - began
 
     def gather(self) -> None:
         """Send our segments to all peers, and receive theirs."""
+        if self._gather is None:
+            self._gather = self._bind_gather()
         began = time.perf_counter()
-        self._gather()
+        self._comm.run(self._gather)
+        for target, source in self._copies:
+            np.copyto(target, source)
         self.seconds += time.perf_counter() - began
+
+    def _bind_sum(self) -> list[Lane]:
+        comm, parts = self._comm, self._parts
+        size, dtype = self._flat.size, self._flat.dtype
+        shown = comm.show(parts, size, dtype, by_shard=True)
+        # by_shard[i][k]: shard k's part of segments[i]: ours, a peer's where it is, or
+        # received.
+        by_shard: list[dict[int, Array]] = [
+            {k: p[segment] for k, p in zip(comm.own_shards, parts, strict=True)}
+            for segment in self.segments
+        ]
+        lanes = []
+        for peer, link in comm.links.items():
+            theirs = comm.shards.held_by(peer)
+            seen = shown.get(peer)
+            out: list[Array] = []
+            into: list[Array] = []
+            if seen is None:
+                wanted = comm.segments(peer, size)
+                out = [part[segment] for segment in wanted for part in parts]
+            for segment, total, received in zip(
+                self.segments, self.totals, by_shard, strict=True
+            ):
+                for i, k in enumerate(theirs):
+                    if seen is not None:
+                        received[k] = seen[i][segment]
+                    else:
+                        received[k] = np.empty_like(total)
+                        into.append(received[k])
+            lanes.append(Lane(link, out, into))
+        for total, received in zip(self.totals, by_shard, strict=True):
+            in_order = [received[k] for k in range(comm.shards.n_shards)]
+            self._calls += sum_calls(in_order, total)
+        return lanes
+
+    def _bind_gather(self) -> list[Lane]:
+        comm, flat = self._comm, self._flat
+        shown = comm.show([flat], flat.size, flat.dtype, by_shard=False)
+        lanes = []
+        for peer, link in comm.links.items():
+            theirs = comm.segments(peer, flat.size)
+            if peer in shown:
+                (seen,) = shown[peer]
+                self._copies += [(flat[segment], seen[segment]) for segment in theirs]
+                lanes.append(Lane(link, [], []))
+            else:
+                ours = [flat[segment] for segment in self.segments]
+                lanes.append(Lane(link, ours, [flat[segment] for segment in theirs]))
+        return lanes
 
 
 class SocketCommunicator(Communicator):
@@ -106,6 +169,10 @@ class SocketCommunicator(Communicator):
             where = f" at {name_of(addresses[peer])}" if addresses else ""
             links[peer] = Link(sock, f"rank {peer}{where}")
         self._mesh = Mesh(links, step_limit)
+        #: What moves messages, and the connections by rank.
+        self.run, self.links = self._mesh.run, self._mesh.links
+        self._plain = not any(link.until_blocked for link in links.values())
+        self._files: list[shared.File] = []
         self._table: Array | None = None
         self._table_lanes: list[Lane] = []
 
@@ -181,45 +248,81 @@ class SocketCommunicator(Communicator):
 
     def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
         """Bind a step's two movements to their buffers."""
-        own = self.own_shards
-        check_buffers(parts, flat, len(own))
-        segments = [self.shards.segment(k, flat.size) for k in own]
-        totals = [np.empty(s.stop - s.start, flat.dtype) for s in segments]
-        # by_shard[i][k]: shard k's part of segments[i], whether our own or received.
-        by_shard: list[list[Array]] = []
-        for segment, total in zip(segments, totals, strict=True):
-            ours = {k: part[segment] for k, part in zip(own, parts, strict=True)}
-            by_shard.append(
-                [
-                    ours[k] if k in ours else np.empty_like(total)
-                    for k in range(self.shards.n_shards)
-                ]
-            )
-        scatter, gather = [], []
-        for peer, link in self._mesh.links.items():
-            theirs = self.shards.held_by(peer)
-            their_segments = [self.shards.segment(k, flat.size) for k in theirs]
-            scatter.append(
-                Lane(
-                    link,
-                    [part[segment] for segment in their_segments for part in parts],
-                    [received[k] for received in by_shard for k in theirs],
-                )
-            )
-            gather.append(
-                Lane(
-                    link,
-                    [flat[segment] for segment in segments],
-                    [flat[segment] for segment in their_segments],
-                )
-            )
-        calls: list[Call] = []
-        for received, total in zip(by_shard, totals, strict=True):
-            calls += sum_calls(received, total)
-        run = self._mesh.run
-        return SocketExchange(
-            segments, totals, partial(run, scatter), calls, partial(run, gather)
-        )
+        check_buffers(parts, flat, len(self.own_shards))
+        return SocketExchange(self, parts, flat)
+
+    def array(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """Zeros that peers of the same host can read where they are, if they are many.
+
+        Not with TLS: there everything goes by the encrypted connections.
+        """
+        dtype = np.dtype(dtype)
+        if not self._plain or size * dtype.itemsize < shared.LEAST:
+            return np.zeros(size, dtype)
+        file = shared.File(size, dtype)
+        self._files.append(file)
+        return file.array
+
+    def show(
+        self,
+        arrays: Sequence[Array],
+        size: int,
+        dtype: np.dtype[Any],
+        *,
+        by_shard: bool,
+    ) -> dict[int, list[Array]]:
+        """Have the peers look at arrays of this rank, and look at theirs.
+
+        All ranks call it for the same arrays. It moves nothing unless these come from
+        `array`.
+
+        Parameters
+        ----------
+        arrays : sequence of ndarray of shape (size,)
+            This rank's.
+        size, dtype
+            Of each array, here and there.
+        by_shard : bool
+            There is one for each shard of a rank; otherwise one for each rank.
+
+        Returns
+        -------
+        dict from int to list of ndarray
+            The arrays of those peers with which it works both ways.
+        """
+        known = {id(file.array): file for file in self._files}
+        files = [known[id(array)] for array in arrays if id(array) in known]
+        if len(files) < len(arrays):
+            return {}
+        ours = np.concatenate([file.offer for file in files])
+        offers, seen = {}, {}
+        for peer in self.links:
+            n_arrays = len(self.shards.held_by(peer)) if by_shard else 1
+            offers[peer] = np.zeros((n_arrays, shared.OFFER), np.int64)
+        self._swap(dict.fromkeys(self.links, ours), offers)
+        for peer, offer in offers.items():
+            seen[peer] = [shared.look(one, size, dtype) for one in offer]
+        here = {
+            peer: np.array([all(one is not None for one in found)], np.int64)
+            for peer, found in seen.items()
+        }
+        there = {peer: np.zeros(1, np.int64) for peer in self.links}
+        self._swap(here, there)
+        for file in files:
+            file.close()
+        return {
+            peer: [one for one in found if one is not None]
+            for peer, found in seen.items()
+            if here[peer][0] and there[peer][0]
+        }
+
+    def _swap(self, out: Mapping[int, Array], into: Mapping[int, Array]) -> None:
+        """Send an array to each peer, and receive one."""
+        self.run([Lane(self.links[p], [out[p]], [into[p]]) for p in self.links])
+
+    def segments(self, rank: int, size: int) -> list[slice]:
+        """The segments of a rank in a flat array."""
+        return [self.shards.segment(k, size) for k in self.shards.held_by(rank)]
 
     def sum_rows(self, table: Array) -> Array:
         """Receive the rows of the others, and sum all in shard order."""
@@ -253,3 +356,6 @@ class SocketCommunicator(Communicator):
     def close(self) -> None:
         """Close the connections; the listener stays. To wake a verb, abort first."""
         self._mesh.close()
+        for file in self._files:
+            file.close()
+        self._files.clear()

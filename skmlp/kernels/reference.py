@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, xlogy
 
 from skmlp.kernels import reference_activations as more_activations
 from skmlp.kernels import reference_losses as more_losses
@@ -32,6 +31,7 @@ from skmlp.kernels.reference_solvers import (
     penalise,
     soft_threshold,
 )
+from skmlp.kernels.special import expit, xlogy
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import erf, expit
+
+from skmlp.kernels.special import erf, expit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+
+from skmlp.kernels.special import expit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

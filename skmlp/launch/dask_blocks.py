@@ -19,7 +19,7 @@ from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import UNKNOWN, Span, after, place
-from skmlp.launch.dask_client import SPAN, Line, ended, results
+from skmlp.launch.dask_client import Line, ended, results, task_span
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, graph_of, paired
 from skmlp.launch.dask_worker_tasks import merge_parts, put_key, put_part
@@ -153,7 +153,7 @@ class DaskBlocks:
         in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
         needs["merge"] = set(layers)
         merge = {name: Task(name, merge_parts, *in_order)}
-        layers["merge"] = MaterializedLayer(merge, annotations=SPAN)
+        layers["merge"] = MaterializedLayer(merge, annotations={"span": task_span()})
         whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
         # It is optimised already; once more, and the tasks would lose their workers.
         return crew.line.client.compute(whole, optimize_graph=False)
@@ -220,5 +220,8 @@ def _needs(graph: dict[Any, Any], key: Any) -> set[Any]:
 
 def _pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
     """A layer of tasks that run on a worker; or, the user's, that had better."""
-    where = {"workers": [worker], "allow_other_workers": not strictly}
-    return MaterializedLayer(tasks, annotations=where | (SPAN if strictly else {}))
+    where: dict[str, Any] = {"workers": [worker]}
+    where["allow_other_workers"] = not strictly
+    if strictly:
+        where["span"] = task_span()
+    return MaterializedLayer(tasks, annotations=where)

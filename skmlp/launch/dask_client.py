@@ -37,7 +37,7 @@ TIDY = 10.0
 #: Annotation of our tasks. The scheduler keeps every span for ever, and begins another
 #: one for tasks without whenever it was idle: several for each fit. This one is the
 #: same for all fits.
-SPAN = {"span": {"name": ("skmlp",), "ids": ("skmlp",)}}
+_SPAN = {"name": ("skmlp",), "ids": ("skmlp",)}
 
 
 #: The workers of each client that have imported skmlp.
@@ -242,7 +242,7 @@ class Line:
         self, worker: str, key: str, function: Callable[..., T], *arguments: Any
     ) -> Future[T]:
         """Submit a task for one worker and for no other. From any thread."""
-        with dask.annotate(**SPAN):
+        with dask.annotate(span=task_span()):
             return self.client.submit(
                 function,
                 *arguments,
@@ -337,6 +337,12 @@ async def together(
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def task_span() -> dict[str, tuple[str, ...]]:
+    """The annotation ``span`` of tasks that are submitted now: the user's, or ours."""
+    users: dict[str, tuple[str, ...]] = dask.get_annotations().get("span", _SPAN)
+    return users
 
 
 async def ended(futures: Sequence[Future[Any]]) -> None:

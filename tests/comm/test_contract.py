@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 
 import numpy as np
 import pytest
 
-from skmlp.comm import mesh
+from skmlp.comm import mesh, shared
 from skmlp.comm.base import Aborted, CommError
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
@@ -66,12 +68,59 @@ def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
 
 
 @all_cases
-def test_fifty_steps_with_changing_data(comms):
+@pytest.mark.parametrize("least", [1, 10**9], ids=["shared", "sent"])
+def test_fifty_steps_with_changing_data(comms, least, monkeypatch):
+    monkeypatch.setattr(shared, "LEAST", least)
     n_shards = comms[0].shards.n_shards
     ranks = good(run(comms, lambda c: laws.steps(c, np.float32, 131, 50)))
     for step, results in enumerate(zip(*ranks, strict=True)):
         want = laws.sum_of(np.float32, 131, step, n_shards).tobytes()
         assert [a.tobytes() for a in results] == [want] * len(comms)
+
+
+@pytest.mark.parametrize("blind", [0, 1, 2])
+def test_who_cannot_look_is_sent_the_numbers(blind, monkeypatch):
+    """Each pair of ranks finds its own way; the sums are the same."""
+    monkeypatch.setattr(shared, "LEAST", 1)
+    look = shared.look
+
+    def squint(*offered):
+        name = threading.current_thread().name
+        return None if name == f"rank-{blind}" else look(*offered)
+
+    monkeypatch.setattr(shared, "look", squint)
+    holders = (0, 1, 1, 0, 2)
+
+    def rank(comm):
+        threading.current_thread().name = f"rank-{comm.rank}"
+        return laws.steps(comm, np.float64, 131, 20)
+
+    with gang("sockets", holders) as comms:
+        for step, results in enumerate(zip(*good(run(comms, rank)), strict=True)):
+            want = laws.sum_of(np.float64, 131, step, len(holders)).tobytes()
+            assert [a.tobytes() for a in results] == [want] * len(comms)
+
+
+@pytest.mark.skipif(not shared.AVAILABLE, reason="this system has no such files")
+def test_only_who_was_told_finds_the_numbers():
+    file = shared.File(10, np.dtype(np.float64))
+    file.array[:] = 7
+    seen = shared.look(file.offer, 10, np.dtype(np.float64))
+    assert seen is not None
+    file.array[3] = 8
+    assert seen.tolist() == file.array.tolist()
+    assert not seen.flags.writeable
+    for place, size in ((2, 10), (0, 10), (None, 11), (None, 10**6)):
+        offer = file.offer.copy()
+        if place is not None:
+            offer[place] += 1
+        assert shared.look(offer, size, np.dtype(np.float64)) is None
+    descriptor = int(file.offer[1])
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert shared.look(file.offer, 10, np.dtype(np.float64)) is None
+    assert seen[3] == 8
 
 
 @all_cases
