@@ -23,6 +23,7 @@ The protocol is written once, as generators without a socket: `dialer` and `acce
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import platform
@@ -30,6 +31,7 @@ import secrets
 import socket
 import struct
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -308,12 +310,13 @@ def fingerprint(**facts: object) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def default_facts() -> dict[str, object]:
+@functools.cache
+def default_facts() -> Mapping[str, object]:
     """Gather what, besides the plan, the bits of a fit depend on in this process.
 
     Returns
     -------
-    dict
+    mapping
         Versions of skmlp and numpy, byte order, machine type, the CPU features that
         numpy uses, and the CPU type that the BLAS of numpy has chosen its kernels for.
         The kernel set is the plan's; add it: ``fingerprint(kernels=..., **facts)``.

@@ -18,6 +18,7 @@ from skmlp.data.checks import NOTHING_KNOWN
 from skmlp.estimators import (
     _class_weight,
     _dask_validation,
+    _effort,
     _fit,
     _heads,
     _losses,
@@ -154,13 +155,16 @@ def fit_rows(
     if kept is not None:
         n_shards = kept[0]
     elif get_config()["ranks"] != "as_asked":
-        workers = len(place.client.scheduler_info(n_workers=-1)["workers"])
-        asked = replace(place, n_ranks=n_shards or max(workers, 1))
+        workers = place.client.scheduler_info(n_workers=-1)["workers"].values()
+        n_asked = n_shards or max(len(workers), 1)
+        threads = sorted(worker["nthreads"] for worker in workers)[-n_asked:]
+        asked = replace(place, n_ranks=n_asked, n_threads=sum(threads))
         rows = X.shape[0]
         if estimator.solver in OPTIMIZERS:
             size = estimator.batch_size
             rows = min(200 if size == "auto" else size, rows)
         n_shards = choose.worthwhile(asked, units, rows, X.dtype.name)
+        _effort.tell_fewer(estimator, n_shards, n_asked, rows)
         if n_shards == 1:
             return _fit.fit_here(
                 estimator,

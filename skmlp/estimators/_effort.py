@@ -71,6 +71,15 @@ def tell(records, *, show):
         )
 
 
+def tell_fewer(estimator, n_taken, n_asked, batch_rows):
+    """Print that fewer ranks train than were asked for, if `verbose`."""
+    if n_taken < n_asked and estimator.verbose:
+        print(
+            f"Training on {n_taken} of {n_asked} ranks: with this network and "
+            f"{batch_rows} rows a step, more would not be faster."
+        )
+
+
 def restarts(estimator, supervisor):
     """Keep the supervisor's restarts as an attribute; return the estimator."""
     estimator.restarts_ = [

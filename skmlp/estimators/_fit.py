@@ -280,11 +280,7 @@ def settle(estimator, plan, place):
     n_shards = place.n_ranks
     if get_config()["ranks"] != "as_asked":
         n_shards = choose.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
-        if n_shards < place.n_ranks and estimator.verbose:
-            print(
-                f"Training on {n_shards} of {place.n_ranks} ranks: with this network "
-                f"and {plan.batch_size} rows a step, more would not be faster."
-            )
+        _effort.tell_fewer(estimator, n_shards, place.n_ranks, plan.batch_size)
     if n_shards == 1:
         return plan, choose.HERE
     threads = max(1, choose.cores() // n_shards)

@@ -9,6 +9,7 @@ from typing import Any
 
 from joblib.parallel import get_active_backend
 
+from skmlp.launch.blas import blas_threads_now
 from skmlp.model.network import multiplications
 
 
@@ -26,12 +27,15 @@ class Place:
         The active backend, for threads and processes.
     client : distributed.Client or None
         The client, for Dask.
+    n_threads : int or None
+        Threads of the workers that are asked for together, for Dask.
     """
 
     kind: str
     n_ranks: int | None = 1
     backend: Any = None
     client: Any = None
+    n_threads: int | None = None
 
 
 HERE = Place("process")
@@ -104,6 +108,11 @@ def cores() -> int:
 LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
 
 
+#: Up to so many, BLAS threads share a minibatch of this process about as well as the
+#: workers of a cluster do that have one each, with nothing to send.
+FEW_THREADS = 4
+
+
 def worthwhile(
     place: Place, units: tuple[int, ...], batch_rows: int, dtype: str
 ) -> int:
@@ -129,6 +138,10 @@ def worthwhile(
         At least 1.
     """
     assert place.n_ranks is not None
+    if place.n_threads is not None:
+        here = min(cores(), blas_threads_now() or 1)
+        if place.n_threads <= min(here, FEW_THREADS):
+            return 1
     work = multiplications(units) * batch_rows * (2 if dtype == "float64" else 1)
     useful = int(work // LEAST_WORK[place.kind])
     limit = place.n_ranks

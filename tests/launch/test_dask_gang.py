@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
+from collections import Counter
 from concurrent.futures import CancelledError
 
 import dask.array as da
@@ -291,6 +293,26 @@ def test_gangs_leave_no_sockets(clean):
         use()
     until(lambda: not left_behind(clean), "a clean cluster")
     assert sockets(clean) == before
+
+
+def test_gangs_leave_no_objects(clean):
+    """Dask holds on to much that it was ever handed: to handlers, for one."""
+
+    def alive() -> Counter[str]:
+        gc.collect()
+        kinds = map(type, gc.get_objects())
+        return Counter(str(k) for k in kinds if str(k.__module__).startswith("skmlp."))
+
+    def use() -> dict[str, Counter[str]]:
+        with adopt(clean, X, Y) as data, gang_on(data) as gang:
+            ask(gang, COUNT)
+        until(lambda: not left_behind(clean), "a clean cluster")
+        return dict(clean.run(alive))
+
+    use()
+    before = use()
+    use()
+    until(lambda: use() == before, "as many objects as before")
 
 
 def test_when_a_client_closes_its_fit_goes(clean):
