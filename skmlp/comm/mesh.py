@@ -31,10 +31,6 @@ _MOST_BUFFERS = 512
 #: Seconds that one wait may last: the system counts milliseconds in 32 bits.
 _LONGEST_WAIT = 86400.0
 
-#: Looks at the connections before going to sleep, a microsecond each: the peers of a
-#: step are often done at about the same time, and to be woken takes longer than that.
-LOOKS = 20
-
 READ, WRITE = 1, 2
 
 Views = list[memoryview]
@@ -301,12 +297,8 @@ def _wait_by_poll(wishes: Mapping[int, int], seconds: float) -> set[int]:
     for descriptor, events in wishes.items():
         flags = select.POLLIN if events & READ else 0
         poll.register(descriptor, flags | (select.POLLOUT if events & WRITE else 0))
-    for _ in range(LOOKS):
-        if ready := poll.poll(0):
-            break
-    else:
-        ready = poll.poll(math.ceil(seconds * 1000))
-    return {descriptor for descriptor, _ in ready}
+    # Looking 10 to 200 times before going to sleep made no step faster on two cores.
+    return {descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))}
 
 
 def _wait_by_select(wishes: Mapping[int, int], seconds: float) -> set[int]:

@@ -26,6 +26,8 @@ import numpy as np
 
 from skmlp.comm.base import Array
 
+#: What the system calls the files.
+NAME = "skmlp"
 #: Bytes of an array from which that pays: a short one goes along with the header.
 LEAST = 1 << 15
 #: Bytes of the random mark at the end of a file.
@@ -59,7 +61,7 @@ class File:
         try:
             if not AVAILABLE:
                 raise OSError("this system has no such files")
-            self._descriptor = os.memfd_create("skmlp", os.MFD_CLOEXEC)
+            self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC)
             # Not its length alone: a page that can't be had would kill the process.
             os.posix_fallocate(self._descriptor, 0, n_bytes + MARK)
             memory = mmap.mmap(self._descriptor, n_bytes + MARK)
@@ -101,9 +103,13 @@ def look(offer: Array, size: int, dtype: np.dtype[Any]) -> Array | None:
     if not AVAILABLE or not process:
         return None
     n_bytes = size * dtype.itemsize
+    path = f"/proc/{process}/fd/{descriptor}"
     try:
-        with open(f"/proc/{process}/fd/{descriptor}", "rb") as file:
-            # ValueError: it is another file, and shorter.
+        # On another host that may be anything, even what blocks when it is opened.
+        if not os.readlink(path).startswith(f"/memfd:{NAME} "):
+            return None
+        with open(path, "rb") as file:
+            # ValueError: it is another one, and shorter.
             memory = mmap.mmap(file.fileno(), n_bytes + MARK, access=mmap.ACCESS_READ)
     except (OSError, ValueError):
         return None

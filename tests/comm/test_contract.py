@@ -115,6 +115,12 @@ def test_only_who_was_told_finds_the_numbers():
         if place is not None:
             offer[place] += 1
         assert shared.look(offer, size, np.dtype(np.float64)) is None
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):  # to open it would block
+        offer = file.offer.copy()
+        offer[1] = descriptor
+        assert shared.look(offer, 10, np.dtype(np.float64)) is None
+        os.close(descriptor)
     descriptor = int(file.offer[1])
     file.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
