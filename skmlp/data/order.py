@@ -52,12 +52,20 @@ class RowOrder(Order):
         The twister's state before the first shuffle (`skmlp.twister.twister_state`).
     base : ndarray of shape (n_rows,), optional
         Numbers of the training rows among all rows; all rows if left out.
+    dtype : dtype
+        Of the numbers; the order does not depend on it.
     """
 
-    def __init__(self, n_rows: int, start: State, base: Array | None = None) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        start: State,
+        base: Array | None = None,
+        dtype: Any = np.intp,
+    ) -> None:
         self._start = start
         self._base = base
-        self._order = np.empty(n_rows, dtype=np.intp)
+        self._order = np.empty(n_rows, dtype)
         self._rewind()
 
     def _rewind(self) -> None:
@@ -79,7 +87,7 @@ class RowOrder(Order):
 
         Returns
         -------
-        ndarray of shape (n_rows,), intp
+        ndarray of shape (n_rows,)
             Valid until the next call.
         """
         if shuffles < self._done:
@@ -135,7 +143,9 @@ class KeyedOrder(Order):
         return self._after
 
 
-def order_of(plan: Plan, base: Array | KeyedRows | None = None) -> Order:
+def order_of(
+    plan: Plan, base: Array | KeyedRows | None = None, dtype: Any = np.intp
+) -> Order:
     """The order of the training rows, for a plan that shuffles.
 
     Parameters
@@ -145,10 +155,12 @@ def order_of(plan: Plan, base: Array | KeyedRows | None = None) -> Order:
     base : ndarray of intp or KeyedRows, optional
         The training rows, as `skmlp.data.split.split_rows` gives them; all rows if
         left out.
+    dtype : dtype
+        Of the numbers in an order that is kept as a whole.
     """
     assert plan.order_rng is not None
     if plan.keyed_order:
         assert not isinstance(base, np.ndarray)
         return KeyedOrder(plan.n_rows, plan.order_rng, base)
     assert not isinstance(base, KeyedRows)
-    return RowOrder(plan.n_rows, plan.order_rng, base)
+    return RowOrder(plan.n_rows, plan.order_rng, base, dtype)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from skmlp.data.keyed import KeyedRows
-from skmlp.data.order import Order, order_of
+from skmlp.data.order import PIECE, Order, order_of
 from skmlp.data.partitions import LocalRows
+from skmlp.data.ranges import Ranges
 from skmlp.data.sources import Block, GatheredRows, ShardRows, Source, block_rows
 from skmlp.data.split import split_rows
 from skmlp.data.targets import class_weights_of, encode
@@ -37,12 +37,12 @@ class PartitionRows(Source):
         self._split: tuple[Numbers, Numbers] | None = None
 
     def split(self, plan: Plan) -> tuple[Numbers | None, Numbers | None]:
-        """Numbers of the training and of the validation rows; None for all or none."""
-        if plan.split is None and not plan.n_validation:
-            return None, None
+        """Numbers of the training and of the validation rows, where they are mixed.
+
+        None otherwise: validation rows of their own come after those for training.
+        """
         if plan.split is None:
-            last = plan.n_rows + plan.n_validation
-            return KeyedRows(plan.n_rows), np.arange(plan.n_rows, last, dtype=np.intp)
+            return None, None
         if self._split is None:
             self._split = split_rows(plan.split)
         return self._split
@@ -53,8 +53,8 @@ class PartitionRows(Source):
 
     def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
-        # Validation rows of their own come last: the others keep their numbers.
-        return order_of(plan, None if plan.split is None else self.split(plan)[0])
+        # Every rank has the order of all rows: in half of the memory of intp.
+        return order_of(plan, self.split(plan)[0], np.int32)
 
 
 class _PlacedShard(GatheredRows):
@@ -84,65 +84,59 @@ class _PlacedShard(GatheredRows):
             w.astype(rows.X.dtype, copy=False),
             max(1, min(max(in_batch, in_block), n_local)),
         )
-        self._ranges = rows.ranges
+        self._ranges = Ranges(rows.ranges, plan.n_rows + plan.n_validation)
         self._plan = plan
-        self._n_local = n_local
-        self._n_all = plan.n_rows + plan.n_validation
-        self._train = None if train is None else self._here(train)
-        self._validation = np.empty(0, np.intp)
-        if validation is not None:
+        # The places of our rows; None for the first ones.
+        self._train: Array | None = None
+        if train is None or validation is None:
+            self._n_train = self._ranges.count_below(plan.n_rows)
+            self._validation = np.arange(self._n_train, n_local, dtype=np.intp)
+        else:
+            self._train = self._here(train)
+            self._n_train = len(self._train)
             self._validation = self._here(validation)
         self._all_train = train
         self._natural: tuple[Array, list[int]] | None = None
 
-    @cached_property
-    def _local_of(self) -> Array:
-        """For each row of all, its place here, or -1."""
-        local = np.full(self._n_all, -1, np.int32)
-        at = 0
-        for start, count in self._ranges:
-            local[start : start + count] = np.arange(at, at + count, dtype=np.int32)
-            at += count
-        return local
-
-    @cached_property
-    def _number_of(self) -> Array:
-        """For each place here, its row's number; for dropout alone."""
-        return self._own_numbers
-
     def numbers(self, batch: int) -> Array:
         """The numbers, among all rows of the fit, of what `take` returned last."""
-        return self._number_of[super().numbers(batch)]
-
-    @property
-    def _own_numbers(self) -> Array:
-        """The numbers of the rows here, rising."""
-        runs = [np.arange(start, start + count) for start, count in self._ranges]
-        return np.concatenate([np.empty(0, np.intp), *runs])
+        return self._ranges.numbers(super().numbers(batch))
 
     def _here(self, numbers: Numbers) -> Array:
         """Those of some rows that lie here, by their place."""
         if isinstance(numbers, KeyedRows):
-            return numbers.places(self._own_numbers)[0]
-        local = self._local_of[numbers]
-        return local[local >= 0].astype(np.intp)
+            return numbers.places(self._ranges.all_numbers())[0]
+        found = [np.empty(0, np.intp)]
+        for at in range(0, len(numbers), PIECE):
+            places = self._ranges.places(numbers[at : at + PIECE])
+            found.append(places[places >= 0])
+        return np.concatenate(found)
 
     def _sort_out(self, order: Numbers) -> tuple[Array, list[int]]:
         """Our rows in the epoch's order, and where each minibatch ends in them."""
+        plan = self._plan
+        starts = np.arange(plan.n_batches + 1) * plan.batch_size
         if isinstance(order, KeyedRows):
             # Each row is asked for its position: other shards' rows cost nothing.
-            taken, positions = order.places(self._own_numbers)
-        else:
-            local = self._local_of[order]
-            positions = np.flatnonzero(local >= 0)
-            taken = local[positions].astype(np.intp)
-        starts = np.arange(self._plan.n_batches + 1) * self._plan.batch_size
-        ends = np.searchsorted(positions, starts).tolist()
-        return taken, ends
+            taken, positions = order.places(self._ranges.all_numbers())
+            return taken, np.searchsorted(positions, starts).tolist()
+        taken = np.empty(self._n_train, np.intp)
+        ends = np.full(len(starts), self._n_train)
+        count = 0
+        # In pieces: what is found on the way takes a multiple of what is kept.
+        for at in range(0, len(order), PIECE):
+            places = self._ranges.places(order[at : at + PIECE])
+            positions = np.flatnonzero(places >= 0)
+            some = slice(*np.searchsorted(starts, [at, at + PIECE]))
+            ends[some] = count + np.searchsorted(positions, starts[some] - at)
+            taken[count : count + len(positions)] = places[positions]
+            count += len(positions)
+        return taken, ends.tolist()
 
     def begin_epoch(self, order: Numbers | None) -> None:
         """Take up the epoch's order."""
         if order is not None:
+            self._taken = None  # before the new one takes its room
             self._begin(*self._sort_out(order))
             return
         if self._natural is None:
@@ -154,12 +148,11 @@ class _PlacedShard(GatheredRows):
 
     def training_blocks(self) -> Iterator[Block]:
         """All training rows of the shard, in blocks."""
-        n = self._n_local if self._train is None else len(self._train)
-        return self._blocks(self._train, 0, n)
+        return self._blocks(self._train, 0, self._n_train)
 
     def validation_blocks(self) -> Iterator[Block]:
         """All validation rows of the shard, in blocks."""
         return self._blocks(self._validation, 0, len(self._validation))
 
     def _training_rows(self) -> Iterator[Array | slice]:
-        yield slice(self._n_local) if self._train is None else self._train
+        yield slice(self._n_train) if self._train is None else self._train

@@ -260,8 +260,8 @@ class ShardStore:
         y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
         w = np.empty(0, self._dtype)
         if order:
-            y = np.concatenate([self._y.pop(part) for part in order])
-            w = np.concatenate([self._w.pop(part) for part in order])
+            y = _joined(self._y, order)
+            w = _joined(self._w, order)
         return LocalRows(X, y, w, join_ranges(spans))
 
     def _join_sparse(self, spans: Sequence[Span]) -> Any:
@@ -281,6 +281,19 @@ class ShardStore:
             indptr[at + 1 : at + span.rows + 1] = part.indptr[1:] + filled
             at, filled = at + span.rows, end
         return sparse.csr_array((data, indices, indptr), shape=(n_rows, self._features))
+
+
+def _joined(parts: dict[int, Array], order: Sequence[int]) -> Array:
+    """One array of all parts, which are let go one after the other."""
+    n_rows = sum(len(parts[part]) for part in order)
+    dtype = np.result_type(*{parts[part].dtype for part in order})
+    whole = np.empty((n_rows, *parts[order[0]].shape[1:]), dtype)
+    at = 0
+    for number in order:
+        part = parts.pop(number)
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def sized(spans: Sequence[Span], sizes: Sequence[int]) -> list[Span]:

@@ -11,10 +11,11 @@ from skmlp.data.order import RowOrder
 from skmlp.twister import twister_state
 
 
+@pytest.mark.parametrize("dtype", [np.intp, np.int32])
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
-def test_as_scikit_learn(n_rows):
+def test_as_scikit_learn(n_rows, dtype):
     rng = np.random.RandomState(3)
-    order = RowOrder(n_rows, twister_state(rng))
+    order = RowOrder(n_rows, twister_state(rng), dtype=dtype)
     expected = np.arange(n_rows)
     for epoch in range(1, 6):
         expected = shuffle(expected, random_state=rng)

@@ -98,6 +98,22 @@ def test_17_predictions_take_bounded_memory(Estimator, container):
         assert_array_equal(answers["predict"][::997], raw.argmax(axis=1))
 
 
+def test_17_a_million_predictions_take_a_block():
+    """The hidden layer of all rows would take 1 GB."""
+    mlp = MLPRegressor(hidden_layer_sizes=256, max_iter=1, random_state=0)
+    mlp.fit(RNG.normal(size=(30, 4)).astype(np.float32), np.arange(30.0))
+    rows = np.resize(RNG.normal(size=(999, 4)).astype(np.float32), (1_000_000, 4))
+    mlp.predict(rows[:5000])
+    tracemalloc.start()
+    try:
+        found = mlp.predict(rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < found.nbytes + 12e6
+    assert_allclose(found[999:1998], found[:999], rtol=1e-4, atol=1e-5)
+
+
 def _calls_into_csc(call: Callable[[], Any]) -> int:
     """How often Python code of SciPy's CSC module runs during `call`."""
     count = 0
