@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from skmlp import stopping
 from skmlp.comm.base import Communicator
+from skmlp.commit import Commits
 from skmlp.data.order import Order
 from skmlp.data.sources import Source
 from skmlp.launch.base import Message
@@ -32,6 +34,7 @@ from skmlp.state import (
     Record,
     TrainState,
 )
+from skmlp.steps import CompiledSteps, in_runs
 from skmlp.validate import Validating
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -102,6 +105,14 @@ class Trainer(Validating):
                 runs.append((self._own[k], params, part, n_penalised))
                 self._moves.append((k, self._bind(params, part, moments, n_penalised)))
                 self._trained.append((k, part))
+        #: Whole runs of steps as one call, for small networks.
+        self._compiled: CompiledSteps | None = None
+        shard = self._shards[0]
+        if in_runs(shard, plan, comm.shards.n_shards):
+            arrays = self._params, self._parts[0], self._moments
+            self._compiled = CompiledSteps(
+                plan, self._optimizer, *arrays, shard, self._mean_weight
+            )
         self._clip: around.Clip | None = None
         if plan.clip_norm is not None:
             norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
@@ -122,13 +133,8 @@ class Trainer(Validating):
             self._order = comm.once(lambda: source.row_order(plan))
         self._state: TrainState | None = None
         self._paused = False
-        # Where all ranks live in the driver's process, the state of the last finished
-        # epoch is kept for it: a Ctrl-C falls anywhere.
-        self._kept: list[Array] = []
-        if comm.one_process:
-            arrays = self._live()
-            self._kept = comm.once(lambda: [np.empty_like(a) for a in arrays])
-        self._committed: dict[str, tuple[TrainState, int]] = comm.once(dict)
+        live = [self._params, self._best, *self._moments]
+        self._commits = Commits(comm, live, self._segments)
         # What the model will have: the parameters or their moving mean.
         self._model = self._params if plan.average is None else self._moments[-1]
         self._model_views = plan.layout.views(self._model)
@@ -149,10 +155,6 @@ class Trainer(Validating):
             move = around.with_mean(move, plan.average, kernels, params, moments[-1])
         return move
 
-    def _live(self) -> list[Array]:
-        """The arrays that the steps write to."""
-        return [self._params, self._best, *self._moments]
-
     def handle(self, message: Message) -> Message:
         """Do what the supervisor asks."""
         # A diverging run overflows; it is found at the end of the epoch.
@@ -166,10 +168,9 @@ class Trainer(Validating):
 
     def last_commit(self) -> Message | None:
         """Return the state after the last finished epoch."""
-        if not self._committed:
+        state = self._commits.last()
+        if state is None:
             return None
-        state, n_records = self._committed["epoch"]
-        state = replace(state, records=state.records[:n_records])
         if self._order is not None:
             self._order.seek(state.shuffles)
             state.rng = self._order.rng
@@ -203,7 +204,7 @@ class Trainer(Validating):
             if state.status != RUNNING or self._paused:
                 break
             self._epoch(state)
-            self._commit(state)
+            self._commits.keep(state)
         for exchange in self._moment_exchanges:
             exchange.gather()
         if self._order is not None:
@@ -265,6 +266,12 @@ class Trainer(Validating):
             rates = plan.schedule.rates(epoch, step, plan.n_batches)
         if rates is not None:
             state.learning_rate = rates[0]
+        if self._compiled is not None:
+            each = rates or [rate] * plan.n_batches
+            loss, norm, square = self._compiled.epoch(each, step)
+            state.step += plan.n_batches
+            self._note([loss], [norm], [square])
+            return
         for number in range(plan.n_batches):
             for k, (shard, part, accumulate) in enumerate(shards):
                 block = shard.take(number)
@@ -287,6 +294,15 @@ class Trainer(Validating):
                 norms[k] += move(bounded, rate, step)
             exchange_gather()
         state.step = step
+        self._note(losses, norms, squares)
+
+    def _note(
+        self,
+        losses: Sequence[float],
+        norms: Sequence[float],
+        squares: Sequence[float],
+    ) -> None:
+        """Write an epoch's sums of the own shards into the table."""
         for k, where in enumerate(self._segments):
             row = self._table[self._own[k]]
             row[_LOSS], row[_NORM], row[_GRADIENT] = losses[k], norms[k], squares[k]
@@ -322,19 +338,3 @@ class Trainer(Validating):
         if state.status == RUNNING and state.epoch >= plan.max_iter:
             state.status = ALL_EPOCHS
         return int(standstill)
-
-    def _commit(self, state: TrainState) -> None:
-        """Keep the state for the driver, where it shares our memory."""
-        if not self._kept:
-            return
-        # The records only grow, so their count is enough to find those of now. Until
-        # all ranks have copied their part, nobody begins another epoch: meanwhile the
-        # live arrays are the last epoch's, and one copy of them is enough.
-        n_records, committed = len(state.records), self._committed
-        committed["epoch"] = replace(state), n_records
-        for kept, live in zip(self._kept, self._live(), strict=True):
-            for where in self._segments:
-                np.copyto(kept[where], live[where])
-        params, best, *moments = self._kept
-        copy = replace(state, params=params, best_params=best, moments=tuple(moments))
-        self._comm.once(lambda: committed.update(epoch=(copy, n_records)))

@@ -27,7 +27,7 @@ FLOORS = (
     ("supervise", "persistence"),
     ("build",),
     ("train", "evaluate"),
-    ("stopping", "validate"),
+    ("commit", "steps", "stopping", "validate"),
     ("shard_work",),
     ("launch",),
     ("data",),

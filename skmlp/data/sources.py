@@ -11,6 +11,7 @@ shape (rows,), or (0,) where rows have no weights.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -143,6 +144,8 @@ class GatheredRows(RowTable, ShardRows):
         self._ends: Sequence[int] = ()
         self._first = 0
         self._epoch_y, self._epoch_w = y, w
+        # Room for the rows of several minibatches, made at the first use.
+        self._chunk: Array | None = None
 
     def _begin(self, taken: Array | None, ends: Sequence[int], first: int = 0) -> None:
         """Take up rows of an epoch: `taken`, cut at `ends`, which starts with 0."""
@@ -175,6 +178,44 @@ class GatheredRows(RowTable, ShardRows):
             y,
             w,
         )
+
+    @property
+    def dense(self) -> bool:
+        """Whether the rows are no sparse matrix's, so that `chunk` can be called."""
+        return self._sparse is None
+
+    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+        """The rows of as many whole minibatches, from `batch` on, as `most_rows` hold.
+
+        Returns
+        -------
+        X, y, w : ndarray
+            As `take` returns them, C-contiguous; valid until the next call.
+        ends : ndarray of intp
+            Where each minibatch ends among them, after a 0; one at least.
+        """
+        batch -= self._first
+        ends = self._ends
+        start = ends[batch]
+        last = bisect_right(ends, start + most_rows, batch + 2) - 1
+        end = ends[last]
+        room = max(most_rows, end - start)
+        if self._chunk is None or len(self._chunk) < room:
+            self._chunk = np.empty((room, self._X.shape[1]), self._X.dtype)
+        X = self._chunk[: end - start]
+        y, w = self._epoch_y[start:end], self._epoch_w
+        if self._weighted:
+            w = w[start:end]
+        if self._taken is None:
+            np.copyto(X, self._X[start:end])
+            y, w = y.copy(), w.copy()  # the user's own may be read-only
+        else:
+            self._X.take(self._taken[start:end], 0, X, "clip")
+        return X, y, w, np.array(ends[batch : last + 1], np.intp) - start
+
+    def chunk_targets(self) -> Array:
+        """No targets, of the kind of array that `chunk` returns."""
+        return np.empty((0, *self._y.shape[1:]), self._y.dtype)
 
     @abstractmethod
     def _training_rows(self) -> Iterator[Array | slice]:
@@ -316,13 +357,22 @@ class _KeyedShard(_SharedShard):
         self._keyed = keyed
         self._ends = ()
 
-    def take(self, batch: int) -> Block | None:
-        """The shard's rows of a minibatch, or None if it has none."""
+    def _reach(self, batch: int) -> None:
+        """Go on to the window that begins with a minibatch, unless it is there."""
         if not self._first <= batch < self._first + len(self._ends) - 1:
             last = min(batch + self._window, self._plan.n_batches)
             parts, ends = self._cut(batch, last)
             self._begin(self._keyed[_join(parts)], ends, batch)
+
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none."""
+        self._reach(batch)
         return super().take(batch)
+
+    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+        """See `GatheredRows.chunk`; a chunk ends with its window."""
+        self._reach(batch)
+        return super().chunk(batch, most_rows)
 
     def _training_rows(self) -> Iterator[Array | slice]:
         numbers, part = self._source.train, self._training

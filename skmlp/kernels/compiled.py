@@ -191,6 +191,10 @@ def softmax_forward(z: Array, b: Array) -> None:
 # -- output layer: loss and its gradient -----------------------------------------------
 
 
+#: So many probabilities, none below eps, can be multiplied without underflow.
+_FACTORS = 16
+
+
 @compiled
 def _clip(p, eps):  # type: ignore[no-untyped-def]  # numba infers the types
     """Keep a probability off 0 and 1; NaN stays."""
@@ -208,19 +212,24 @@ def softmax_log_loss(
     one = z.dtype.type(1)
     grad_b[:] = 0
     loss = 0.0
+    likelihood, factors = 1.0, 0
     for i in range(z.shape[0]):
-        p = float(z[i, y[i]])
-        value = -log(_clip(p, eps))
+        p = _clip(float(z[i, y[i]]), eps)
         z[i, y[i]] -= one
         if w.size:
-            loss += value * float(w[i])
+            loss -= log(p) * float(w[i])
             for j in range(z.shape[1]):
                 z[i, j] *= w[i]
         else:
-            loss += value
+            # The logarithm of a product: one for many rows.
+            likelihood *= p
+            factors += 1
+            if factors == _FACTORS:
+                loss -= log(likelihood)
+                likelihood, factors = 1.0, 0
         for j in range(z.shape[1]):
             grad_b[j] += z[i, j]
-    return loss
+    return loss - log(likelihood)
 
 
 @compiled
@@ -233,23 +242,23 @@ def logistic_log_loss(
     one, zero = z.dtype.type(1), z.dtype.type(0)
     grad_b[:] = 0
     loss = 0.0
+    likelihood, factors = 1.0, 0
     for i in range(z.shape[0]):
-        value = 0.0
         for j in range(z.shape[1]):
             p = _clip(float(z[i, j]), eps)
-            if y[i, j]:
-                value -= log(p)
-            else:
-                value -= log(1.0 - p)
+            p = p if y[i, j] else 1.0 - p
             z[i, j] -= one if y[i, j] else zero
-        if w.size:
-            value *= float(w[i])
-            for j in range(z.shape[1]):
+            if w.size:
+                loss -= log(p) * float(w[i])
                 z[i, j] *= w[i]
-        loss += value
-        for j in range(z.shape[1]):
+            else:
+                likelihood *= p
+                factors += 1
+                if factors == _FACTORS:
+                    loss -= log(likelihood)
+                    likelihood, factors = 1.0, 0
             grad_b[j] += z[i, j]
-    return loss
+    return loss - log(likelihood)
 
 
 @compiled

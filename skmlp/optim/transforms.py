@@ -42,9 +42,12 @@ class Optimizer(ABC):
     #: Which moment, if one, scales the step of each parameter by its root.
     scaled_by: ClassVar[int | None] = None
 
+    #: What stays the same in all steps.
+    settings: tuple[float, ...]
+
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         self._kernel = kernels.STEP[self.name]
-        self._alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
+        self.alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
         self.epsilon = float(plan.epsilon)
 
     def reach(self, learning_rate: float, step: int) -> float:
@@ -52,6 +55,9 @@ class Optimizer(ABC):
         return learning_rate
 
     @abstractmethod
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """The last arguments of the kernel in a step, after the divisor."""
+
     def bind(
         self,
         params: Array,
@@ -79,6 +85,22 @@ class Optimizer(ABC):
         callable
             See `Move`.
         """
+        kernel, numbers, alpha = self._kernel, self.numbers, self.alpha
+
+        def move(divisor: float, learning_rate: float, step: int) -> float:
+            norm: float = kernel(
+                params,
+                total,
+                *moments,
+                scratch,
+                n_penalised,
+                alpha,
+                divisor,
+                *numbers(learning_rate, step),
+            )
+            return norm
+
+        return move
 
 
 class SGD(Optimizer):
@@ -90,42 +112,16 @@ class SGD(Optimizer):
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         super().__init__(plan, kernels)
-        self._momentum = float(plan.momentum)
-        self._nesterov = bool(plan.nesterovs_momentum)
+        self.settings = float(plan.momentum), bool(plan.nesterovs_momentum)
 
     def reach(self, learning_rate: float, step: int) -> float:
         """With momentum, that of all steps that follow from a gradient."""
-        stays = 1.0 - self._momentum
+        stays = 1.0 - self.settings[0]
         return learning_rate / stays if stays else learning_rate
 
-    def bind(
-        self,
-        params: Array,
-        total: Array,
-        moments: list[Array],
-        scratch: Array,
-        n_penalised: int,
-    ) -> Move:
-        """See `Optimizer.bind`."""
-        kernel, alpha, (velocity,) = self._kernel, self._alpha, moments
-        momentum, nesterov = self._momentum, self._nesterov
-
-        def move(divisor: float, learning_rate: float, step: int) -> float:
-            norm: float = kernel(
-                params,
-                total,
-                velocity,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                learning_rate,
-                momentum,
-                nesterov,
-            )
-            return norm
-
-        return move
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """See `Optimizer.numbers`."""
+        return learning_rate, *self.settings
 
 
 class Adam(Optimizer):
@@ -140,42 +136,16 @@ class Adam(Optimizer):
         super().__init__(plan, kernels)
         self._beta_1 = float(plan.beta_1)
         self._beta_2 = float(plan.beta_2)
+        self.settings = self._beta_1, self._beta_2, self.epsilon
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Optimizer.reach`."""
         return learning_rate * sqrt(1.0 - self._beta_2**step)
 
-    def bind(
-        self,
-        params: Array,
-        total: Array,
-        moments: list[Array],
-        scratch: Array,
-        n_penalised: int,
-    ) -> Move:
-        """See `Optimizer.bind`."""
-        kernel, alpha, (first, second) = self._kernel, self._alpha, moments
-        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
-
-        def move(divisor: float, learning_rate: float, step: int) -> float:
-            corrected = learning_rate * sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
-            norm: float = kernel(
-                params,
-                total,
-                first,
-                second,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                corrected,
-                beta_1,
-                beta_2,
-                epsilon,
-            )
-            return norm
-
-        return move
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """See `Optimizer.numbers`."""
+        corrected = self.reach(learning_rate, step) / (1.0 - self._beta_1**step)
+        return corrected, *self.settings
 
 
 class AdamW(Adam):
@@ -190,40 +160,12 @@ class AdamW(Adam):
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         super().__init__(plan, kernels)
-        self._decay = float(plan.weight_decay)
+        self.settings = *self.settings, float(plan.weight_decay)
 
-    def bind(
-        self,
-        params: Array,
-        total: Array,
-        moments: list[Array],
-        scratch: Array,
-        n_penalised: int,
-    ) -> Move:
-        """See `Optimizer.bind`."""
-        kernel, alpha, (first, second) = self._kernel, self._alpha, moments
-        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
-
-        def move(divisor: float, learning_rate: float, step: int) -> float:
-            corrected = learning_rate * sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
-            norm: float = kernel(
-                params,
-                total,
-                first,
-                second,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                corrected,
-                beta_1,
-                beta_2,
-                epsilon,
-                learning_rate * self._decay,
-            )
-            return norm
-
-        return move
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """See `Optimizer.numbers`."""
+        corrected, *others, decay = super().numbers(learning_rate, step)
+        return corrected, *others, learning_rate * decay
 
 
 class NAdam(Adam):
@@ -236,51 +178,33 @@ class NAdam(Adam):
     name = "nadam"
     scheduled = True
 
+    def __init__(self, plan: Any, kernels: ModuleType) -> None:
+        super().__init__(plan, kernels)
+        # The product of all momenta up to a step: a function of the step alone, which
+        # is kept from one to the next.
+        self._known, self._product = 0, 1.0
+
     def _momentum(self, step: int) -> float:
         return self._beta_1 * (1.0 - 0.5 * float(0.96 ** (step / 250)))
 
-    def bind(
-        self,
-        params: Array,
-        total: Array,
-        moments: list[Array],
-        scratch: Array,
-        n_penalised: int,
-    ) -> Move:
-        """See `Optimizer.bind`."""
-        kernel, alpha, (first, second) = self._kernel, self._alpha, moments
-        beta_1, beta_2, epsilon = self._beta_1, self._beta_2, self.epsilon
-        # The product of all momenta up to a step: a function of the step alone, which
-        # is kept from one to the next.
-        known, product = 0, 1.0
-
-        def move(divisor: float, learning_rate: float, step: int) -> float:
-            nonlocal known, product
-            if step <= known:
-                known, product = 0, 1.0
-            while known < step:
-                known += 1
-                product *= self._momentum(known)
-            now, ahead = self._momentum(step), self._momentum(step + 1)
-            rate = learning_rate * sqrt(1.0 - beta_2**step)
-            norm: float = kernel(
-                params,
-                total,
-                first,
-                second,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                rate * (1.0 - now) / (1.0 - product),
-                rate * ahead / (1.0 - product * ahead),
-                beta_1,
-                beta_2,
-                epsilon,
-            )
-            return norm
-
-        return move
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """See `Optimizer.numbers`."""
+        if step < self._known:
+            self._known, self._product = 0, 1.0
+        while self._known < step:
+            self._known += 1
+            self._product *= self._momentum(self._known)
+        product, now, ahead = (
+            self._product,
+            self._momentum(step),
+            self._momentum(step + 1),
+        )
+        rate = self.reach(learning_rate, step)
+        return (
+            rate * (1.0 - now) / (1.0 - product),
+            rate * ahead / (1.0 - product * ahead),
+            *self.settings,
+        )
 
 
 class RMSprop(Optimizer):
@@ -293,35 +217,11 @@ class RMSprop(Optimizer):
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         super().__init__(plan, kernels)
-        self._settings: tuple[float, ...] = (float(plan.rho), self.epsilon)
+        self.settings = float(plan.rho), self.epsilon
 
-    def bind(
-        self,
-        params: Array,
-        total: Array,
-        moments: list[Array],
-        scratch: Array,
-        n_penalised: int,
-    ) -> Move:
-        """See `Optimizer.bind`."""
-        kernel, alpha, (second,) = self._kernel, self._alpha, moments
-        settings = self._settings
-
-        def move(divisor: float, learning_rate: float, step: int) -> float:
-            norm: float = kernel(
-                params,
-                total,
-                second,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                learning_rate,
-                *settings,
-            )
-            return norm
-
-        return move
+    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
+        """See `Optimizer.numbers`."""
+        return learning_rate, *self.settings
 
 
 class AdaGrad(RMSprop):
@@ -331,7 +231,7 @@ class AdaGrad(RMSprop):
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         super().__init__(plan, kernels)
-        self._settings = (self.epsilon,)
+        self.settings = (self.epsilon,)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

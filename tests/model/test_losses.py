@@ -145,7 +145,8 @@ def test_a_linear_model_of_gamma_is_scikit_learns():
 
 def test_huber_is_squared_error_for_small_errors():
     wide = descend("huber", huber_delta=1e6)
-    assert_array_equal(wide.predict(X), descend("squared_error").predict(X))
+    # Not the same bits: small networks without parameters of the loss step in runs.
+    assert_allclose(wide.predict(X), descend("squared_error").predict(X), rtol=1e-8)
     spoilt = TARGET.copy()
     spoilt[::20] += 1e3
     robust = descend("huber", spoilt, **LINEAR)

@@ -1,0 +1,62 @@
+"""The state after the last finished epoch, kept for the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skmlp.comm.base import Communicator
+from skmlp.state import TrainState
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Commits:
+    """The state after the last finished epoch, where the driver shares our memory.
+
+    A Ctrl-C falls anywhere; what the steps have written since then is dropped.
+
+    Parameters
+    ----------
+    comm : Communicator
+        The way to the other ranks; all of them make one.
+    live : sequence of ndarray
+        The arrays that the steps write to: the parameters, the best ones, the moments.
+    segments : sequence of slice
+        What this rank writes of each.
+    """
+
+    def __init__(
+        self, comm: Communicator, live: Sequence[Array], segments: Sequence[slice]
+    ) -> None:
+        self._comm, self._live, self._segments = comm, live, segments
+        self._kept: list[Array] = []
+        if comm.one_process:
+            self._kept = comm.once(lambda: [np.empty_like(array) for array in live])
+        self._last: dict[str, tuple[TrainState, int]] = comm.once(dict)
+
+    def last(self) -> TrainState | None:
+        """Return the state after the last finished epoch, if there is one."""
+        if not self._last:
+            return None
+        state, n_records = self._last["epoch"]
+        return replace(state, records=state.records[:n_records])
+
+    def keep(self, state: TrainState) -> None:
+        """Keep a state; its arrays are the live ones."""
+        if not self._kept:
+            return
+        # The records only grow, so their count is enough to find those of now. Until
+        # all ranks have copied their part, nobody begins another epoch: meanwhile the
+        # live arrays are the last epoch's, and one copy of them is enough.
+        n_records, last = len(state.records), self._last
+        last["epoch"] = replace(state), n_records
+        for kept, live in zip(self._kept, self._live, strict=True):
+            for where in self._segments:
+                np.copyto(kept[where], live[where])
+        params, best, *moments = self._kept
+        copy = replace(state, params=params, best_params=best, moments=tuple(moments))
+        self._comm.once(lambda: last.update(epoch=(copy, n_records)))

@@ -1,0 +1,95 @@
+"""Products of small matrices, for steps that run as one compiled function.
+
+A call of the BLAS costs some tenths of a microsecond from Python, and for small
+matrices about as much again inside; its threads then wait for each other. These loops
+cover the result with tiles (`skmlp.kernels.tiles`). Each number is one sum in the order
+of the inner dimension, whatever the tiles.
+"""
+
+# mypy cannot see what numba infers.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="call-arg, var-annotated, unreachable"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.tiles import VECTOR, pointer, tile
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Eight sums at once hide how long an addition takes.
+_wide = tile(4, 2, VECTOR)
+_whole = tile(8, 1, VECTOR)
+_half = tile(8, 1, VECTOR // 2)
+_quarter = tile(8, 1, VECTOR // 4)
+
+
+@compiled
+def _product(A, a_row, a_step, B, C, n):
+    """``C[i, j] = sum over k < n of A.flat[i * a_row + k * a_step] * B[k, j]``."""
+    rows, columns = C.shape
+    whole = VECTOR // C.itemsize
+    j = 0
+    while j < columns:
+        left = columns - j
+        b = pointer(B, j)
+        width = whole
+        if left >= 2 * whole:
+            width = 2 * whole
+        elif left <= whole // 4:
+            width = whole // 4
+        elif left <= whole // 2:
+            width = whole // 2
+        i = 0
+        while i < rows:
+            a, c = pointer(A, i * a_row), pointer(C, i * columns + j)
+            high = rows - i
+            if width == 2 * whole:
+                _wide(a, a_row, a_step, b, columns, c, columns, n, high, left)
+                i += 4
+            else:
+                if width == whole:
+                    _whole(a, a_row, a_step, b, columns, c, columns, n, high, left)
+                elif width == whole // 2:
+                    _half(a, a_row, a_step, b, columns, c, columns, n, high, left)
+                else:
+                    _quarter(a, a_row, a_step, b, columns, c, columns, n, high, left)
+                i += 8
+        j += width
+
+
+@compiled
+def product(A: Array, B: Array, out: Array) -> None:
+    """``out = A @ B``; all are C-contiguous and share no memory."""
+    if out.shape[1] > 1:
+        _product(A, A.shape[1], 1, B, out, A.shape[1])
+        return
+    for i in range(A.shape[0]):
+        total = out.dtype.type(0)
+        for k in range(A.shape[1]):
+            total += A[i, k] * B[k, 0]
+        out[i, 0] = total
+
+
+@compiled
+def product_of_transposed(A: Array, B: Array, out: Array) -> None:
+    """``out = A.T @ B``; all are C-contiguous and share no memory."""
+    if out.shape[1] > 1:
+        _product(A, 1, A.shape[1], B, out, A.shape[0])
+        return
+    out[:, :] = 0
+    for k in range(A.shape[0]):
+        for i in range(A.shape[1]):
+            out[i, 0] += A[k, i] * B[k, 0]
+
+
+@compiled
+def transpose(A: Array, out: Array) -> None:
+    """``out = A.T``."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            out[j, i] = A[i, j]
