@@ -34,7 +34,7 @@ class Evaluator(ShardWork):
         size, dtype = self._params.size, self._dtype
         self._gradient: Array = comm.once(lambda: comm.array(size, dtype))
         self._exchange = comm.exchange(self._parts, self._gradient)
-        self._block_gradient = np.empty(size, dtype)
+        self._block_gradient = np.zeros(size, dtype)
         self._accumulate_block = self._network.bind(
             self._views, plan.layout.views(self._block_gradient)
         )

@@ -77,7 +77,9 @@ class ShardWork:
             self._dropout,
             plan.loss_settings,
             plan.masked,
+            plan.frozen,
         )
+        # Zeros: of frozen layers nothing else is ever written.
         self._parts = [comm.array(size, self._dtype) for _ in self._own]
         self._params: Array = comm.once(lambda: comm.array(size, self._dtype))
         self._views = layout.views(self._params)

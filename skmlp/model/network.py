@@ -57,6 +57,9 @@ class Network:
         The parameters of the loss.
     masked : bool
         Targets that are NaN are missing.
+    frozen : sequence of int
+        Layers whose weights need no gradient: a bound function leaves theirs as it is,
+        and goes back no further than to the lowest of the others.
     """
 
     def __init__(
@@ -70,8 +73,11 @@ class Network:
         dropout: Dropout | None = None,
         loss_settings: Sequence[float] = (),
         masked: bool = False,
+        frozen: Sequence[int] = (),
     ) -> None:
         self.layout = layout
+        n_layers = len(layout.units) - 1
+        self._trained = [i for i in range(n_layers) if i not in frozen]
         self._dropout = dropout
         hidden = [kernels_of(activation, kernels) for activation in activations]
         output = output_of(entry(loss).output, heads_of(loss, loss_settings), kernels)
@@ -188,6 +194,9 @@ class Accumulate:
         self._views = views
         self._out = out
         self._first, self._first_out = views[0][0], out[0][0]
+        #: Whether the first weights get a gradient, and the lowest layer that has one.
+        self._first_trained = 0 in network._trained
+        self._lowest = min(network._trained, default=len(views))
         self._programs: dict[int, tuple[Any, ...]] = {}
 
     def _program(self, rows: int) -> tuple[Any, ...]:
@@ -213,12 +222,16 @@ class Accumulate:
             forward.append((seen.dot, (views[i + 1][0], layers[i + 1])))
             delta = layers[last] if i == last - 1 else deltas[i + 1]
             below = deltas[i]
-            backward[:0] = [
-                (seen.T.dot, (delta, out[i + 1][0])),
-                (delta.dot, (views[i + 1][0].T, below)),
-                *([] if mask is None else [(np.multiply, (below, mask, below))]),
-                (network._backward[i], (derived, below, out[i][1], scratch[i])),
-            ]
+            calls_back: list[Call] = []
+            if i + 1 in network._trained:
+                calls_back.append((seen.T.dot, (delta, out[i + 1][0])))
+            if self._lowest <= i:
+                calls_back.append((delta.dot, (views[i + 1][0].T, below)))
+                if mask is not None:
+                    calls_back.append((np.multiply, (below, mask, below)))
+                arguments = (derived, below, out[i][1], scratch[i])
+                calls_back.append((network._backward[i], arguments))
+            backward[:0] = calls_back
         loss = (views[last][1], out[last][1], scratch[last])
         delta = deltas[0] if last else layers[0]
         program = (layers[0], forward, layers[last], loss, backward, delta)
@@ -242,7 +255,8 @@ class Accumulate:
         Returns
         -------
         float
-            The sum of weight times loss. The gradient of it is written over `out`.
+            The sum of weight times loss. The gradient of it is written over `out`, but
+            for the weights of frozen layers.
         """
         network, rows = self._network, X.shape[0]
         program = self._programs.get(rows) or self._program(rows)
@@ -259,6 +273,8 @@ class Accumulate:
         loss: float = network._loss(end, b, y, w, grad_b, scratch)
         for call, arguments in backward:
             call(*arguments)
+        if not self._first_trained:
+            return loss
         if dense:
             X.T.dot(delta, self._first_out)
         else:

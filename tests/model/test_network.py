@@ -44,14 +44,18 @@ SETTINGS = {
 }
 
 
-def make(hidden=(5, 3), activation="tanh", loss="squared_error", kernels="compiled"):
+def make(
+    hidden=(5, 3),
+    activation="tanh",
+    loss="squared_error",
+    kernels="compiled",
+    **options,
+):
     layout = Layout((FEATURES, *hidden, OUTPUTS))
     activations = (activation,) * len(hidden)
     kernels = kernel_sets.load(kernels)
-    settings = SETTINGS.get(loss, ())
-    net = Network(
-        layout, activations, loss, kernels, FLOAT64, ROWS, loss_settings=settings
-    )
+    options["loss_settings"] = SETTINGS.get(loss, ())
+    net = Network(layout, activations, loss, kernels, FLOAT64, ROWS, **options)
     params = uniform(layout, activations, np.random.RandomState(0), FLOAT64)
     return net, layout, params
 
@@ -176,3 +180,36 @@ def test_layout_packs_what_it_views():
 def test_multiplications():
     # Forward 12 + 8, gradients by weights as many, by the hidden layer 8.
     assert multiplications((3, 4, 2)) == 20 + 20 + 8
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize("frozen", [(0,), (1,), (0, 1), (2,), (0, 2), (0, 1, 2)])
+def test_frozen_layers_cost_no_gradient(frozen, activation, kind):
+    """Theirs is not computed, nor what only layers below the trained ones need."""
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(ROWS, FEATURES)), rng.normal(size=(ROWS, OUTPUTS))
+    if kind == "csr":
+        X = sparse.csr_matrix(X)
+        parts = X.data, X.indices, X.indptr
+        X = SparseRows(parts, np.arange(ROWS), FEATURES)
+    found = []
+    for without in ((), frozen):
+        net, layout, params = make(activation=activation, frozen=without)
+        gradient = np.full_like(params, 7.0)
+        for delta in net._deltas:
+            delta.fill(7.0)
+        out = layout.views(gradient)
+        loss = net.bind(layout.views(params), out)(X, y, np.empty(0))
+        found.append((loss, out, net._deltas))
+    (loss, every, _), (other, some, deltas) = found
+    assert loss == other
+    trained = set(range(3)) - set(frozen)
+    for layer in range(3):
+        if layer in trained:
+            assert_array_equal(some[layer][0], every[layer][0])
+            assert_array_equal(some[layer][1], every[layer][1])
+        else:
+            assert (some[layer][0] == 7).all()
+    for layer, delta in enumerate(deltas):
+        assert (delta == 7).all() == (layer < min(trained, default=3))
