@@ -128,6 +128,30 @@ class FileRows:
                 raise EOFError(f"a file of rows ends at byte {offset}")
             data, offset = data[done:], offset + done
 
+    def runs(self, firsts: Array, cuts: Array) -> Array:
+        """Read runs of a matrix of one column, one after the other.
+
+        Parameters
+        ----------
+        firsts : ndarray of shape (n_runs,)
+            The first row of each.
+        cuts : ndarray of shape (n_runs + 1,)
+            Where each begins, and the last one ends, in what is returned.
+
+        Returns
+        -------
+        ndarray of shape (cuts[-1],)
+        """
+        out = np.empty(cuts[-1], self.dtype)
+        cuts = cuts.tolist()
+        with self._lock:
+            self._check_open()
+            for first, begin, end in zip(
+                firsts.tolist(), cuts[:-1], cuts[1:], strict=True
+            ):
+                self._read(first, out[begin:end])
+        return out
+
     def _check_open(self) -> None:
         if not self._close.alive:
             raise ValueError("this file of rows is closed: the fit is over")

@@ -72,7 +72,7 @@ class LocalRows:
 
     Attributes
     ----------
-    X : ndarray, FileRows or csr_array of shape (n, n_features)
+    X : ndarray, FileRows, csr_array or SparseFileRows of shape (n, n_features)
         In the training dtype; C-contiguous if dense.
     y : ndarray of shape (n,) or (n, n_outputs)
         Targets or labels, as they came.

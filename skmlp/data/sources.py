@@ -23,6 +23,7 @@ from scipy import sparse
 from skmlp.comm.base import cut
 from skmlp.data.keyed import KeyedRows
 from skmlp.data.order import Order, order_of
+from skmlp.data.sparse_files import SparseFileRows
 from skmlp.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
@@ -111,9 +112,12 @@ class RowTable:
 
     def _rows(self, rows: Array | slice) -> Any:
         """Some rows of X: a view for a slice, else a copy in the buffer."""
-        if self._sparse:
+        if self._sparse or isinstance(self._X, SparseFileRows):
             if isinstance(rows, slice):
                 rows = np.arange(rows.start, rows.stop, dtype=np.intp)
+            if isinstance(self._X, SparseFileRows):
+                return self._X.rows(rows)
+            assert self._sparse is not None
             return SparseRows(self._sparse, rows, self._X.shape[1])
         if isinstance(rows, slice):
             return self._X[rows]

@@ -23,6 +23,7 @@ from skmlp.data.files import FileRows
 from skmlp.data.frames import as_table, as_values, convert
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
 from skmlp.data.placement import UNKNOWN, Span, join_ranges
+from skmlp.data.sparse_files import SparseFileRows
 from skmlp.data.tables import Table
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,8 +33,8 @@ class ShardStore:
     """Takes the parts of one shard, in any order and from several threads.
 
     Dense rows are converted into one array or file; sparse ones are kept until `rows`
-    joins them, letting go of each part as it is copied. So no more than one part is
-    held twice.
+    joins them, letting go of each part as it is copied, or go to files. So no more
+    than one part is held twice.
 
     Parameters
     ----------
@@ -48,8 +49,9 @@ class ShardStore:
     labels : bool
         Whether the targets are labels of classes.
     folder_for : callable, optional
-        ``folder_for(size)``: the folder in which dense rows of so many bytes are kept
-        as a file, or "" for the memory; by default all are kept in memory.
+        ``folder_for(size, grows)``: the folder in which rows of so many bytes are kept
+        as a file, or "" for the memory; by default all are kept in memory. `grows` says
+        that nobody knew the size before.
     held_out : sequence of (int, int), optional
         Number of the first part, and of its first row, that is for validation: for
         messages.
@@ -64,7 +66,7 @@ class ShardStore:
         dtype: Any,
         weighted: bool,
         labels: bool,
-        folder_for: Callable[[int], str] = lambda size: "",
+        folder_for: Callable[[int, bool], str] = lambda size, grows: "",
         held_out: Sequence[int] = (),
         masked: bool = False,
     ) -> None:
@@ -92,6 +94,8 @@ class ShardStore:
         #: Dense parts that have come before one that stands before them.
         self._early: dict[int, Array] = {}
         self._sparse: dict[int, Any] = {}
+        self._sparse_bytes = 0
+        self._sparse_file: SparseFileRows | None = None
         self._y: dict[int, Array] = {}
         self._w: dict[int, Array] = {}
         self._joined: LocalRows | None = None
@@ -179,7 +183,8 @@ class ShardStore:
         if sparse.issparse(X):
             kept = sparse.csr_array(X).astype(self._dtype, copy=True)
             check_finite(kept.data, "X")
-            self._sparse[part] = kept
+            with self._lock:
+                self._keep_sparse(part, kept)
             return
         table = self._room()
         if self._known:
@@ -188,6 +193,21 @@ class ShardStore:
         with self._lock:
             self._keep_in_turn(table, part, X)
 
+    def _keep_sparse(self, part: int, rows: Any) -> None:
+        """Keep a sparse part; in a file if the memory is for others."""
+        if self._closed:
+            raise ValueError("the fit is over")
+        size = rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes
+        self._sparse_bytes += size
+        if self._sparse_file is None:
+            folder = self._folder_for(self._sparse_bytes, True)
+            if folder:
+                self._sparse_file = SparseFileRows(folder, self._features, self._dtype)
+        self._sparse[part] = rows
+        if self._sparse_file is not None:
+            while self._sparse:
+                self._sparse_file.append(*self._sparse.popitem())
+
     def _room(self) -> Table:
         """Where all dense rows go."""
         with self._lock:
@@ -195,7 +215,10 @@ class ShardStore:
                 raise ValueError("the fit is over")
             if self._table is None:
                 self._table = Table(
-                    self._features, self._dtype, self._n_rows, self._folder_for
+                    self._features,
+                    self._dtype,
+                    self._n_rows,
+                    lambda size: self._folder_for(size, not self._known),
                 )
             return self._table
 
@@ -221,12 +244,14 @@ class ShardStore:
 
     @property
     def resident_bytes(self) -> int:
-        """What X takes of this process's memory if it is dense."""
+        """What X takes of this process's memory; dense, until a part has come."""
+        if self._sparse_bytes:
+            return 0 if self._sparse_file is not None else self._sparse_bytes
         if self._table is not None:
             early = sum(part.nbytes for part in list(self._early.values()))
             return self._table.resident_bytes + early
         size = (self._n_rows or 0) * self._features * self._dtype.itemsize
-        return 0 if self._folder_for(size) else size
+        return 0 if self._folder_for(size, not self._known) else size
 
     def close(self) -> None:
         """Let go of the file, if there is one. What comes later is refused."""
@@ -234,6 +259,8 @@ class ShardStore:
             self._closed = True
             if self._table is not None:
                 self._table.close()
+            if self._sparse_file is not None:
+                self._sparse_file.close()
 
     def rows(self, stats: PartStats) -> LocalRows:
         """What the shard holds, when all parts have come.
@@ -254,7 +281,11 @@ class ShardStore:
         order = [span.part for span in spans]
         X: Array | FileRows | Any = np.empty((0, self._features), self._dtype)
         if stats.sparse:
-            X = self._join_sparse(spans)
+            X = self._sparse_file
+            if X is None:
+                X = self._join_sparse(spans)
+            else:
+                X.order(order)
         elif self._table is not None:
             X = self._table.rows()
         y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))

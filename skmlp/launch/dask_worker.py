@@ -21,7 +21,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
 from skmlp.data import files
-from skmlp.data.placement import UNKNOWN, Span
+from skmlp.data.placement import Span
 from skmlp.data.store import ShardStore
 from skmlp.launch import dask_port
 from skmlp.launch.dask_desk import GONE, NAME, desk_of
@@ -160,12 +160,16 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     def _folders(
         self, run: Run, shard: int, cut: Sequence[Span], folder: str, scale: float
-    ) -> Callable[[int], str]:
+    ) -> Callable[[int, bool], str]:
         """What tells the store of a shard where its rows go."""
-        if all(span.rows != UNKNOWN for span in cut):
-            return lambda size: folder  # all shards that come now, or none
-        # Nobody knows how many they will be: it asks again and again.
-        return lambda size: self._folder_for(size * scale, run.stores.get(shard))
+
+        def folder_for(size: int, grows: bool) -> str:
+            if not grows:
+                return folder  # all shards that come now, or none
+            # Nobody knows how many they will be: it asks again and again.
+            return self._folder_for(size * scale, run.stores.get(shard))
+
+        return folder_for
 
     def _folder_for(self, size: float, but: ShardStore | None = None) -> str:
         """Where more bytes go: "" for the memory, while all fits take half at most.

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import sparse
 
 from skmlp.data import files, tables
 from skmlp.data.files import FileRows
 from skmlp.data.partitions import merge
 from skmlp.data.placement import Span
+from skmlp.data.sparse_files import SparseFileRows
 from skmlp.data.store import ShardStore
 
 pytestmark = pytest.mark.skipif(
@@ -133,7 +135,9 @@ SPANS = [Span(0, 0, 20), Span(1, 20, 1), Span(2, 40, 29)]
 
 
 def store_in(folder: Path, dtype=np.float64) -> ShardStore:
-    return ShardStore(SPANS, FEATURES, dtype, False, False, lambda size: str(folder))
+    return ShardStore(
+        SPANS, FEATURES, dtype, False, False, lambda size, grows: str(folder)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -164,3 +168,42 @@ def test_bad_rows_are_found_on_their_way(tmp_path):
     stats = store.put(0, bad, np.ones(20))
     assert stats.problem == "Input X contains NaN. (chunk 0: rows 0 to 19)"
     store.close()
+
+
+# ---- Sparse rows -------------------------------------------------------------------
+
+THIN = sparse.random_array((N, 9), density=0.3, rng=np.random.default_rng(0))
+THIN = sparse.csr_array(THIN)
+
+
+@pytest.mark.parametrize("begins", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sparse_rows_go_to_files(tmp_path, dtype, begins):
+    """From the first part on, or when it becomes too much: those before go along."""
+    sizes = []
+
+    def folder_for(size, grows):
+        sizes.append(size)
+        return str(tmp_path) if len(sizes) > begins else ""
+
+    spans = [Span(0, 0, 20), Span(1, 20, 1), Span(2, 21, 29)]
+    store = ShardStore(spans, 9, dtype, False, False, folder_for)
+    stats = {}
+    for part, start, rows in (spans[2], spans[0], spans[1]):
+        cut = THIN[start : start + rows]
+        stats[part] = store.put(part, cut, np.ones(rows))
+    assert sizes == sorted(sizes)
+    rows = store.rows(merge([stats[part] for part in (0, 1, 2)]))
+    assert isinstance(rows.X, SparseFileRows)
+    assert (rows.X.shape, rows.X.dtype, store.resident_bytes) == ((50, 9), dtype, 0)
+    assert list(tmp_path.iterdir()) == []
+    expected = THIN.toarray().astype(dtype)
+    for pick in PICKS.values():
+        some = rows.X.rows(pick)
+        held = some.parts[2]
+        table = sparse.csr_array(some.parts, shape=(len(held) - 1, 9))
+        assert_array_equal(table[some.rows].toarray(), expected[pick])
+    store.close()
+    with pytest.raises(ValueError, match="the fit is over"):
+        rows.X.rows(np.arange(3))
+    assert "the fit is over" in store.put(1, THIN[20:21], np.ones(1)).problem

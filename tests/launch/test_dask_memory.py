@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dask.utils import parse_bytes
 from distributed import Client
+from scipy import sparse
 
 import skmlp
 from skmlp.data import files
@@ -165,6 +166,20 @@ def test_files_begin_at_half_of_the_memory_of_all_fits(tiny):
     until(lambda: not left_behind(tiny), "a clean cluster")
 
 
+def test_sparse_rows_go_to_files_by_what_they_take(tiny):
+    """Not by what they would take if they were dense."""
+    X, y = share_of(0.7e6)
+    for kept, number in ((1, 0), (10, 2)):
+        thin = X.map_blocks(
+            lambda b, n: sparse.csr_array(b * (np.arange(10) < n)), kept
+        )
+        with adopt(tiny, thin, y) as data:
+            assert data.stats.sparse
+            assert_files(tiny, number)
+        assert_files(tiny, 0)
+    until(lambda: not left_behind(tiny), "a clean cluster")
+
+
 def test_files_end_with_the_client(tiny):
     """Also if it goes without a word, as one that dies does."""
     with Client(tiny.scheduler.address, set_as_default=False) as other:
@@ -176,11 +191,22 @@ def test_files_end_with_the_client(tiny):
         data.close()
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs", "adam, stopping early"])
-def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver):
+@pytest.mark.parametrize(
+    ("solver", "kind"),
+    [
+        ("adam", "dense"),
+        ("lbfgs", "dense"),
+        ("adam, stopping early", "dense"),
+        ("adam, stopping early", "sparse"),
+        ("lbfgs", "sparse"),
+    ],
+)
+def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver, kind):
     rng = np.random.RandomState(0)
     X = rng.uniform(size=(30_000, 10)).astype(np.float32)
-    given = da.from_array(X, chunks=(3000, 10)), da.from_array(target_of(X), 3000)
+    given = [da.from_array(X, chunks=(3000, 10)), da.from_array(target_of(X), 3000)]
+    if kind == "sparse":
+        given[0] = given[0].map_blocks(lambda b: sparse.csr_array(b * (b > 0.3)))
     solver, _, stop = solver.partition(", ")
     params = {"early_stopping": bool(stop)} if solver == "adam" else {}
 
