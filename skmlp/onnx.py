@@ -6,7 +6,7 @@ does this and converts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,32 @@ class _Graph:
         name: str = self._scope.get_unique_variable_name("skmlp_constant")
         array = np.asarray(value, dtype=float)
         self._container.add_initializer(name, self._type, array.shape, array.ravel())
+        return name
+
+    def integers(self, value: Any) -> str:
+        name: str = self._scope.get_unique_variable_name("skmlp_integers")
+        from skl2onnx.proto import onnx_proto
+
+        array = np.asarray(value, dtype=np.int64)
+        kind = onnx_proto.TensorProto.INT64
+        self._container.add_initializer(name, kind, array.shape, array)
+        return name
+
+    def labels(self, classes: Any) -> str:
+        """Labels of classes, as ONNX has them: whole numbers or texts."""
+        if classes.dtype.kind in "iubf":
+            numbers = classes.astype(np.int64)
+            if not np.array_equal(classes, numbers):
+                raise ValueError(
+                    "ONNX takes class labels that are whole numbers, or texts"
+                )
+            return self.integers(numbers)
+        from skl2onnx.proto import onnx_proto
+
+        name: str = self._scope.get_unique_variable_name("skmlp_classes")
+        texts = [str(label).encode() for label in classes]
+        kind = onnx_proto.TensorProto.STRING
+        self._container.add_initializer(name, kind, [len(texts)], texts)
         return name
 
     def add(self, op: str, *inputs: Any, out: str = "", **attributes: Any) -> str:
@@ -84,20 +110,39 @@ ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
 }
 
 
-def _increasing(g: _Graph, z: str, width: int) -> str:
+def _increasing(g: _Graph, z: str, widths: Sequence[int]) -> str:
     """The first column as it is, each other one the softplus of it above the last."""
+    (width,) = widths
     rest = np.arange(width) > 0
     steps = g.add("Mul", _softplus(g, z), rest)
     steps = g.add("Add", steps, g.add("Mul", z, ~rest))
     return g.add("MatMul", steps, np.triu(np.ones((width, width))))
 
 
-#: And each output activation.
-OUTPUTS: dict[str, Callable[[_Graph, str, int], str]] = {
-    "identity": lambda g, z, width: g.add("Identity", z),
-    "logistic": lambda g, z, width: g.add("Sigmoid", z),
-    "softmax": lambda g, z, width: g.add("Softmax", z, axis=1),
-    "exp": lambda g, z, width: g.add("Exp", z),
+def _heads(g: _Graph, z: str, widths: Sequence[int], padded: int = 0) -> list[str]:
+    """The columns of each head, or more with zeros behind them."""
+    columns, found, start = np.eye(sum(widths)), [], 0
+    for width in widths:
+        own = columns[:, start : start + width]
+        zeros = np.zeros((len(own), max(padded - width, 0)))
+        found.append(g.add("MatMul", z, np.hstack([own, zeros])))
+        start += width
+    return found
+
+
+def _softmax_heads(g: _Graph, z: str, widths: Sequence[int]) -> str:
+    """Softmax of the columns of each head."""
+    parts = [g.add("Softmax", head, axis=1) for head in _heads(g, z, widths)]
+    return g.add("Concat", *parts, axis=1)
+
+
+#: And each output activation, by the number of columns of each head of the layer.
+OUTPUTS: dict[str, Callable[[_Graph, str, Sequence[int]], str]] = {
+    "identity": lambda g, z, widths: g.add("Identity", z),
+    "logistic": lambda g, z, widths: g.add("Sigmoid", z),
+    "softmax": lambda g, z, widths: g.add("Softmax", z, axis=1),
+    "softmax_heads": _softmax_heads,
+    "exp": lambda g, z, widths: g.add("Exp", z),
     "increasing": _increasing,
 }
 
@@ -122,7 +167,8 @@ def _network(model: Any, g: _Graph, rows: str) -> str:
         if k < len(names):
             a = ACTIVATIONS[names[k]](g, z)
         else:
-            a = OUTPUTS[model.out_activation_](g, z, len(b))
+            heads = getattr(model, "n_classes_", (len(b),))
+            a = OUTPUTS[model.out_activation_](g, z, heads)
     return a
 
 
@@ -151,6 +197,19 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     model, g, rows = _begin(scope, operator, container)
     labels, probabilities = (output.full_name for output in operator.outputs)
     raw = _network(model, g, rows)
+    if hasattr(model, "n_classes_"):
+        widths = model.n_classes_
+        best = [
+            g.add("ArgMax", head, axis=1, keepdims=1) for head in _heads(g, raw, widths)
+        ]
+        names = [g.labels(classes) for classes in model.classes_]
+        columns = [g.add("Gather", *p, axis=0) for p in zip(names, best, strict=True)]
+        g.add("Concat", *columns, axis=1, out=labels)
+        shape = g.integers([1, -1, max(widths)])
+        padded = _heads(g, raw, widths, max(widths))
+        tables = [g.add("Reshape", block, shape) for block in padded]
+        g.add("Concat", *tables, axis=0, out=probabilities)
+        return
     if model._label_binarizer.y_type_.startswith("multilabel"):
         g.add("Identity", raw, out=probabilities)
         g.add("Cast", g.add("Greater", raw, 0.5), to=kinds.INT64, out=labels)
@@ -161,19 +220,7 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     else:
         g.add("Identity", raw, out=probabilities)
     best = g.add("ArgMax", probabilities, axis=1, keepdims=0)
-    classes, name = model.classes_, scope.get_unique_variable_name("skmlp_classes")
-    if classes.dtype.kind in "iub":
-        numbers = classes.astype(np.int64)
-        container.add_initializer(name, kinds.INT64, numbers.shape, numbers)
-    elif classes.dtype.kind == "f":
-        if not np.array_equal(classes, classes.astype(np.int64)):
-            raise ValueError("ONNX takes class labels that are whole numbers, or texts")
-        numbers = classes.astype(np.int64)
-        container.add_initializer(name, kinds.INT64, numbers.shape, numbers)
-    else:
-        texts = [str(label).encode() for label in classes]
-        container.add_initializer(name, kinds.STRING, [len(texts)], texts)
-    g.add("Gather", name, best, axis=0, out=labels)
+    g.add("Gather", g.labels(model.classes_), best, axis=0, out=labels)
 
 
 def _classifier_shape(operator: Any) -> None:
@@ -183,6 +230,8 @@ def _classifier_shape(operator: Any) -> None:
 
     calculate_linear_classifier_output_shapes(operator)
     model = operator.raw_operator
+    if hasattr(model, "n_classes_"):
+        return
     if model._label_binarizer.y_type_.startswith("multilabel"):
         rows = operator.inputs[0].get_first_dimension()
         operator.outputs[0].type.shape = [rows, model.n_outputs_]
@@ -241,7 +290,9 @@ def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
     Returns
     -------
     onnx.ModelProto
-        Of a classifier its outputs are the labels and the probabilities; of a
+        Of a classifier its outputs are the labels and the probabilities; where it was
+        fitted to several columns of classes, these have the shape (n_columns,
+        n_samples, most classes of a column), with zeros where a column has fewer. Of a
         regressor the predictions, of shape (n_samples, n_outputs).
 
     Raises

@@ -43,7 +43,17 @@ def as_values(part: Any) -> Array:
     """Targets or weights as an ndarray; missing numbers are NaN."""
     if is_frame(part):
         columns = [as_values(part.iloc[:, j]) for j in range(part.shape[1])]
-        return np.column_stack(columns) if columns else np.empty((len(part), 0))
+        if not columns:
+            return np.empty((len(part), 0))
+        kinds = {"n" if c.dtype.kind in "biufc" else c.dtype.kind for c in columns}
+        if len(kinds) == 1:
+            return np.column_stack(columns)
+        # Objects, for numpy would make texts of numbers.
+        table = np.empty(part.shape, object)
+        for j, column in enumerate(columns):
+            dated = column.dtype.kind in "mM"
+            table[:, j] = part.iloc[:, j].astype(object) if dated else column
+        return table
     dtype = getattr(part, "dtype", None)
     if hasattr(part, "to_scipy_sparse"):
         return np.asarray(part.todense())

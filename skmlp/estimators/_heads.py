@@ -12,6 +12,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from skmlp.data.checks import MIXED, check_target, distinct
+from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import are_texts, encode
 from skmlp.metrics import labels_of
 
@@ -47,6 +48,11 @@ def _natural(column):
         return column
     natural = np.array(column.tolist())
     return natural if natural.dtype.kind in "biuf" else column
+
+
+def plain(y):
+    """A table of objects as it is; as integers if all of them are 0 and 1."""
+    return y.astype(int) if are_indicators(columns_of(y)) else y
 
 
 def several(y):
@@ -241,6 +247,8 @@ def blocks(raw, heads):
 def score(estimator, X, y, sample_weight):
     """The share of rows with all labels right."""
     raw = estimator._forward(X)
+    if is_frame(y):
+        y = as_values(y)
     y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
     check_consistent_length(raw, y, sample_weight)
     if y.ndim != 2:

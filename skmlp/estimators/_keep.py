@@ -382,6 +382,11 @@ def _one_activation(estimator):
             f"none predicts like this one; they have one of {', '.join(_ACTIVATIONS)} "
             "for all layers. skmlp.to_onnx exports every activation of skmlp."
         )
+    if isinstance(getattr(estimator, "classes_", None), list):
+        raise ValueError(
+            "scikit-learn's networks can't predict several columns of classes; "
+            "skmlp.save keeps this one, and skmlp.to_onnx exports it"
+        )
     if estimator.out_activation_ not in _OUTPUTS:
         raise ValueError(
             "scikit-learn's networks have no output activation "

@@ -12,6 +12,8 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
+from skmlp.data.checks import check_target
+from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import encode
 from skmlp.estimators import _heads
 from skmlp.estimators._fit import is_dask
@@ -22,6 +24,17 @@ from skmlp.model.losses import entry
 
 class LabelsMixin:
     """What a classifier does with labels before they are trained on."""
+
+    @property
+    def n_classes_(self):
+        """The number of classes of each target, as a list, where there are several."""
+        heads = _heads.widths(self)
+        if not heads:
+            raise AttributeError(
+                f"{type(self).__name__} has n_classes_ where it is fitted to several "
+                "columns of classes; the number of those of one is len(classes_)"
+            )
+        return list(heads)
 
     def _begin_in_pieces(self, X, y, sample_weight, classes):
         """Define the classes in the first call of `partial_fit`."""
@@ -89,7 +102,13 @@ class LabelsMixin:
         return X, self._encode(y)
 
     def _check_pair(self, X, y, *, reset):
+        if is_frame(y) and y.shape[1] > 1:
+            # scikit-learn wants the columns of a frame to be of one kind.
+            y = as_values(y)
+            check_target(y)
         X, y = checked_pair(self, X, y, reset=reset)
+        if y.dtype == object and y.ndim == 2:
+            y = _heads.plain(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y

@@ -44,12 +44,12 @@ def scorer_of(estimator):
 
 def scoring_of(estimator):
     """What `skmlp.plan.Plan.scoring` says."""
+    if isinstance(estimator.scoring, str) and estimator.scoring != "loss":
+        _heads.check_scoring(estimator)
     if scorer_of(estimator) is not None:
         return "driver"
     # R2 would draw all of several quantiles to the mean.
     several = estimator._loss_name() == "quantiles"
-    if isinstance(estimator.scoring, str) and estimator.scoring != "loss":
-        _heads.check_scoring(estimator)
     return "default" if estimator.scoring is None and not several else "loss"
 
 

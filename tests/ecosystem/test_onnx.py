@@ -66,6 +66,33 @@ def test_each_kind_of_target(name, dtype):
     assert_allclose(probabilities, model.predict_proba(rows), **tolerance)
 
 
+HEADS = {
+    "integers": np.c_[CODES * 10, CODES % 2],
+    "strings": np.c_[TARGETS["strings"], TARGETS["strings"]],
+    "one class": np.c_[CODES, np.full(60, 7)],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", HEADS)
+def test_several_columns_of_classes(name, dtype):
+    rows = X.astype(dtype)
+    model = skmlp.MLPClassifier((7, 4), max_iter=9, random_state=0)
+    labels, probabilities = run(model.fit(rows, HEADS[name]), rows)
+    assert_array_equal(labels, model.predict(rows))
+    for found, expected in zip(probabilities, model.predict_proba(rows), strict=True):
+        width = expected.shape[1]
+        assert_allclose(found[:, :width], expected, rtol=1e-5, atol=1e-6)
+        assert not found[:, width:].any()
+
+
+def test_labels_of_two_kinds_are_not_for_onnx():
+    Y = np.array([[1, "a"], [2, "b"], [3, "a"]], dtype=object)
+    model = skmlp.MLPClassifier(max_iter=2).fit(X[:3], Y)
+    with pytest.raises(ValueError, match="all integers or all strings"):
+        skmlp.to_onnx(model)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_each_activation(activation):
     rows = (3 * X).astype(np.float32)

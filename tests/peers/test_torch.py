@@ -69,6 +69,13 @@ LOSSES = {
         *(MLPClassifier, {"label_smoothing": 0.2}, LABELS),
         lambda z, y: torch.nn.functional.cross_entropy(z, y, label_smoothing=0.2),
     ),
+    "heads": (
+        *(MLPClassifier, {"label_smoothing": 0.1}, np.c_[LABELS, LABELS > 0]),
+        lambda z, y: sum(
+            torch.nn.functional.cross_entropy(part, y[:, k], label_smoothing=0.1)
+            for k, part in enumerate((z[:, :3], z[:, 3:]))
+        ),
+    ),
 }
 
 
@@ -76,7 +83,8 @@ def fit_both(loss="huber", solver="adamw", activation="gelu"):
     """Weights and biases after some steps on all rows, ours and torch's."""
     cls, params, y, criterion = LOSSES[loss]
     settings, optimizer_of = SOLVERS[solver]
-    units = (5, 7, 6, 3 if cls is MLPClassifier else 1)
+    n_outputs = 3 if y.ndim == 1 else 5
+    units = (5, 7, 6, n_outputs if cls is MLPClassifier else 1)
     layers = [torch.nn.Linear(*pair).double() for pair in pairwise(units)]
     model = cls(
         hidden_layer_sizes=units[1:-1],
