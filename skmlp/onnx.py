@@ -219,8 +219,8 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
         g.add("Concat", other, raw, axis=1, out=probabilities)
     else:
         g.add("Identity", raw, out=probabilities)
-    best = g.add("ArgMax", probabilities, axis=1, keepdims=0)
-    g.add("Gather", g.labels(model.classes_), best, axis=0, out=labels)
+    likeliest = g.add("ArgMax", probabilities, axis=1, keepdims=0)
+    g.add("Gather", g.labels(model.classes_), likeliest, axis=0, out=labels)
 
 
 def _classifier_shape(operator: Any) -> None:

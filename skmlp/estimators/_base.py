@@ -177,7 +177,9 @@ class BaseMLP(
             The rows. float32 is kept, everything else becomes float64. A Dask array is
             trained where its chunks lie, on the current Dask client.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Class labels, or real numbers for the regressor.
+            Class labels, or real numbers for the regressor. A classifier takes several
+            columns of 0 and 1 for labels that may all apply, and others for several
+            targets, each with classes of its own.
         sample_weight : array-like of shape (n_samples,), default=None
             A row of weight k counts like k rows. None means equal weights.
         X_val, y_val : array-like, default=None

@@ -86,7 +86,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         Weights of the classes, ``{label: weight}``; classes left out have weight 1. A
         row's weight is that of its class times its `sample_weight`. 'balanced' gives
         all classes the same total: ``n_samples / (n_classes * np.bincount(y))``; not
-        for `partial_fit`. For multilabel targets, a list with a dict for each label,
+        for `partial_fit`. For targets of several columns, a list with a dict for each,
         as ``{0: 1, 1: 5}``: the weights of a row's labels are multiplied.
     scoring : str, callable or None, default=None
         What is scored on the validation rows: the name of a scorer, a callable
@@ -103,7 +103,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out.
     label_smoothing : float, default=0.0
-        Share of each label that is spread evenly over all classes.
+        Share of each label that is spread evenly over all classes of its column.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's units that a training step leaves out; one for all
         layers or one for each. Not with 'lbfgs'.
@@ -143,8 +143,9 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        The labels.
+    classes_ : ndarray of shape (n_classes,) or list of such
+        The labels; of several columns of classes, those of each, and `n_classes_` is a
+        list of their numbers.
     coefs_, intercepts_ : list of ndarray
         Weights of shape (fan_in, fan_out), biases of shape (fan_out,), by layer.
     loss_ : float
@@ -175,7 +176,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     n_layers_, n_outputs_ : int
         Layers with input and output, and width of the last.
     out_activation_ : str
-        'softmax' or 'logistic'.
+        'softmax', 'logistic', or 'softmax_heads' for several columns of classes.
     n_shards_ : int
         Parts that each minibatch was cut into.
     n_features_in_ : int
@@ -330,7 +331,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        ndarray of shape (n_samples,) or (n_samples, n_labels or n_columns)
             The labels.
         """
         if is_dask(X):
@@ -368,8 +369,9 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            In the order of `classes_`.
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
+            In the order of `classes_`. For several columns of classes, an array for
+            each of them.
         """
         if is_dask(X):
             check_is_fitted(self)
@@ -397,7 +399,7 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
             ``log(predict_proba(X))``.
         """
         probabilities = self.predict_proba(X)
