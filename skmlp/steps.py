@@ -85,7 +85,7 @@ class CompiledSteps:
         mean_weight: float,
     ) -> None:
         # Not above: numba takes its time to import.
-        from skmlp.kernels import compiled, compiled_steps
+        from skmlp.kernels import compiled, compiled_products, compiled_steps
 
         self._shard = shard
         #: The columns of `skmlp.kernels.compiled_steps`: divisor, rate, count.
@@ -112,6 +112,7 @@ class CompiledSteps:
         )
         self._program = make(
             derives,
+            compiled_products.product,
             compiled.FORWARD[activation],
             deriving,
             backward,

@@ -29,10 +29,21 @@ _quarter = tile(8, 1, VECTOR // 4)
 
 
 @compiled
-def _product(A, a_row, a_step, B, C, n):
-    """``C[i, j] = sum over k < n of A.flat[i * a_row + k * a_step] * B[k, j]``."""
-    rows, columns = C.shape
-    whole = VECTOR // C.itemsize
+def product(A: Array, B: Array, out: Array, transposed: bool) -> None:
+    """``out = A @ B``, or ``A.T @ B`` where `transposed`.
+
+    All are C-contiguous and share no memory.
+    """
+    # A[i, k] stands at i * a_row + k * a_step.
+    if transposed:
+        a_row, a_step, n = 1, A.shape[1], A.shape[0]
+    else:
+        a_row, a_step, n = A.shape[1], 1, A.shape[1]
+    rows, columns = out.shape
+    if columns == 1:
+        _with_vector(A, B, out, transposed)
+        return
+    whole = VECTOR // out.itemsize
     j = 0
     while j < columns:
         left = columns - j
@@ -46,7 +57,7 @@ def _product(A, a_row, a_step, B, C, n):
             width = whole // 2
         i = 0
         while i < rows:
-            a, c = pointer(A, i * a_row), pointer(C, i * columns + j)
+            a, c = pointer(A, i * a_row), pointer(out, i * columns + j)
             high = rows - i
             if width == 2 * whole:
                 _wide(a, a_row, a_step, b, columns, c, columns, n, high, left)
@@ -63,33 +74,16 @@ def _product(A, a_row, a_step, B, C, n):
 
 
 @compiled
-def product(A: Array, B: Array, out: Array) -> None:
-    """``out = A @ B``; all are C-contiguous and share no memory."""
-    if out.shape[1] > 1:
-        _product(A, A.shape[1], 1, B, out, A.shape[1])
+def _with_vector(A: Array, B: Array, out: Array, transposed: bool) -> None:
+    """`product` of one column: the vectors run along the rows of A."""
+    if transposed:
+        out[:, :] = 0
+        for k in range(A.shape[0]):
+            for i in range(A.shape[1]):
+                out[i, 0] += A[k, i] * B[k, 0]
         return
     for i in range(A.shape[0]):
         total = out.dtype.type(0)
         for k in range(A.shape[1]):
             total += A[i, k] * B[k, 0]
         out[i, 0] = total
-
-
-@compiled
-def product_of_transposed(A: Array, B: Array, out: Array) -> None:
-    """``out = A.T @ B``; all are C-contiguous and share no memory."""
-    if out.shape[1] > 1:
-        _product(A, 1, A.shape[1], B, out, A.shape[0])
-        return
-    out[:, :] = 0
-    for k in range(A.shape[0]):
-        for i in range(A.shape[1]):
-            out[i, 0] += A[k, i] * B[k, 0]
-
-
-@compiled
-def transpose(A: Array, out: Array) -> None:
-    """``out = A.T``."""
-    for i in range(A.shape[0]):
-        for j in range(A.shape[1]):
-            out[j, i] = A[i, j]

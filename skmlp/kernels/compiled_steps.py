@@ -7,7 +7,7 @@ activations, losses and solvers need not be compiled together.
 """
 
 # mypy cannot see what numba infers.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, call-arg"
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit, typeof, types
+from numba import carray, njit, typeof, types
 from numba.experimental import structref
 
-from skmlp.kernels.compiled_products import (
-    product,
-    product_of_transposed,
-    transpose,
+from skmlp.kernels.compiled_solvers import (
+    adagrad_step,
+    adamw_step,
+    rmsprop_step,
 )
-from skmlp.kernels.compiled_solvers import adagrad_step, adamw_step, rmsprop_step
 from skmlp.kernels.compiled_updates import adam_step, compiled, sgd_step
+from skmlp.kernels.tiles import pointer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -168,6 +168,7 @@ class Program(structref.StructRefProxy):
 
 _FIELDS = (
     "derives",
+    "product",
     "forward",
     "deriving",
     "backward",
@@ -201,6 +202,7 @@ def _types(dtype: str, y: Any) -> tuple[Any, ...]:
     update = double(line, line, line, line, index, double, doubles, doubles)
     return (
         types.boolean,
+        function(types.void(table, table, table, types.boolean)),
         function(types.void(table, line)),
         function(types.void(table, line, table)),
         function(types.void(table, table, line, table)),
@@ -215,8 +217,21 @@ def _types(dtype: str, y: Any) -> tuple[Any, ...]:
     )
 
 
+@compiled
+def _table(flat, start, rows, columns):
+    """A part of a flat array as a matrix; slices take thrice as long to compile."""
+    return carray(pointer(flat, start), (rows, columns))
+
+
+@compiled
+def _line(flat, start, size):
+    """A part of a flat array."""
+    return carray(pointer(flat, start), (size,))
+
+
 def _make(
     derives,
+    product,
     forward,
     deriving,
     backward,
@@ -238,6 +253,7 @@ def _make(
 ):
     return Program(
         derives,
+        product,
         forward,
         deriving,
         backward,
@@ -264,24 +280,23 @@ def _run(program, X, y, w, ends, numbers, sums):
     units, params, total = program.units, program.params, program.total
     layers, deltas, scratch = program.layers, program.deltas, program.scratch
     last, most = units.size - 2, program.most
-    no_scratch = total[:0].reshape(0, 1)
+    no_scratch = _table(total, 0, 0, 1)
     for number in range(ends.size - 1):
         start, stop = ends[number], ends[number + 1]
         rows = stop - start
-        x = X[start:stop]
+        x = _table(X, start * units[0], rows, units[0])
         # Forward: `a` is what a layer is given, `z` what it gives.
         a, z = x, x
         bias, weight, place = program.n_weights, 0, 0
         for i in range(last + 1):
             n, m = units[i], units[i + 1]
-            W = params[weight : weight + n * m].reshape(n, m)
-            z = layers[place : place + rows * m].reshape(rows, m)
-            product(a, W, z)
+            W = _table(params, weight, n, m)
+            z = _table(layers, place, rows, m)
+            program.product(a, W, z, False)
             if i < last:
-                b = params[bias : bias + m]
+                b = _line(params, bias, m)
                 if program.derives:
-                    d = program.derivatives[place : place + rows * m]
-                    program.deriving(z, b, d.reshape(rows, m))
+                    program.deriving(z, b, _table(program.derivatives, place, rows, m))
                 else:
                     program.forward(z, b)
                 weight += n * m
@@ -291,35 +306,36 @@ def _run(program, X, y, w, ends, numbers, sums):
         m = units[last + 1]
         sums[LOSS] += program.loss(
             z,
-            params[bias : bias + m],
+            _line(params, bias, m),
             y[start:stop],
-            w[start:stop] if w.size else w,
-            total[bias : bias + m],
+            _line(w, start, rows) if w.size else w,
+            _line(total, bias, m),
             no_scratch,
         )
         # Backward: `delta` is the gradient by what the layer gave before its bias.
         delta = z
-        for k in range(last):
-            i = last - k
+        for i in range(last, 0, -1):
             n, m = units[i], units[i + 1]
             place -= most * n
             bias -= n
-            seen = layers[place : place + rows * n].reshape(rows, n)
-            below = deltas[place : place + rows * n].reshape(rows, n)
-            out = total[weight : weight + n * m].reshape(n, m)
-            product_of_transposed(seen, delta, out)
-            W = params[weight : weight + n * m].reshape(n, m)
-            W_T = scratch[: n * m].reshape(m, n)
-            transpose(W, W_T)
-            product(delta, W_T, below)
+            seen = _table(layers, place, rows, n)
+            below = _table(deltas, place, rows, n)
+            out = _table(total, weight, n, m)
+            program.product(seen, delta, out, True)
+            W = _table(params, weight, n, m)
+            W_T = _table(scratch, 0, m, n)
+            for j in range(n):
+                for k in range(m):
+                    W_T[k, j] = W[j, k]
+            program.product(delta, W_T, below, False)
             derived = seen
             if program.derives:
-                derived = program.derivatives[place : place + rows * n].reshape(rows, n)
-            program.backward(derived, below, total[bias : bias + n], no_scratch)
+                derived = _table(program.derivatives, place, rows, n)
+            program.backward(derived, below, _line(total, bias, n), no_scratch)
             delta = below
             weight -= units[i - 1] * n
-        out = total[: units[0] * units[1]].reshape(units[0], units[1])
-        product_of_transposed(x, delta, out)
+        out = _table(total, 0, units[0], units[1])
+        program.product(x, delta, out, True)
         if number == ends.size - 2:
             square = total.dtype.type(0)
             for j in range(total.size):
