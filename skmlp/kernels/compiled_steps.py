@@ -7,7 +7,8 @@ activations, losses and solvers need not be compiled together.
 """
 
 # mypy cannot see what numba infers.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, call-arg"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+# mypy: disable-error-code="attr-defined, call-arg"
 
 from __future__ import annotations
 
