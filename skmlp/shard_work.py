@@ -22,7 +22,7 @@ TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's array
 # parameters -> [sum of the loss, sum of weights, seconds, and those that each rank has
 # computed], gradient of the sum
 EVALUATE = 2
-PREDICT = 3  # -> predictions, targets and weights of the validation rows
+PREDICT = 3  # as TRAIN -> predictions, targets and weights of the validation rows
 
 
 def most_bytes(plan: Plan) -> int:

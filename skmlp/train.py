@@ -159,11 +159,11 @@ class Trainer(Validating):
         """Do what the supervisor asks."""
         # A diverging run overflows; it is found at the end of the epoch.
         with np.errstate(all="ignore"):
-            if message.op == PREDICT:
-                return self._predict(self._model_views)
             (n_epochs,), state = message.arrays[0], message.arrays[1:]
             if state:
                 self._load(TrainState.from_arrays(state))
+            if message.op == PREDICT:
+                return self._predict(self._model_views)
             return self._train(int(n_epochs))
 
     def last_commit(self) -> Message | None:

@@ -181,8 +181,12 @@ def judge_there(estimator, plan, supervisor):
         return None
 
     def score(state):
-        order = Message(PREDICT, (np.zeros(1, np.int64),))
-        (flat,) = supervisor.ask(lambda fresh: order).arrays
+        def order(fresh):
+            # A gang that has come in the place of another one knows no model yet.
+            arrays = state.to_arrays() if fresh else ()
+            return Message(PREDICT, (np.zeros(1, np.int64), *arrays))
+
+        (flat,) = supervisor.ask(order).arrays
         table = flat.reshape(plan.n_validation, -1)
         n_outputs = plan.units[-1]
         raw, y = table[:, :n_outputs], table[:, n_outputs:-1]

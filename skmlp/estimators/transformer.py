@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral
 
+from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -14,6 +15,11 @@ from sklearn.base import (
 )
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -83,14 +89,16 @@ class HiddenLayerTransformer(
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             The targets. None only for a network in a `FrozenEstimator`.
         **fit_params : dict
-            Handed to the network's `fit`, such as `sample_weight`.
+            Handed to the network's `fit`, such as `sample_weight`; with scikit-learn's
+            metadata routing, those that it requests.
 
         Returns
         -------
         self : HiddenLayerTransformer
             The fitted transformer.
         """
-        self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
+        own = self._routed("fit", fit_params)
+        self.estimator_ = clone(self.estimator).fit(X, y, **own)
         return self
 
     @available_if(_can_go_on)
@@ -112,10 +120,31 @@ class HiddenLayerTransformer(
         self : HiddenLayerTransformer
             The fitted transformer.
         """
+        own = self._routed("partial_fit", partial_fit_params)
         if not hasattr(self, "estimator_"):
             self.estimator_ = clone(self.estimator)
-        self.estimator_.partial_fit(X, y, **partial_fit_params)
+        self.estimator_.partial_fit(X, y, **own)
         return self
+
+    def _routed(self, method, params):
+        """What the network's method is to get; all of it without routing."""
+        if not get_config()["enable_metadata_routing"]:
+            return params
+        return process_routing(self, method, **params).estimator[method]
+
+    def get_metadata_routing(self):
+        """Tell which of the metadata of `fit` and `partial_fit` the network takes.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRouter
+            What scikit-learn's other meta-estimators return.
+        """
+        methods = MethodMapping()
+        for name in ("fit", "partial_fit"):
+            methods.add(caller=name, callee=name)
+        router = MetadataRouter(owner=type(self).__name__)
+        return router.add(estimator=self.estimator, method_mapping=methods)
 
     def transform(self, X):
         """Compute the hidden layer.

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -188,3 +190,26 @@ def test_the_transformer_learns_piece_by_piece():
     assert_array_equal(features.transform(X), twin.hidden_outputs(X))
     lbfgs = HiddenLayerTransformer(make("MLPClassifier", solver="lbfgs"))
     assert not hasattr(lbfgs, "partial_fit")
+
+
+def test_the_transformer_routes_metadata():
+    weights = np.arange(len(X)) % 3 + 1.0
+    with config_context(enable_metadata_routing=True):
+        asking = make("MLPClassifier").set_fit_request(sample_weight=True)
+        head = LogisticRegression().set_fit_request(sample_weight=False)
+        pipe = make_pipeline(HiddenLayerTransformer(asking), head)
+        pipe.fit(X, Y, sample_weight=weights)
+        deaf = make("MLPClassifier")
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            HiddenLayerTransformer(deaf).fit(X, Y, sample_weight=weights)
+        pieces = asking.set_partial_fit_request(sample_weight=True, classes=True)
+        features = HiddenLayerTransformer(pieces)
+        features.partial_fit(X, Y, sample_weight=weights, classes=CLASSES)
+    twin = make("MLPClassifier").fit(X, Y, weights)
+    assert_array_equal(pipe[0].estimator_.coefs_[0], twin.coefs_[0])
+    plain = HiddenLayerTransformer(make("MLPClassifier")).fit(
+        X, Y, sample_weight=weights
+    )
+    assert_array_equal(plain.estimator_.coefs_[0], twin.coefs_[0])
+    twin = make("MLPClassifier").partial_fit(X, Y, weights, classes=CLASSES)
+    assert_array_equal(features.estimator_.coefs_[0], twin.coefs_[0])

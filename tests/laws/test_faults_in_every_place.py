@@ -176,6 +176,10 @@ BRIEF = replace(ADAM, params={**ADAM.params, "max_iter": 30})
 STOPPING = Fit(
     "binary", {**FOREVER, "max_iter": 30, "early_stopping": True}, weighted=True
 )
+#: The driver scores after each epoch, and on Dask asks the ranks for predictions.
+SCORED = replace(
+    STOPPING, params={**STOPPING.params, "max_iter": 6, "scoring": "roc_auc"}
+)
 BRIEF_LBFGS = replace(LBFGS, params={**LBFGS.params, "max_iter": 12})
 
 
@@ -187,8 +191,8 @@ def calm(task: Fit, place: Place) -> Any:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize(
     ("task", "rank", "order"),
-    [(BRIEF, 0, 1), (STOPPING, 1, 2), (BRIEF_LBFGS, 1, 7)],
-    ids=["adam", "early stopping", "lbfgs"],
+    [(BRIEF, 0, 1), (STOPPING, 1, 2), (SCORED, 1, 4), (BRIEF_LBFGS, 1, 7)],
+    ids=["adam", "early stopping", "scorer", "lbfgs"],
 )
 @pytest.mark.parametrize("where", MORTAL)
 def test_a_killed_worker_changes_no_bit(
