@@ -31,6 +31,8 @@ class PartStats:
         The shape of X.
     sparse : bool
         Whether X is a sparse matrix.
+    columns : tuple of str
+        Their names, if X is a data frame.
     weight_sum, weight_min : float
         Sum and minimum of the weights; the number of rows and 1 without weights.
     y_shape : tuple of int
@@ -51,6 +53,7 @@ class PartStats:
     rows: int
     features: int
     sparse: bool = False
+    columns: tuple[str, ...] = ()
     weight_sum: float = 0.0
     weight_min: float = math.inf
     y_shape: tuple[int, ...] = ()
@@ -118,6 +121,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         rows=sum(part.rows for part in parts),
         features=first.features,
         sparse=first.sparse,
+        columns=next((part.columns for part in full if part.columns), ()),
         weight_sum=math.fsum(part.weight_sum for part in parts),
         weight_min=min(part.weight_min for part in parts),
         y_shape=first.y_shape,
@@ -142,6 +146,8 @@ def _differences(parts: Sequence[PartStats]) -> list[str]:
     found = []
     if len({part.sparse for part in parts}) > 1:
         found.append("Some chunks of X are sparse matrices and others are arrays")
+    if len({part.columns for part in parts if part.columns}) > 1:
+        found.append("The partitions of X differ in their columns, or in their order")
     if len({part.y_shape for part in parts}) > 1:
         found.append("The chunks of y differ in their number of columns")
     texts = {tuple(are_texts(labels) for labels, _ in part.labels) for part in parts}

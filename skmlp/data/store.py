@@ -20,7 +20,7 @@ from skmlp.data.checks import (
     known_or_nan,
 )
 from skmlp.data.files import FileRows
-from skmlp.data.frames import as_table, as_values, convert
+from skmlp.data.frames import as_table, as_values, convert, is_frame
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
 from skmlp.data.placement import UNKNOWN, Span, join_ranges
 from skmlp.data.sparse_files import SparseFileRows
@@ -168,6 +168,7 @@ class ShardStore:
             rows=X.shape[0],
             features=X.shape[1],
             sparse=sparse.issparse(X),
+            columns=tuple(map(str, X.columns)) if is_frame(X) else (),
             weight_sum=float(w.sum(dtype=np.float64)) if weighted else X.shape[0],
             weight_min=float(w.min(initial=np.inf)) if weighted else 1.0,
             y_shape=y.shape[1:],

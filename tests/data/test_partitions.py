@@ -313,6 +313,10 @@ APART = {
         [PartStats(1, 2), PartStats(1, 2, sparse=True)],
         "Some chunks of X are sparse",
     ),
+    "order of columns": (
+        [PartStats(1, 2, columns=("a", "b")), PartStats(1, 2, columns=("b", "a"))],
+        "partitions of X differ in their columns",
+    ),
     "columns of y": (
         [PartStats(1, 2, y_shape=(2,)), PartStats(1, 2, y_shape=(3,))],
         "number of columns",

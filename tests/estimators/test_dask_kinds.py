@@ -332,6 +332,14 @@ def test_columns_that_are_no_numbers_are_named(what, client):
             model("MLPClassifier").fit(*given)
 
 
+def test_columns_in_another_order_are_found(client):
+    """Dask compares those of a data frame; of delayed ones nobody else would."""
+    parts = delayed(X, named)
+    parts[1] = parts[1][NAMES[::-1]]
+    with pytest.raises(ValueError, match="partitions of X differ in their columns"):
+        model("MLPClassifier").fit(parts, delayed(Y))
+
+
 # ---- Lazy predictions of data frames -------------------------------------------------
 
 
