@@ -85,7 +85,7 @@ class CompiledSteps:
         mean_weight: float,
     ) -> None:
         # Not above: numba takes its time to import.
-        from skmlp.kernels import compiled, compiled_products, compiled_steps
+        from skmlp.kernels import compiled_steps
 
         self._shard = shard
         #: The columns of `skmlp.kernels.compiled_steps`: divisor, rate, count.
@@ -99,38 +99,21 @@ class CompiledSteps:
         layers = np.empty(most * sum(plan.units[1:]), params.dtype)
         largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
         activation = plan.activation[0] if plan.activation else "identity"
-        derives = activation in compiled.DERIVING
-        deriving: Any = compiled_steps.no_deriving
-        backward: Any = compiled.scaled_backward
-        if derives:
-            deriving = compiled.DERIVING[activation]
-        else:
-            backward = compiled.BACKWARD[activation]
-        y = shard.chunk_targets()
-        make, self._run = compiled_steps.functions(
-            plan.dtype, compiled_steps.type_of(y)
+        kind = compiled_steps.type_of(shard.chunk_targets())
+        self._run = compiled_steps.runner(
+            plan.dtype, kind, activation, plan.loss, plan.solver
         )
-        self._program = make(
-            derives,
-            compiled_products.product,
-            compiled.FORWARD[activation],
-            deriving,
-            backward,
-            compiled.LOSS[plan.loss],
-            compiled_steps.SOLVERS[plan.solver],
-            most,
+        self._arrays = (
             np.array(plan.units, np.intp),
-            plan.layout.n_weights,
             optimizer.alpha,
             np.array(optimizer.settings, np.float64),
-            params,
-            total,
-            moments[0],
-            moments[-1],
-            layers,
-            np.empty_like(layers),
-            np.empty_like(layers) if derives else layers,
-            np.empty(largest, params.dtype),
+            (params, total, moments[0], moments[-1]),
+            (
+                layers,
+                np.empty_like(layers),
+                np.empty_like(layers),
+                np.empty(largest, params.dtype),
+            ),
         )
 
     def epoch(self, rates: Sequence[float], step: int) -> Array:
@@ -155,5 +138,5 @@ class CompiledSteps:
         while done < len(numbers):
             X, y, w, ends = self._shard.chunk(done, self._most_rows)
             before, done = done, done + len(ends) - 1
-            self._run(self._program, X, y, w, ends, numbers[before:done], sums)
+            self._run(*self._arrays, X, y, w, ends, numbers[before:done], sums)
         return sums

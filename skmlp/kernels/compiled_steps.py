@@ -21,6 +21,8 @@ import numpy as np
 from numba import carray, njit, typeof, types
 from numba.experimental import structref
 
+from skmlp.kernels import compiled as compiled_kernels
+from skmlp.kernels.compiled_products import product
 from skmlp.kernels.compiled_solvers import (
     adagrad_step,
     adamw_step,
@@ -155,67 +157,20 @@ def no_deriving(z, b, d):
 
 
 @structref.register
-class _ProgramType(types.StructRef):
-    """The numba type of a `Program`."""
+class _KernelsType(types.StructRef):
+    """The numba type of `Kernels`."""
 
     def preprocess_fields(self, fields):
         """Take literal types for what they are."""
         return tuple((name, types.unliteral(of)) for name, of in fields)
 
 
-class Program(structref.StructRefProxy):
-    """A network, its solver, and all their arrays, in one compiled object."""
+class Kernels(structref.StructRefProxy):
+    """The functions of a kind of networks, as one compiled object."""
 
 
-_FIELDS = (
-    "derives",
-    "product",
-    "forward",
-    "deriving",
-    "backward",
-    "loss",
-    "solver",
-    "most",
-    "units",
-    "n_weights",
-    "alpha",
-    "settings",
-    "params",
-    "total",
-    "first",
-    "second",
-    "layers",
-    "deltas",
-    "derivatives",
-    "scratch",
-)
-structref.define_proxy(Program, _ProgramType, list(_FIELDS))
-
-
-@functools.cache
-def _types(dtype: str, y: Any) -> tuple[Any, ...]:
-    """The types of the fields, for a kind of targets."""
-    real = types.float32 if dtype == "float32" else types.float64
-    line, table = types.Array(real, 1, "C"), types.Array(real, 2, "C")
-    doubles = types.Array(types.float64, 1, "C")
-    index, double = types.intp, types.float64
-    function = types.FunctionType
-    update = double(line, line, line, line, index, double, doubles, doubles)
-    return (
-        types.boolean,
-        function(types.void(table, table, table, types.boolean)),
-        function(types.void(table, line)),
-        function(types.void(table, line, table)),
-        function(types.void(table, table, line, table)),
-        function(double(table, line, y, line, line, table)),
-        function(update),
-        index,
-        types.Array(index, 1, "C"),
-        index,
-        double,
-        doubles,
-        *[line] * 8,
-    )
+_FIELDS = ("derives", "product", "forward", "deriving", "backward", "loss", "solver")
+structref.define_proxy(Kernels, _KernelsType, list(_FIELDS))
 
 
 @compiled
@@ -230,57 +185,19 @@ def _line(flat, start, size):
     return carray(pointer(flat, start), (size,))
 
 
-def _make(
-    derives,
-    product,
-    forward,
-    deriving,
-    backward,
-    loss,
-    solver,
-    most,
-    units,
-    n_weights,
-    alpha,
-    settings,
-    params,
-    total,
-    first,
-    second,
-    layers,
-    deltas,
-    derivatives,
-    scratch,
-):
-    return Program(
-        derives,
-        product,
-        forward,
-        deriving,
-        backward,
-        loss,
-        solver,
-        most,
-        units,
-        n_weights,
-        alpha,
-        settings,
-        params,
-        total,
-        first,
-        second,
-        layers,
-        deltas,
-        derivatives,
-        scratch,
-    )
+def _make(derives, product, forward, deriving, backward, loss, solver):
+    return Kernels(derives, product, forward, deriving, backward, loss, solver)
 
 
-def _run(program, X, y, w, ends, numbers, sums):
+def _run(kernels, units, alpha, settings, state, room, X, y, w, ends, numbers, sums):
     """Do the minibatches between the ends. See `skmlp.steps.CompiledSteps`."""
-    units, params, total = program.units, program.params, program.total
-    layers, deltas, scratch = program.layers, program.deltas, program.scratch
-    last, most = units.size - 2, program.most
+    params, total, first, second = state
+    layers, deltas, derivatives, scratch = room
+    last, n_weights, width = units.size - 2, 0, 0
+    for i in range(last + 1):
+        n_weights += units[i] * units[i + 1]
+        width += units[i + 1]
+    most = layers.size // width
     no_scratch = _table(total, 0, 0, 1)
     for number in range(ends.size - 1):
         start, stop = ends[number], ends[number + 1]
@@ -288,24 +205,24 @@ def _run(program, X, y, w, ends, numbers, sums):
         x = _table(X, start * units[0], rows, units[0])
         # Forward: `a` is what a layer is given, `z` what it gives.
         a, z = x, x
-        bias, weight, place = program.n_weights, 0, 0
+        bias, weight, place = n_weights, 0, 0
         for i in range(last + 1):
             n, m = units[i], units[i + 1]
             W = _table(params, weight, n, m)
             z = _table(layers, place, rows, m)
-            program.product(a, W, z, False)
+            kernels.product(a, W, z, False)
             if i < last:
                 b = _line(params, bias, m)
-                if program.derives:
-                    program.deriving(z, b, _table(program.derivatives, place, rows, m))
+                if kernels.derives:
+                    kernels.deriving(z, b, _table(derivatives, place, rows, m))
                 else:
-                    program.forward(z, b)
+                    kernels.forward(z, b)
                 weight += n * m
                 bias += m
                 place += most * m
             a = z
         m = units[last + 1]
-        sums[LOSS] += program.loss(
+        sums[LOSS] += kernels.loss(
             z,
             _line(params, bias, m),
             y[start:stop],
@@ -322,35 +239,35 @@ def _run(program, X, y, w, ends, numbers, sums):
             seen = _table(layers, place, rows, n)
             below = _table(deltas, place, rows, n)
             out = _table(total, weight, n, m)
-            program.product(seen, delta, out, True)
+            kernels.product(seen, delta, out, True)
             W = _table(params, weight, n, m)
             W_T = _table(scratch, 0, m, n)
             for j in range(n):
                 for k in range(m):
                     W_T[k, j] = W[j, k]
-            program.product(delta, W_T, below, False)
+            kernels.product(delta, W_T, below, False)
             derived = seen
-            if program.derives:
-                derived = _table(program.derivatives, place, rows, n)
-            program.backward(derived, below, _line(total, bias, n), no_scratch)
+            if kernels.derives:
+                derived = _table(derivatives, place, rows, n)
+            kernels.backward(derived, below, _line(total, bias, n), no_scratch)
             delta = below
             weight -= units[i - 1] * n
         out = _table(total, 0, units[0], units[1])
-        program.product(x, delta, out, True)
+        kernels.product(x, delta, out, True)
         if number == ends.size - 2:
             square = total.dtype.type(0)
             for j in range(total.size):
                 square += total[j] * total[j]
             sums[GRADIENT] = square / numbers[number, DIVISOR] ** 2
-        sums[NORM] += program.solver(
+        sums[NORM] += kernels.solver(
             params,
             total,
-            program.first,
-            program.second,
-            program.n_weights,
-            program.alpha,
+            first,
+            second,
+            n_weights,
+            alpha,
             numbers[number],
-            program.settings,
+            settings,
         )
 
 
@@ -365,8 +282,49 @@ _compile_for: Any = functools.partial(
 
 
 @functools.cache
-def functions(dtype: str, y: Any) -> tuple[Callable[..., Any], Callable[..., None]]:
-    """What makes a `Program`, and what runs it, for a kind of targets.
+def _functions(dtype: str, y: Any) -> tuple[Any, Any]:
+    """What makes `Kernels`, and what runs them, for a dtype and a kind of targets."""
+    real = types.float32 if dtype == "float32" else types.float64
+    line, table = types.Array(real, 1, "C"), types.Array(real, 2, "C")
+    doubles, rows = types.float64[::1], types.float64[:, ::1]
+    index, double = types.intp, types.float64
+    function, nothing = types.FunctionType, types.void
+    fields = (
+        types.boolean,
+        function(nothing(table, table, table, types.boolean)),
+        function(nothing(table, line)),
+        function(nothing(table, line, table)),
+        function(nothing(table, table, line, table)),
+        function(double(table, line, y, line, line, table)),
+        function(double(line, line, line, line, index, double, doubles, doubles)),
+    )
+    kernels = _KernelsType(list(zip(_FIELDS, fields, strict=True)))
+    ends, four = index[::1], types.UniTuple(line, 4)
+    run = nothing(
+        kernels,
+        ends,
+        double,
+        doubles,
+        four,
+        four,
+        table,
+        y,
+        line,
+        ends,
+        rows,
+        doubles,
+    )
+    return _compile_for(kernels(*fields))(_make), _compile_for(run)(_run)
+
+
+@functools.cache
+def runner(
+    dtype: str, y: Any, activation: str, loss: str, solver: str
+) -> Callable[..., None]:
+    """What runs the steps of a kind of networks.
+
+    It takes as long to hand over the functions as some steps take: hence once for each
+    kind.
 
     Parameters
     ----------
@@ -374,15 +332,32 @@ def functions(dtype: str, y: Any) -> tuple[Callable[..., Any], Callable[..., Non
         Of the network.
     y : numba type
         Of the targets, as `type_of` gives it.
+    activation, loss, solver : str
+        Names of kernels; the solver's is one of `SOLVERS`.
+
+    Returns
+    -------
+    callable
+        `_run` without its first argument.
     """
-    fields = _types(dtype, y)
-    program = _ProgramType(list(zip(_FIELDS, fields, strict=True)))
-    line, table = fields[-1], types.Array(fields[-1].dtype, 2, "C")
-    doubles = types.Array(types.float64, 1, "C")
-    numbers = types.Array(types.float64, 2, "C")
-    ends = types.Array(types.intp, 1, "C")
-    run = types.void(program, table, y, line, ends, numbers, doubles)
-    return _compile_for(program(*fields))(_make), _compile_for(run)(_run)
+    make, run = _functions(dtype, y)
+    derives = activation in compiled_kernels.DERIVING
+    deriving: Any = no_deriving
+    backward: Any = compiled_kernels.scaled_backward
+    if derives:
+        deriving = compiled_kernels.DERIVING[activation]
+    else:
+        backward = compiled_kernels.BACKWARD[activation]
+    kernels = make(
+        derives,
+        product,
+        compiled_kernels.FORWARD[activation],
+        deriving,
+        backward,
+        compiled_kernels.LOSS[loss],
+        SOLVERS[solver],
+    )
+    return functools.partial(run, kernels)
 
 
 def type_of(y: Array) -> Any:
