@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -53,10 +54,11 @@ class Commits:
         # all ranks have copied their part, nobody begins another epoch: meanwhile the
         # live arrays are the last epoch's, and one copy of them is enough.
         n_records, last = len(state.records), self._last
-        last["epoch"] = replace(state), n_records
+        last["epoch"] = copy(state), n_records
         for kept, live in zip(self._kept, self._live, strict=True):
             for where in self._segments:
                 np.copyto(kept[where], live[where])
-        params, best, *moments = self._kept
-        copy = replace(state, params=params, best_params=best, moments=tuple(moments))
-        self._comm.once(lambda: last.update(epoch=(copy, n_records)))
+        own = copy(state)
+        own.params, own.best_params, *moments = self._kept
+        own.moments = tuple(moments)
+        self._comm.once(lambda: last.update(epoch=(own, n_records)))

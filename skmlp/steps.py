@@ -90,6 +90,7 @@ class CompiledSteps:
         self._shard = shard
         #: The columns of `skmlp.kernels.compiled_steps`: divisor, rate, count.
         self._numbers = np.empty((plan.n_batches, 3))
+        self._counts = np.arange(1.0, plan.n_batches + 1)
         self._numbers[:, 0] = plan.batch_size * mean_weight
         rest = plan.batch(plan.n_batches - 1)
         self._numbers[-1, 0] = (rest.stop - rest.start) * mean_weight
@@ -134,7 +135,7 @@ class CompiledSteps:
         """
         sums, done, numbers = np.zeros(3), 0, self._numbers
         numbers[:, 1] = rates
-        numbers[:, 2] = np.arange(step + 1, step + 1 + len(numbers))
+        np.add(self._counts, step, out=numbers[:, 2])
         while done < len(numbers):
             X, y, w, ends = self._shard.chunk(done, self._most_rows)
             before, done = done, done + len(ends) - 1
