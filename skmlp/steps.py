@@ -14,7 +14,7 @@ import numpy as np
 
 from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.model.network import multiplications
-from skmlp.optim.transforms import Optimizer
+from skmlp.optim.transforms import OPTIMIZERS, Optimizer
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +38,7 @@ def in_runs(shard: ShardRows, plan: Plan, n_shards: int) -> TypeGuard[GatheredRo
     return (
         plan.kernels == "compiled"
         and n_shards == 1
-        and plan.solver != "nadam"
+        and OPTIMIZERS[plan.solver].in_runs
         and all(isinstance(a, str) for a in plan.activation)
         and len(set(plan.activation)) <= 1
         and isinstance(plan.loss, str)

@@ -138,7 +138,7 @@ def _adagrad(params, total, first, second, n, alpha, numbers, settings):
     )
 
 
-#: NAdam is not among them: its rates come from the steps before.
+#: Those for which `skmlp.optim.transforms.Optimizer.in_runs` holds.
 SOLVERS: dict[str, Callable[..., float]] = {
     "sgd": _sgd,
     "adam": _adam,

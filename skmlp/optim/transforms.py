@@ -42,6 +42,9 @@ class Optimizer(ABC):
     #: Which moment, if one, scales the step of each parameter by its root.
     scaled_by: ClassVar[int | None] = None
 
+    #: Whether `skmlp.kernels.compiled_steps` has its step, too.
+    in_runs: ClassVar[bool] = False
+
     #: What stays the same in all steps.
     settings: tuple[float, ...]
 
@@ -107,6 +110,7 @@ class SGD(Optimizer):
     """Gradient descent with momentum, Nesterov's or the plain one."""
 
     name = "sgd"
+    in_runs = True
     n_moments = 1
     scheduled = True
 
@@ -128,6 +132,7 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, ICLR 2015) with scikit-learn's place of epsilon."""
 
     name = "adam"
+    in_runs = True
     n_moments = 2
     scheduled = False
     scaled_by = 1
@@ -176,6 +181,7 @@ class NAdam(Adam):
     """
 
     name = "nadam"
+    in_runs = False  # its rates come from all steps before
     scheduled = True
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
@@ -211,6 +217,7 @@ class RMSprop(Optimizer):
     """RMSprop (Tieleman and Hinton, 2012); `rho` is the decay of its mean."""
 
     name = "rmsprop"
+    in_runs = True
     n_moments = 1
     scheduled = True
     scaled_by = 0

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skmlp.kernels import compiled, reference
+from skmlp.kernels import compiled, compiled_steps, reference
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.losses import LOSSES, kernel_of, output_of
 from skmlp.optim.transforms import OPTIMIZERS
@@ -49,6 +49,9 @@ def test_same_names():
     assert {loss.output for loss in LOSSES.values()} <= set(reference.FORWARD)
     assert set(LOSSES) == set(reference.LOSS)
     assert set(OPTIMIZERS) == set(reference.STEP)
+    assert set(compiled_steps.SOLVERS) == {
+        name for name, optimizer in OPTIMIZERS.items() if optimizer.in_runs
+    }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
