@@ -83,14 +83,13 @@ class Source(ABC):
 
 
 def block_rows(plan: Plan) -> int:
-    """Rows of a block outside minibatches: enough for BLAS, and of bounded memory.
+    """Rows of a block outside minibatches: its activations stay within the cache.
 
     Of a narrow net 512: the products of more rows are no faster on one thread of BLAS,
-    and waking a second one for each of them takes longer than they do. Products of wide
-    layers are a fourth faster with 2048 rows than with 256.
+    and waking a second one for each of them takes longer than they do.
     """
-    widest = max(plan.units[1:])
-    return 512 if widest < 256 else min(4 * widest, 2048)
+    rows = 2**18 // max(plan.units[1:])
+    return 512 if rows > 1024 else max(rows, 256)
 
 
 class RowTable:
