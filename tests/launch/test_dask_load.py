@@ -63,18 +63,18 @@ def test_rows_are_held_once(sizes, kind, features):
 def test_a_million_predictions_take_a_block(method):
     """Lazy ones: neither a hidden layer of all rows nor all rows are ever there.
 
-    Each worker computes, and lets go, chunk by chunk: 40 MB of rows in all, 2 GB of
-    hidden activations.
+    Each worker computes, and lets go, chunk by chunk. All rows are 40 MB, of which Dask
+    may hold some ahead; the hidden activations of one chunk would be 400 MB.
     """
     n_rows, chunk = 1_000_000, 50_000
     X, y = load.made(n_rows, 10, chunk)
-    model = load.model(hidden_layer_sizes=512)
+    model = load.model(hidden_layer_sizes=2048)
     with cluster(2) as client:
         model.fit(X[:1000].compute(), y[:1000].compute())
         lazy = getattr(model, method)(X)
         client.run(getattr(model, method), np.ones((5000, 10), "f4"))  # the code
         grown = load.growth(client, lambda: lazy.sum().compute())
         assert lazy.shape[0] == n_rows
-        assert grown < 60e6, grown
+        assert grown < 200e6, grown
         values = [getattr(n, "value", n) for n in dict(lazy.__dask_graph__()).values()]
         assert sum(isinstance(v, skmlp.MLPClassifier) for v in values) == 1
