@@ -107,17 +107,18 @@ class RowTable:
         self.max_rows = max_rows
         self._X, self._y, self._w = X, y, w
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
+        #: Whether the rows are an array's, in memory or in a file.
+        self.dense = self._sparse is None and not isinstance(X, SparseFileRows)
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
 
     def _rows(self, rows: Array | slice) -> Any:
         """Some rows of X: a view for a slice, else a copy in the buffer."""
-        if self._sparse or isinstance(self._X, SparseFileRows):
+        if not self.dense:
             if isinstance(rows, slice):
                 rows = np.arange(rows.start, rows.stop, dtype=np.intp)
-            if isinstance(self._X, SparseFileRows):
+            if self._sparse is None:
                 return self._X.rows(rows)
-            assert self._sparse is not None
             return SparseRows(self._sparse, rows, self._X.shape[1])
         if isinstance(rows, slice):
             return self._X[rows]
@@ -187,13 +188,10 @@ class GatheredRows(RowTable, ShardRows):
             w,
         )
 
-    @property
-    def dense(self) -> bool:
-        """Whether the rows are no sparse matrix's, so that `chunk` can be called."""
-        return self._sparse is None
-
     def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
         """The rows of as many whole minibatches, from `batch` on, as `most_rows` hold.
+
+        They must be dense.
 
         Returns
         -------

@@ -7,10 +7,13 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from skmlp import MLPClassifier, MLPRegressor, config_context, steps
-from skmlp.data import order, sources
+from skmlp.data import files, order, sources
+from skmlp.data.files import FileRows
+from skmlp.data.sparse_files import SparseFileRows
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.transforms import OPTIMIZERS
 
@@ -112,6 +115,32 @@ def test_rows_that_may_not_be_written(runs):
     frozen = fitted(MLPClassifier, y, rows=rows, shuffle=False)
     same(frozen, fitted(**CLASSES, shuffle=False), "float64")
     assert runs
+
+
+@pytest.mark.skipif(
+    not files.AVAILABLE, reason="rows are kept in memory on this system"
+)
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_rows_in_files(kind, runs, monkeypatch, tmp_path):
+    """Those of a Dask worker that are too many: sparse ones go one by one."""
+    rows = X if kind == "dense" else sparse.csr_array(X * (X > 0))
+    in_memory = fitted(**CLASSES, rows=rows)
+    make = sources.RowTable.__init__
+
+    def on_disk(self, table, *others):
+        if sparse.issparse(table):
+            file = SparseFileRows(str(tmp_path), table.shape[1], table.dtype)
+            file.append(0, table)
+            file.order([0])
+        else:
+            file = FileRows(str(tmp_path), table.shape, table.dtype)
+            file.write(0, table)
+        make(self, file, *others)
+
+    monkeypatch.setattr(sources.RowTable, "__init__", on_disk)
+    runs.clear()
+    same(fitted(**CLASSES, rows=rows), in_memory, "float64")
+    assert bool(runs) == (kind == "dense")
 
 
 @pytest.mark.parametrize(
