@@ -203,6 +203,14 @@ def _clip(p, eps):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @compiled
+def _with_factor(loss, likelihood, factors, p):  # type: ignore[no-untyped-def]  # as `_clip`
+    """One more probability: many of them share a logarithm, that of their product."""
+    if factors == _FACTORS:
+        return loss - log(likelihood), p, 1
+    return loss, likelihood * p, factors + 1
+
+
+@compiled
 def softmax_log_loss(
     z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
 ) -> float:
@@ -221,12 +229,7 @@ def softmax_log_loss(
             for j in range(z.shape[1]):
                 z[i, j] *= w[i]
         else:
-            # The logarithm of a product: one for many rows.
-            likelihood *= p
-            factors += 1
-            if factors == _FACTORS:
-                loss -= log(likelihood)
-                likelihood, factors = 1.0, 0
+            loss, likelihood, factors = _with_factor(loss, likelihood, factors, p)
         for j in range(z.shape[1]):
             grad_b[j] += z[i, j]
     return loss - log(likelihood)
@@ -252,11 +255,7 @@ def logistic_log_loss(
                 loss -= log(p) * float(w[i])
                 z[i, j] *= w[i]
             else:
-                likelihood *= p
-                factors += 1
-                if factors == _FACTORS:
-                    loss -= log(likelihood)
-                    likelihood, factors = 1.0, 0
+                loss, likelihood, factors = _with_factor(loss, likelihood, factors, p)
             grad_b[j] += z[i, j]
     return loss - log(likelihood)
 

@@ -93,8 +93,7 @@ class _Tile:
         kind = f"v{self._lanes}f{8 * self._size}"
         if name.startswith("llvm.masked"):
             # Until pointers lost their types, names said to what they pointed.
-            pointer = self._vector.as_pointer()
-            typed = "*" in str(pointer)
+            typed = "*" in str(self._vector.as_pointer())
             kind += f".p0{kind}" if typed else ".p0"
         full = f"{name}.{kind}"
         known = module.globals.get(full)
