@@ -18,17 +18,9 @@ from sklearn.exceptions import DataConversionWarning
 import skmlp
 from tests.estimators.attempts import ESTIMATORS, KWARGS, N, W, X, Y, make
 from tests.estimators.dask_data import dask_of, refuse
-from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.laws.twins import CLASSIFICATION, data_of
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
 
 
 @pytest.fixture

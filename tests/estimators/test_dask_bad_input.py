@@ -19,16 +19,8 @@ from sklearn.exceptions import NotFittedError
 import skmlp
 from tests.estimators.attempts import ESTIMATORS, N, W, X, Y, attempt, make, put
 from tests.estimators.dask_data import dask_of, refuse
-from tests.launch.dask_clusters import cluster, left_behind, until
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
 
 
 # Before the first test that has a client.

@@ -22,17 +22,12 @@ from tests.estimators.test_dask_kinds import (
     model,
     pieces,
 )
-from tests.launch.dask_clusters import cluster, left_behind, until
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2, threads=2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
-
+#: Of each worker of the cluster.
+THREADS = 2
 
 #: Columns of numbers, texts and booleans.
 HEADS = np.empty((N, 3), object)

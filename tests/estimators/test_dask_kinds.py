@@ -19,7 +19,7 @@ from scipy import sparse
 
 import skmlp
 from tests.estimators.attempts import ESTIMATORS
-from tests.launch.dask_clusters import cluster, left_behind, until
+from tests.launch.dask_clusters import cluster
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -35,11 +35,8 @@ CUTS = (7, 43, 10, 0, 60)
 NAMES = list("abcd")
 
 
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2, threads=2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
+#: Of each worker of the cluster.
+THREADS = 2
 
 
 def arrays(a: np.ndarray, cuts: Any = CUTS) -> Any:

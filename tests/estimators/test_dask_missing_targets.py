@@ -22,16 +22,12 @@ from tests.estimators.test_dask_kinds import (
     model,
     pieces,
 )
-from tests.launch.dask_clusters import cluster, left_behind, until
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2, threads=2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
+#: Of each worker of the cluster.
+THREADS = 2
 
 
 def pandas_own(a: np.ndarray) -> Any:

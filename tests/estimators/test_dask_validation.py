@@ -12,18 +12,10 @@ from scipy import sparse
 
 from tests.estimators.attempts import ESTIMATORS, KWARGS, W, X, Y, attempt, make
 from tests.estimators.dask_data import dask_of
-from tests.launch.dask_clusters import cluster, left_behind, until
 
 pytestmark = pytest.mark.timeout(60)
 
 STOP = {"early_stopping": True, "max_iter": 5, "learning_rate_init": 0.02}
-
-
-@pytest.fixture(scope="module")
-def client():
-    with cluster(2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
 
 
 def assert_same(one: Any, two: Any) -> None:
