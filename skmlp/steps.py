@@ -14,7 +14,7 @@ import numpy as np
 
 from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.model.network import multiplications
-from skmlp.optim.transforms import OPTIMIZERS, Optimizer
+from skmlp.optim.transforms import Optimizer
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +38,6 @@ def in_runs(shard: ShardRows, plan: Plan, n_shards: int) -> TypeGuard[GatheredRo
     return (
         plan.kernels == "compiled"
         and n_shards == 1
-        and OPTIMIZERS[plan.solver].in_runs
         and all(isinstance(a, str) for a in plan.activation)
         and len(set(plan.activation)) <= 1
         and isinstance(plan.loss, str)
@@ -88,7 +87,7 @@ class CompiledSteps:
         from skmlp.kernels import compiled_steps
 
         self._shard = shard
-        #: The columns of `skmlp.kernels.compiled_steps`: divisor, rate, count.
+        #: Of each step, as the solvers' kernels take them: divisor, rate, count.
         self._numbers = np.empty((plan.n_batches, 3))
         self._counts = np.arange(1.0, plan.n_batches + 1)
         self._numbers[:, 0] = plan.batch_size * mean_weight
@@ -106,8 +105,7 @@ class CompiledSteps:
         )
         self._arrays = (
             np.array(plan.units, np.intp),
-            optimizer.alpha,
-            np.array(optimizer.settings, np.float64),
+            optimizer.settings,
             (params, total, moments[0], moments[-1]),
             (
                 layers,

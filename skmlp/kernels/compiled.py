@@ -33,6 +33,8 @@ from skmlp.kernels.compiled_updates import (
     compiled,
     csr_dot,
     csr_transposed_dot,
+    eps_of,
+    inner,
     sgd_step,
 )
 from skmlp.kernels.vector_math import exp_value, expit_value, tanh_value
@@ -195,14 +197,14 @@ def softmax_forward(z: Array, b: Array) -> None:
 _FACTORS = 16
 
 
-@compiled
+@inner
 def _clip(p, eps):  # type: ignore[no-untyped-def]  # numba infers the types
     """Keep a probability off 0 and 1; NaN stays."""
     p = eps if p < eps else p
     return 1 - eps if p > 1 - eps else p
 
 
-@compiled
+@inner
 def _with_factor(loss, likelihood, factors, p):  # type: ignore[no-untyped-def]  # as `_clip`
     """One more probability: many of them share a logarithm, that of their product."""
     if factors == _FACTORS:
@@ -216,7 +218,7 @@ def softmax_log_loss(
 ) -> float:
     """Cross entropy of the softmax. See the reference."""
     softmax_forward(z, b)
-    eps = float(np.finfo(z.dtype).eps)
+    eps = eps_of(z)
     one = z.dtype.type(1)
     grad_b[:] = 0
     loss = 0.0
@@ -240,7 +242,7 @@ def logistic_log_loss(
     z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
 ) -> float:
     """Binary cross entropy of the logistic function. See the reference."""
-    eps = float(np.finfo(z.dtype).eps)
+    eps = eps_of(z)
     logistic_forward(z, b)
     one, zero = z.dtype.type(1), z.dtype.type(0)
     grad_b[:] = 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.compiled_updates import compiled, inner
 from skmlp.kernels.reference_activations import (
     LEAK,
     MISH_TOP,
@@ -197,7 +197,7 @@ def leaky_relu_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -
             grad_b[j] += v
 
 
-@compiled
+@inner
 def _elu_backward(
     a: Array, delta: Array, grad_b: Array, scale: float, shift: float
 ) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.compiled_updates import compiled, eps_of, inner
 from skmlp.kernels.vector_math import exp_value, expit_value, log1p_value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@compiled
+@inner
 def _weigh(z: Array, w: Array, grad_b: Array) -> None:
     """Weigh the rows of the gradient and sum them for the bias."""
     grad_b[:] = 0
@@ -93,7 +93,7 @@ def quantile(
     return loss
 
 
-@compiled
+@inner
 def _softplus(v):
     return (0.0 if v < 0.0 else v) + log1p_value(exp_value(-abs(v)))
 
@@ -154,7 +154,7 @@ def gamma(
     return loss
 
 
-@compiled
+@inner
 def _safe_log(p, eps):
     """Of a probability, kept off 0 and 1; NaN stays."""
     p = eps if p < eps else p
@@ -172,7 +172,7 @@ def smoothed_softmax_log_loss(
     smoothing: Array,
 ) -> float:
     """Cross entropy with smoothed labels. See the reference."""
-    eps, loss = float(np.finfo(z.dtype).eps), 0.0
+    eps, loss = eps_of(z), 0.0
     everywhere = smoothing[0] / z.shape[1]
     for i in range(z.shape[0]):
         top = z[i, 0] + b[0]
@@ -207,7 +207,7 @@ def smoothed_logistic_log_loss(
     smoothing: Array,
 ) -> float:
     """Binary cross entropy with smoothed labels. See the reference."""
-    eps, loss, half = float(np.finfo(z.dtype).eps), 0.0, 0.5 * smoothing[0]
+    eps, loss, half = eps_of(z), 0.0, 0.5 * smoothing[0]
     for i in range(z.shape[0]):
         value = 0.0
         for j in range(z.shape[1]):
@@ -268,7 +268,7 @@ def softmax_heads_log_loss(
     """Cross entropies of several softmaxes side by side. See the reference."""
     share, heads = settings[0], settings[1:].astype(np.intp)
     softmax_heads_forward(z, b, heads)
-    eps, loss, one = float(np.finfo(z.dtype).eps), 0.0, z.dtype.type(1)
+    eps, loss, one = eps_of(z), 0.0, z.dtype.type(1)
     for i in range(z.shape[0]):
         value, start = 0.0, 0
         for h in range(heads.size):

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled
-from skmlp.kernels.tiles import VECTOR, pointer, tile
+from skmlp.kernels.compiled_updates import compiled, inner
+from skmlp.kernels.pointers import pointer
+from skmlp.kernels.tiles import VECTOR, tile
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -73,11 +74,12 @@ def product(A: Array, B: Array, out: Array, transposed: bool) -> None:
         j += width
 
 
-@compiled
+@inner
 def _with_vector(A: Array, B: Array, out: Array, transposed: bool) -> None:
     """`product` of one column: the vectors run along the rows of A."""
     if transposed:
-        out[:, :] = 0
+        for i in range(A.shape[1]):
+            out[i, 0] = 0
         for k in range(A.shape[0]):
             for i in range(A.shape[1]):
                 out[i, 0] += A[k, i] * B[k, 0]

@@ -9,12 +9,21 @@ first loop of a step is over the parameters with a penalty.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from skmlp.kernels.compiled_updates import _norm, compiled
+from skmlp.kernels.compiled_updates import (
+    COUNT,
+    DIVISOR,
+    RATE,
+    compiled,
+    corrected,
+    inner,
+    penalised_norm,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,22 +54,18 @@ def adamw_step(
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    shrink: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """One step of Adam with decoupled weight decay. See the reference."""
     real = params.dtype.type
-    rate, eps = real(learning_rate), real(epsilon)
+    beta_1, beta_2 = settings[1], settings[2]
+    rate, eps = real(corrected(numbers, beta_1, beta_2)), real(settings[3])
     b1, b2 = real(beta_1), real(beta_2)
     c1, c2 = real(1 - beta_1), real(1 - beta_2)
-    kept = real(1 - shrink)
-    norm = _norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, alpha, divisor)
+    kept = real(1 - numbers[RATE] * settings[4])
+    norm: float = penalised_norm(params, n_penalised)
+    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
     for i in range(n_penalised):
         params[i] *= kept
     for i in range(params.size):
@@ -73,6 +78,13 @@ def adamw_step(
     return norm
 
 
+@inner
+def _momentum(count: float, beta_1: float) -> float:
+    """That of a step of NAdam."""
+    momentum: float = beta_1 * (1.0 - 0.5 * 0.96 ** (count / 250.0))
+    return momentum
+
+
 @elementwise
 def nadam_step(
     params: Array,
@@ -81,21 +93,27 @@ def nadam_step(
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    rate_of_gradient: float,
-    rate_of_moment: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """One step of Adam with Nesterov's look-ahead. See the reference."""
     real = params.dtype.type
-    rate_g, rate_m, eps = real(rate_of_gradient), real(rate_of_moment), real(epsilon)
+    beta_1, beta_2, eps = settings[1], settings[2], real(settings[3])
+    count = numbers[COUNT]
+    if count < settings[4]:
+        settings[4], settings[5] = 0.0, 1.0
+    while settings[4] < count:
+        settings[4] += 1.0
+        settings[5] *= _momentum(settings[4], beta_1)
+    product = settings[5]
+    now, ahead = _momentum(count, beta_1), _momentum(count + 1.0, beta_1)
+    rate = numbers[RATE] * sqrt(1.0 - beta_2**count)
+    rate_g = real(rate * (1.0 - now) / (1.0 - product))
+    rate_m = real(rate * ahead / (1.0 - product * ahead))
     b1, b2 = real(beta_1), real(beta_2)
     c1, c2 = real(1 - beta_1), real(1 - beta_2)
-    norm = _norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, alpha, divisor)
+    norm: float = penalised_norm(params, n_penalised)
+    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
     for i in range(params.size):
         g = total[i]
         m = b1 * first[i] + c1 * g
@@ -110,21 +128,19 @@ def nadam_step(
 def rmsprop_step(
     params: Array,
     total: Array,
+    first: Array,
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    decay: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """Divide by the root of a moving mean of squares. See the reference."""
     real = params.dtype.type
-    rate, eps = real(learning_rate), real(epsilon)
-    b, c = real(decay), real(1 - decay)
-    norm = _norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, alpha, divisor)
+    rate, eps = real(numbers[RATE]), real(settings[2])
+    b, c = real(settings[1]), real(1 - settings[1])
+    norm: float = penalised_norm(params, n_penalised)
+    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
     for i in range(params.size):
         g = total[i]
         v = b * second[i] + c * (g * g)
@@ -137,19 +153,18 @@ def rmsprop_step(
 def adagrad_step(
     params: Array,
     total: Array,
+    first: Array,
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """Divide by the root of the sum of squares. See the reference."""
     real = params.dtype.type
-    rate, eps = real(learning_rate), real(epsilon)
-    norm = _norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, alpha, divisor)
+    rate, eps = real(numbers[RATE]), real(settings[1])
+    norm: float = penalised_norm(params, n_penalised)
+    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
     for i in range(params.size):
         g = total[i]
         v = second[i] + g * g

@@ -276,16 +276,18 @@ def csr_transposed_dot(
 def sgd_step(
     params: Array,
     total: Array,
-    velocity: Array,
+    first: Array,
+    second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    momentum: float,
-    nesterov: bool,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """One step of gradient descent with momentum.
+
+    `numbers` are those of a step: what `total` is divided by, the learning rate, and
+    the count of the step from 1. `settings` stay the same: alpha, the momentum, and
+    whether it is Nesterov's.
 
     ``v = momentum * v - lr * g``, and ``params += v``, or with Nesterov's look-ahead
     ``params += momentum * v - lr * g``, where
@@ -296,16 +298,18 @@ def sgd_step(
     float
         Squared norm of the first `n_penalised` parameters before the step.
     """
+    divisor, learning_rate, _ = numbers.tolist()
+    alpha, momentum, nesterov = settings.tolist()
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     total *= learning_rate
-    velocity *= momentum
-    velocity -= total
+    first *= momentum
+    first -= total
     if nesterov:
-        np.multiply(velocity, momentum, out=scratch)
+        np.multiply(first, momentum, out=scratch)
         scratch -= total
         params += scratch
     else:
-        params += velocity
+        params += first
     return norm
 
 
@@ -316,24 +320,23 @@ def adam_step(
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """One step of Adam, on the gradient of `sgd_step`.
 
-    `learning_rate` includes the correction of the moments' bias; `epsilon` is the
-    "epsilon hat" of section 2 of Kingma and Ba, "Adam: A method for stochastic
-    optimization", ICLR 2015, as in scikit-learn.
+    `settings` are alpha, both decays, and epsilon, which is the "epsilon hat" of
+    section 2 of Kingma and Ba, "Adam: A method for stochastic optimization", ICLR 2015,
+    as in scikit-learn.
 
     Returns
     -------
     float
         Squared norm of the first `n_penalised` parameters before the step.
     """
+    divisor, learning_rate, count = numbers.tolist()
+    alpha, beta_1, beta_2, epsilon = settings.tolist()
+    rate = more_solvers.corrected(learning_rate, count, beta_1, beta_2)
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     first *= beta_1
     np.multiply(total, 1 - beta_1, out=scratch)
@@ -345,7 +348,7 @@ def adam_step(
     np.sqrt(second, out=scratch)
     scratch += epsilon
     np.divide(first, scratch, out=scratch)
-    scratch *= learning_rate
+    scratch *= rate
     params -= scratch
     return norm
 

@@ -10,6 +10,7 @@ scikit-learn's Adam.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,14 @@ def _decay(moment: Array, new: Array, beta: float) -> None:
     moment += moment.dtype.type(1 - beta) * new
 
 
+def corrected(
+    learning_rate: float, count: float, beta_1: float, beta_2: float
+) -> float:
+    """The rate of Adam, whose moments begin at 0."""
+    rate = learning_rate * sqrt(1.0 - beta_2**count)
+    return float(rate / (1.0 - beta_1**count))
+
+
 def adamw_step(
     params: Array,
     total: Array,
@@ -41,27 +50,31 @@ def adamw_step(
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    shrink: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
-    """One step of Adam after the weights were multiplied by ``1 - shrink``.
+    """One step of Adam after the weights were multiplied by ``1 - rate * decay``.
+
+    `settings`: alpha, both decays of the moments, epsilon, and the decay.
 
     References
     ----------
     Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
+    divisor, learning_rate, count = numbers.tolist()
+    alpha, beta_1, beta_2, epsilon, decay = settings.tolist()
+    rate = corrected(learning_rate, count, beta_1, beta_2)
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
-    params[:n_penalised] *= params.dtype.type(1 - shrink)
+    params[:n_penalised] *= params.dtype.type(1 - learning_rate * decay)
     _decay(first, total, beta_1)
     _decay(second, total * total, beta_2)
     real = params.dtype.type
-    params -= real(learning_rate) * first / (np.sqrt(second) + real(epsilon))
+    params -= real(rate) * first / (np.sqrt(second) + real(epsilon))
     return norm
+
+
+def _momentum(count: float, beta_1: float) -> float:
+    return float(beta_1 * (1.0 - 0.5 * 0.96 ** (count / 250.0)))
 
 
 def nadam_step(
@@ -71,20 +84,30 @@ def nadam_step(
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    rate_of_gradient: float,
-    rate_of_moment: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """One step of Adam with Nesterov's look-ahead.
+
+    `settings`: alpha, both decays, epsilon; and, for this function alone, up to which
+    step the momenta are multiplied, and their product.
 
     References
     ----------
     Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016.
     """
+    divisor, learning_rate, count = numbers.tolist()
+    alpha, beta_1, beta_2, epsilon, known, product = settings.tolist()
+    if count < known:
+        known, product = 0.0, 1.0
+    while known < count:
+        known += 1.0
+        product *= _momentum(known, beta_1)
+    settings[4:] = known, product
+    now, ahead = _momentum(count, beta_1), _momentum(count + 1.0, beta_1)
+    rate = learning_rate * sqrt(1.0 - beta_2**count)
+    rate_of_gradient = rate * (1.0 - now) / (1.0 - product)
+    rate_of_moment = rate * ahead / (1.0 - product * ahead)
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     _decay(first, total, beta_1)
     _decay(second, total * total, beta_2)
@@ -97,21 +120,23 @@ def nadam_step(
 def rmsprop_step(
     params: Array,
     total: Array,
+    first: Array,
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    decay: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """Divide the gradient by the root of a moving mean of its squares.
+
+    `settings`: alpha, the decay of the mean, and epsilon.
 
     References
     ----------
     Tieleman and Hinton, "Neural networks for machine learning", lecture 6.5, 2012.
     """
+    divisor, learning_rate, _ = numbers.tolist()
+    alpha, decay, epsilon = settings.tolist()
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     _decay(second, total * total, decay)
     real = params.dtype.type
@@ -122,21 +147,24 @@ def rmsprop_step(
 def adagrad_step(
     params: Array,
     total: Array,
+    first: Array,
     second: Array,
     scratch: Array,
     n_penalised: int,
-    alpha: float,
-    divisor: float,
-    learning_rate: float,
-    epsilon: float,
+    numbers: Array,
+    settings: Array,
 ) -> float:
     """Divide the gradient by the root of the sum of its squares so far.
+
+    `settings`: alpha and epsilon.
 
     References
     ----------
     Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and
     stochastic optimization", JMLR 12, 2011.
     """
+    divisor, learning_rate, _ = numbers.tolist()
+    alpha, epsilon = settings.tolist()
     norm = penalise(params, total, scratch, n_penalised, alpha, divisor)
     second += total * total
     real = params.dtype.type

@@ -27,18 +27,6 @@ _INDEX = ir.IntType(64)
 _INT32 = ir.IntType(32)
 
 
-@intrinsic
-def pointer(typingctx, array, offset):
-    """Point to a number of a C-contiguous array, by its place in the flat array."""
-    signature = types.CPointer(array.dtype)(array, types.intp)
-
-    def codegen(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.gep(data.data, [arguments[1]])
-
-    return signature, codegen
-
-
 def tile(rows: int, vectors: int, n_bytes: int) -> Callable[..., None]:
     """Make the intrinsic that computes a tile.
 

@@ -15,18 +15,23 @@ order carries the precision.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-_compile = njit(nogil=True, inline="never", error_model="numpy", fastmath={"contract"})
+_OPTIONS: Any = {
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": {"contract"},
+}
 
 
-@_compile
 def _exp64(x):
     top, low = 709.782712893384, -745.2
-    c = min(max(x, low), top)
+    c = x if x > low else low  # also of NaN, of which there is no integer
+    c = c if c < top else top
     n = np.floor(1.4426950408889634 * c + 0.5)
     r = c - n * 6.93145751953125e-1
     r -= n * 1.42860682030941723212e-6
@@ -50,11 +55,11 @@ def _exp64(x):
     return x if x != x else value
 
 
-@_compile
 def _exp32(x):
     f = np.float32
     top, low = f(88.72283), f(-103.972)
-    c = min(max(x, low), top)
+    c = x if x > low else low  # also of NaN, of which there is no integer
+    c = c if c < top else top
     n = np.floor(f(1.44269504088896341) * c + f(0.5))
     r = c - n * f(0.693359375)
     r -= n * f(-2.12194440e-4)
@@ -78,11 +83,9 @@ def exp_value(x):
     return np.exp(x)
 
 
-@overload(exp_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(exp_value, jit_options=_OPTIONS, inline="never")
 def _exp_value(x):
-    if x == types.float32:
-        return lambda x: _exp32(x)
-    return lambda x: _exp64(x)
+    return _exp32 if x == types.float32 else _exp64
 
 
 def expit_value(x):
@@ -90,16 +93,15 @@ def expit_value(x):
     return 1 / (1 + np.exp(-x))
 
 
-@overload(expit_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(expit_value, jit_options=_OPTIONS, inline="never")
 def _expit_value(x):
     one = np.float32(1) if x == types.float32 else np.float64(1)
     return lambda x: one / (one + exp_value(-x))
 
 
-@_compile
 def _tanh64(x):
     a = abs(x)
-    big = 1.0 - 2.0 / (_exp64(2.0 * a) + 1.0)
+    big = 1.0 - 2.0 / (exp_value(2.0 * a) + 1.0)
     s = x * x
     p = (
         -9.64399179425052238628e-1 * s - 9.92877231001918586564e1
@@ -111,11 +113,10 @@ def _tanh64(x):
     return small if a < 0.625 else (-big if x < 0 else big)
 
 
-@_compile
 def _tanh32(x):
     f = np.float32
     a = abs(x)
-    big = f(1.0) - f(2.0) / (_exp32(a + a) + f(1.0))
+    big = f(1.0) - f(2.0) / (exp_value(a + a) + f(1.0))
     s = x * x
     p = f(-5.70498872745e-3) * s + f(2.06390887954e-2)
     p = p * s + f(-5.37397155531e-2)
@@ -130,17 +131,14 @@ def tanh_value(x):
     return np.tanh(x)
 
 
-@overload(tanh_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(tanh_value, jit_options=_OPTIONS, inline="never")
 def _tanh_value(x):
-    if x == types.float32:
-        return lambda x: _tanh32(x)
-    return lambda x: _tanh64(x)
+    return _tanh32 if x == types.float32 else _tanh64
 
 
-@_compile
 def _expm1_64(x):
     # As `_exp64`, but 1 is taken off before it swallows the last bits.
-    c = max(x, -745.2)
+    c = x if x > -745.2 else -745.2
     n = np.floor(1.4426950408889634 * c + 0.5)
     r = c - n * 6.93145751953125e-1
     r -= n * 1.42860682030941723212e-6
@@ -155,16 +153,15 @@ def _expm1_64(x):
     ) * s + 2.00000000000000000005
     value = 2.0 * (p / (q - p))
     # Below -1022 the scale is 0, of which nothing is seen beside 1.
-    power = np.int64(max(n, -1023.0))
+    power = np.int64(n if n > -1023.0 else -1023.0)
     scale = np.int64((power + 1023) << 52).view(np.float64)
     value = scale * value + (scale - 1.0)
     return x if x != x else value
 
 
-@_compile
 def _expm1_32(x):
     f = np.float32
-    c = max(x, f(-103.972))
+    c = x if x > f(-103.972) else f(-103.972)
     n = np.floor(f(1.44269504088896341) * c + f(0.5))
     r = c - n * f(0.693359375)
     r -= n * f(-2.12194440e-4)
@@ -174,7 +171,7 @@ def _expm1_32(x):
     p = p * r + f(1.6666665459e-1)
     p = p * r + f(5.0000001201e-1)
     value = p * (r * r) + r
-    power = np.int32(max(n, f(-127.0)))
+    power = np.int32(n if n > f(-127.0) else f(-127.0))
     scale = np.int32((power + np.int32(127)) << np.int32(23)).view(np.float32)
     value = scale * value + (scale - f(1.0))
     return x if x != x else value
@@ -185,14 +182,11 @@ def expm1_value(x):
     return math.expm1(x)
 
 
-@overload(expm1_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(expm1_value, jit_options=_OPTIONS, inline="never")
 def _expm1_value(x):
-    if x == types.float32:
-        return lambda x: _expm1_32(x)
-    return lambda x: _expm1_64(x)
+    return _expm1_32 if x == types.float32 else _expm1_64
 
 
-@_compile
 def _log1p64(x):
     s = x / (2.0 + x)
     t = s * s
@@ -215,7 +209,6 @@ def _log1p64(x):
     return 2.0 * (s + s * (t * p))
 
 
-@_compile
 def _log1p32(x):
     f = np.float32
     s = x / (f(2.0) + x)
@@ -239,14 +232,11 @@ def log1p_value(x):
     return math.log1p(x)
 
 
-@overload(log1p_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(log1p_value, jit_options=_OPTIONS, inline="never")
 def _log1p_value(x):
-    if x == types.float32:
-        return lambda x: _log1p32(x)
-    return lambda x: _log1p64(x)
+    return _log1p32 if x == types.float32 else _log1p64
 
 
-@_compile
 def _erf64(x):
     a = abs(x)
     s = x * x
@@ -265,7 +255,7 @@ def _erf64(x):
     q = q * s + 4.92673942608635921086e4
     small = x * (p / q)
     # Beyond 6 the rest is below the last bit of 1.
-    c = min(a, 6.0)
+    c = a if a < 6.0 else 6.0
     p = 2.46196981473530512524e-10 * c + 5.64189564831068821977e-1
     p = p * c + 7.46321056442269912687
     p = p * c + 4.86371970985681366614e1
@@ -282,11 +272,10 @@ def _erf64(x):
     q = q * c + 2.24633760818710981792e3
     q = q * c + 1.65666309194161350182e3
     q = q * c + 5.57535340817727675546e2
-    big = 1.0 - _exp64(-a * a) * (p / q)
+    big = 1.0 - exp_value(-a * a) * (p / q)
     return small if a < 1.0 else (-big if x < 0 else big)
 
 
-@_compile
 def _erf32(x):
     # Abramowitz and Stegun, "Handbook of mathematical functions", 7.1.26.
     f = np.float32
@@ -296,7 +285,7 @@ def _erf32(x):
     p = p * t + f(1.421413741)
     p = p * t + f(-0.284496736)
     p = p * t + f(0.254829592)
-    big = f(1.0) - p * t * _exp32(-a * a)
+    big = f(1.0) - p * t * exp_value(-a * a)
     return -big if x < f(0.0) else big
 
 
@@ -309,8 +298,6 @@ def erf_value(x):
     return math.erf(x)
 
 
-@overload(erf_value, jit_options={"fastmath": {"contract"}}, inline="never")
+@overload(erf_value, jit_options=_OPTIONS, inline="never")
 def _erf_value(x):
-    if x == types.float32:
-        return lambda x: _erf32(x)
-    return lambda x: _erf64(x)
+    return _erf32 if x == types.float32 else _erf64

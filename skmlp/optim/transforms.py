@@ -42,24 +42,20 @@ class Optimizer(ABC):
     #: Which moment, if one, scales the step of each parameter by its root.
     scaled_by: ClassVar[int | None] = None
 
-    #: Whether `skmlp.kernels.compiled_steps` has its step, too.
-    in_runs: ClassVar[bool] = False
-
-    #: What stays the same in all steps.
-    settings: tuple[float, ...]
-
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         self._kernel = kernels.STEP[self.name]
-        self.alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
         self.epsilon = float(plan.epsilon)
+        alpha = plan.alpha * (1.0 - plan.l1_ratio)
+        #: What stays the same in all steps, as the kernel takes it.
+        self.settings = np.array([alpha, *self._settings(plan)], np.float64)
+
+    @abstractmethod
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        """The kernel's settings after alpha."""
 
     def reach(self, learning_rate: float, step: int) -> float:
         """How far a constant gradient of 1 moves a parameter, but for `scaled_by`."""
         return learning_rate
-
-    @abstractmethod
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """The last arguments of the kernel in a step, after the divisor."""
 
     def bind(
         self,
@@ -88,18 +84,13 @@ class Optimizer(ABC):
         callable
             See `Move`.
         """
-        kernel, numbers, alpha = self._kernel, self.numbers, self.alpha
+        kernel, settings, numbers = self._kernel, self.settings, np.empty(3)
+        first, second = moments[0], moments[-1]
 
         def move(divisor: float, learning_rate: float, step: int) -> float:
+            numbers[0], numbers[1], numbers[2] = divisor, learning_rate, step
             norm: float = kernel(
-                params,
-                total,
-                *moments,
-                scratch,
-                n_penalised,
-                alpha,
-                divisor,
-                *numbers(learning_rate, step),
+                params, total, first, second, scratch, n_penalised, numbers, settings
             )
             return norm
 
@@ -110,47 +101,32 @@ class SGD(Optimizer):
     """Gradient descent with momentum, Nesterov's or the plain one."""
 
     name = "sgd"
-    in_runs = True
     n_moments = 1
     scheduled = True
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        self.settings = float(plan.momentum), bool(plan.nesterovs_momentum)
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        return plan.momentum, plan.nesterovs_momentum
 
     def reach(self, learning_rate: float, step: int) -> float:
         """With momentum, that of all steps that follow from a gradient."""
-        stays = 1.0 - self.settings[0]
+        stays = 1.0 - float(self.settings[1])
         return learning_rate / stays if stays else learning_rate
-
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """See `Optimizer.numbers`."""
-        return learning_rate, *self.settings
 
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba, ICLR 2015) with scikit-learn's place of epsilon."""
 
     name = "adam"
-    in_runs = True
     n_moments = 2
     scheduled = False
     scaled_by = 1
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        self._beta_1 = float(plan.beta_1)
-        self._beta_2 = float(plan.beta_2)
-        self.settings = self._beta_1, self._beta_2, self.epsilon
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        return plan.beta_1, plan.beta_2, self.epsilon
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Optimizer.reach`."""
-        return learning_rate * sqrt(1.0 - self._beta_2**step)
-
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """See `Optimizer.numbers`."""
-        corrected = self.reach(learning_rate, step) / (1.0 - self._beta_1**step)
-        return corrected, *self.settings
+        return learning_rate * sqrt(1.0 - float(self.settings[2]) ** step)
 
 
 class AdamW(Adam):
@@ -163,14 +139,8 @@ class AdamW(Adam):
     name = "adamw"
     scheduled = True
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        self.settings = *self.settings, float(plan.weight_decay)
-
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """See `Optimizer.numbers`."""
-        corrected, *others, decay = super().numbers(learning_rate, step)
-        return corrected, *others, learning_rate * decay
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        return *super()._settings(plan), plan.weight_decay
 
 
 class NAdam(Adam):
@@ -181,54 +151,24 @@ class NAdam(Adam):
     """
 
     name = "nadam"
-    in_runs = False  # its rates come from all steps before
     scheduled = True
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        # The product of all momenta up to a step: a function of the step alone, which
-        # is kept from one to the next.
-        self._known, self._product = 0, 1.0
-
-    def _momentum(self, step: int) -> float:
-        return self._beta_1 * (1.0 - 0.5 * float(0.96 ** (step / 250)))
-
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """See `Optimizer.numbers`."""
-        if step < self._known:
-            self._known, self._product = 0, 1.0
-        while self._known < step:
-            self._known += 1
-            self._product *= self._momentum(self._known)
-        product, now, ahead = (
-            self._product,
-            self._momentum(step),
-            self._momentum(step + 1),
-        )
-        rate = self.reach(learning_rate, step)
-        return (
-            rate * (1.0 - now) / (1.0 - product),
-            rate * ahead / (1.0 - product * ahead),
-            *self.settings,
-        )
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        # The kernel keeps the product of all momenta up to a step from one step to the
+        # next: it follows from the step's count alone.
+        return *super()._settings(plan), 0.0, 1.0
 
 
 class RMSprop(Optimizer):
     """RMSprop (Tieleman and Hinton, 2012); `rho` is the decay of its mean."""
 
     name = "rmsprop"
-    in_runs = True
     n_moments = 1
     scheduled = True
     scaled_by = 0
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        self.settings = float(plan.rho), self.epsilon
-
-    def numbers(self, learning_rate: float, step: int) -> tuple[float, ...]:
-        """See `Optimizer.numbers`."""
-        return learning_rate, *self.settings
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        return plan.rho, self.epsilon
 
 
 class AdaGrad(RMSprop):
@@ -236,9 +176,8 @@ class AdaGrad(RMSprop):
 
     name = "adagrad"
 
-    def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        super().__init__(plan, kernels)
-        self.settings = (self.epsilon,)
+    def _settings(self, plan: Any) -> tuple[float, ...]:
+        return (self.epsilon,)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

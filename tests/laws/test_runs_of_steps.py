@@ -27,7 +27,7 @@ CLASSES = {"kind": MLPClassifier, "y": CODES}
 REAL = {"kind": MLPRegressor, "y": VALUES}
 CASES = {
     **{f"{name}": dict(CLASSES, activation=name) for name in ACTIVATIONS},
-    **{name: dict(CLASSES, solver=name) for name in OPTIMIZERS if name != "nadam"},
+    **{name: dict(CLASSES, solver=name) for name in OPTIMIZERS},
     "no hidden layer": dict(CLASSES, hidden_layer_sizes=()),
     "binary": dict(CLASSES, y=CODES > 0),
     "multilabel": dict(CLASSES, y=(VALUES > 0.3).astype(int)),
@@ -151,7 +151,6 @@ def test_rows_in_files(kind, runs, monkeypatch, tmp_path):
         {"l1_ratio": 0.5},
         {"average": True},
         {"frozen_layers": [0]},
-        {"solver": "nadam"},
         {"label_smoothing": 0.1},
         {"activation": ["relu", "tanh"]},
         {"hidden_layer_sizes": (500, 500)},
