@@ -19,10 +19,11 @@ from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import UNKNOWN, Span, after, place
-from skmlp.launch.dask_client import Line, ended, results, task_span
+from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, graph_of, paired
-from skmlp.launch.dask_worker_tasks import merge_parts, put_key, put_part
+from skmlp.launch.dask_tasks import pinned, put_key, task_span
+from skmlp.launch.dask_worker_tasks import merge_parts, put_part
 
 #: No more tasks than this are looked at for where a part lies.
 MOST_SEEN = 64
@@ -145,11 +146,11 @@ class DaskBlocks:
                 for part, shard, home in placed
                 if home == worker
             }
-            layers[f"own-{worker}"] = _pinned(own, worker, strictly=False)
-            layers[f"put-{worker}"] = _pinned(puts, worker, strictly=True)
+            layers[f"own-{worker}"] = pinned(own, worker, strictly=False)
+            layers[f"put-{worker}"] = pinned(puts, worker, strictly=True)
             needs[f"own-{worker}"] = {"shared"}
             needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
-        name = f"{put_key(stamp, self.first.part)}-all"
+        name = put_key(stamp, f"{self.first.part}-all")
         in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
         needs["merge"] = set(layers)
         merge = {name: Task(name, merge_parts, *in_order)}
@@ -216,12 +217,3 @@ def _needs(graph: dict[Any, Any], key: Any) -> set[Any]:
     if isinstance(node, GraphNode):
         return set(node.dependencies)
     return set(get_dependencies(graph, key))
-
-
-def _pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
-    """A layer of tasks that run on a worker; or, the user's, that had better."""
-    where: dict[str, Any] = {"workers": [worker]}
-    where["allow_other_workers"] = not strictly
-    if strictly:
-        where["span"] = task_span()
-    return MaterializedLayer(tasks, annotations=where)

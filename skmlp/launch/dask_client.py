@@ -22,6 +22,7 @@ from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_desk import NAME
 from skmlp.launch.dask_lost import DataLost, WorkerLost, WorkerSilent, gone
 from skmlp.launch.dask_rank import Packed
+from skmlp.launch.dask_tasks import task_span
 
 T = TypeVar("T")
 
@@ -33,12 +34,6 @@ CANCEL_AGAIN = 1.0
 PING = 5.0
 #: Seconds that an interrupted call gets to tidy up.
 TIDY = 10.0
-
-#: Annotation of our tasks. The scheduler keeps every span for ever, and begins another
-#: one for tasks without whenever it was idle: several for each fit. This one is the
-#: same for all fits.
-_SPAN = {"name": ("skmlp",), "ids": ("skmlp",)}
-
 
 #: The workers of each client that have imported skmlp.
 _able: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
@@ -337,12 +332,6 @@ async def together(
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN)
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def task_span() -> dict[str, tuple[str, ...]]:
-    """The annotation ``span`` of tasks that are submitted now: the user's, or ours."""
-    users: dict[str, tuple[str, ...]] = dask.get_annotations().get("span", _SPAN)
-    return users
 
 
 async def ended(futures: Sequence[Future[Any]]) -> None:

@@ -30,6 +30,7 @@ from skmlp.launch.dask_members import (
 from skmlp.launch.dask_rank import Kind, Packed, restore
 from skmlp.launch.dask_run import Anchor
 from skmlp.launch.dask_sources import Rows, WithHeldOut, no_rows, source_of
+from skmlp.launch.dask_tasks import anchor_key, submit_to_each
 from skmlp.launch.dask_worker_tasks import drop_anchor
 
 #: Seconds until each worker has found a thread for a task of moments.
@@ -106,12 +107,12 @@ class AdoptedData:
         run, line = self.crew.run, self.crew.line
         stamp = uuid.uuid4().hex[:8]
         await self._check_skmlp(workers, limit)
-        anchors = []
+        calls = {}
         for number, worker in enumerate(workers):
-            key = f"skmlp-anchor-{run}-{stamp}-{number}"
-            anchor = Anchor(run, key, line.owner)
-            anchors.append(line.submit(worker, key, drop_anchor, anchor))
-            self._anchors[worker] = anchors[-1]
+            key = anchor_key(run, stamp, number)
+            calls[worker] = key, drop_anchor, (Anchor(run, key, line.owner),)
+        anchors = submit_to_each(line.client, calls)
+        self._anchors.update(zip(workers, anchors, strict=True))
         await self._end_of(workers, anchors, limit)
         told = await results(line.client, anchors)
         facts = [worker["facts"] for worker in told]

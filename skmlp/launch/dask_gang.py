@@ -25,6 +25,7 @@ from skmlp.launch.dask_data import AdoptedData, adopt
 from skmlp.launch.dask_lost import WorkerLost
 from skmlp.launch.dask_port import direct
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
+from skmlp.launch.dask_tasks import rank_key, submit_to_each
 from skmlp.launch.dask_worker_tasks import serve_rank
 
 __all__ = ["DaskGang", "Limits", "adopt"]
@@ -168,10 +169,11 @@ class DaskGang(Gang):
         )
         await self._call_all("duty", duty=dumps(duty))
         run, generation = self._crew.run, self._generation
+        calls = {}
         for rank, worker in enumerate(self._crew.workers):
-            key = f"skmlp-rank-{run}-{generation}-{rank}"
-            task = self._line.submit(worker, key, serve_rank, run, generation, worker)
-            self._tasks.append(task)
+            key = rank_key(run, generation, rank)
+            calls[worker] = key, serve_rank, (run, generation, worker)
+        self._tasks = submit_to_each(self._line.client, calls)
         ready = map(self._ready, range(self.shards.n_ranks))
         start = self._limits.start
         await self._crew.call_all(self._generation, self._limits, ready, start)

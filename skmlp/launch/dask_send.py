@@ -13,7 +13,8 @@ from skmlp.data.partitions import PartStats, merge
 from skmlp.data.placement import Span, after
 from skmlp.launch.dask_client import Line, results, together
 from skmlp.launch.dask_crew import Crew
-from skmlp.launch.dask_worker_tasks import put_key, put_part
+from skmlp.launch.dask_tasks import put_key
+from skmlp.launch.dask_worker_tasks import put_part
 
 #: Most bytes of X that travel to a worker at once.
 PIECE = 1 << 26

@@ -46,11 +46,6 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     return {"threads": worker.state.nthreads, "facts": default_facts()}
 
 
-def put_key(stamp: str, part: int) -> str:
-    """The key of the task that stores a part."""
-    return f"skmlp-put-{stamp}-{part}"
-
-
 def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
     """Convert a part of a shard into the store of the worker that runs this task."""
     host = host_of(get_worker())

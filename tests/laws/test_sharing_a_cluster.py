@@ -210,5 +210,5 @@ def test_names_that_a_person_can_read(clean, monkeypatch):
 
     monkeypatch.setattr(DaskGang, "ask", look)
     fit_on(clean)
-    assert {"skmlp-rank", "skmlp-anchor"} <= seen["tasks"]
+    assert {"skmlp-rank", "skmlp-rows"} <= seen["tasks"]
     assert {"skmlp-rank-0", "skmlp-rank-1"} <= seen["threads"]

@@ -1,0 +1,85 @@
+"""Tasks of ours on a Dask cluster: pinned to workers, and leaving little behind.
+
+Of any task that was ever submitted, Dask's scheduler keeps a record of its *group* (the
+tasks of one name, until the last of them is forgotten) for ever, and a line for each
+graph; beside a cache of the names of keys, which is full at some time. So a fit has two
+groups, ``skmlp-rows`` and ``skmlp-rank``, and submits in one graph what goes together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dask
+from dask._task_spec import Task
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import Client, Future
+
+#: Annotation of our tasks. The scheduler keeps every span for ever, and begins another
+#: one for tasks without whenever it was idle: several for each fit. This one is the
+#: same for all fits.
+_SPAN = {"name": ("skmlp",), "ids": ("skmlp",)}
+
+
+def task_span() -> dict[str, tuple[str, ...]]:
+    """The annotation ``span`` of tasks that are submitted now: the user's, or ours."""
+    users: dict[str, tuple[str, ...]] = dask.get_annotations().get("span", _SPAN)
+    return users
+
+
+def anchor_key(run: str, stamp: str, number: int) -> str:
+    """The key of the task that begins a fit on a worker, one of the group of its rows.
+
+    They live as long as the rows do.
+    """
+    return f"skmlp-rows-{run}-{stamp}-anchor-{number}"
+
+
+def put_key(stamp: str, part: int | str) -> str:
+    """The key of the task that stores a part."""
+    return f"skmlp-rows-{stamp}-{part}"
+
+
+def rank_key(run: str, generation: int, rank: int) -> str:
+    """The key of the task that is a rank; they are long, and a group of their own.
+
+    For Dask tells from its group how long a task will take.
+    """
+    return f"skmlp-rank-{run}-{generation}-{rank}"
+
+
+def pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
+    """A layer of tasks that run on a worker; or, the user's, that had better."""
+    where: dict[str, Any] = {"workers": [worker]}
+    where["allow_other_workers"] = not strictly
+    if strictly:
+        where["span"] = task_span()
+    return MaterializedLayer(tasks, annotations=where)
+
+
+def submit_to_each(
+    client: Client, calls: Mapping[str, tuple[str, Callable[..., Any], tuple[Any, ...]]]
+) -> list[Future[Any]]:
+    """Submit a task to each of several workers, in one graph. From any thread.
+
+    Parameters
+    ----------
+    client : Client
+        Of the cluster.
+    calls : mapping from str to tuple
+        For each worker the task's key, its function and the arguments.
+
+    Returns
+    -------
+    list of Future
+        In the order of `calls`.
+    """
+    layers = {
+        f"skmlp-{worker}": pinned({key: Task(key, function, *args)}, worker, True)
+        for worker, (key, function, args) in calls.items()
+    }
+    graph = HighLevelGraph(layers, {name: set() for name in layers})
+    keys = [key for key, _, _ in calls.values()]
+    futures: list[Future[Any]] = client.get(graph, keys, sync=False)
+    return futures
