@@ -83,13 +83,15 @@ class Source(ABC):
 
 
 def block_rows(plan: Plan) -> int:
-    """Rows of a block outside minibatches: its activations stay within the cache.
+    """Rows of a block outside minibatches: enough for BLAS, and of bounded memory.
 
     Of a narrow net 512: the products of more rows are no faster on one thread of BLAS,
-    and waking a second one for each of them takes longer than they do.
+    and waking a second one for each of them takes longer than they do. Of a wide net a
+    layer of a block has four million numbers: the gradient of each block is added to
+    that of all, which takes as long as the product of some hundred rows.
     """
-    rows = 2**18 // max(plan.units[1:])
-    return 512 if rows > 1024 else max(rows, 256)
+    widest = max(plan.units[1:])
+    return 512 if widest < 256 else min(max(2**22 // widest, 256), 4096)
 
 
 class RowTable:
