@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.keyed import KeyedRows
-from skmlp.data.order import PIECE, Order, order_of
+from skmlp.data.order import Order, order_of
 from skmlp.data.partitions import LocalRows
 from skmlp.data.ranges import Ranges
-from skmlp.data.sources import Block, GatheredRows, ShardRows, Source, block_rows
+from skmlp.data.sources import (
+    Block,
+    GatheredRows,
+    ShardRows,
+    Source,
+    block_rows,
+)
 from skmlp.data.split import split_rows
 from skmlp.data.targets import class_weights_of, encode
 from skmlp.plan import Plan
@@ -19,6 +25,11 @@ from skmlp.plan import Plan
 Array = np.ndarray[Any, np.dtype[Any]]
 #: Numbers of rows: all of them, or computed when asked for.
 Numbers = Array | KeyedRows
+
+#: Rows of a shard, about, that are picked out of the order at once; and numbers of the
+#: order that are looked at in one go. What that takes counts where the data is small.
+WINDOW = 2**15
+PIECE = 2**14
 
 
 class PartitionRows(Source):
@@ -97,6 +108,11 @@ class _PlacedShard(GatheredRows):
             self._validation = self._here(validation)
         self._all_train = train
         self._natural: tuple[Array, list[int]] | None = None
+        # The epoch's order of all rows, of which our own are picked out in windows of
+        # whole minibatches: all at once, they would take 8 bytes each. None if they
+        # have been.
+        self._order: Array | None = None
+        self._window = max(1, WINDOW * plan.n_shards // max(plan.batch_size, 1))
 
     def numbers(self, batch: int) -> Array:
         """The numbers, among all rows of the fit, of what `take` returned last."""
@@ -113,38 +129,66 @@ class _PlacedShard(GatheredRows):
         return np.concatenate(found)
 
     def _sort_out(self, order: Numbers) -> tuple[Array, list[int]]:
-        """Our rows in the epoch's order, and where each minibatch ends in them."""
-        plan = self._plan
-        starts = np.arange(plan.n_batches + 1) * plan.batch_size
-        if isinstance(order, KeyedRows):
-            # Each row is asked for its position: other shards' rows cost nothing.
-            taken, positions = order.places(self._ranges.all_numbers())
-            return taken, np.searchsorted(positions, starts).tolist()
-        taken = np.empty(self._n_train, np.intp)
-        ends = np.full(len(starts), self._n_train)
-        count = 0
+        """Our rows in an order, and where each minibatch ends in them."""
+        n_batches = self._plan.n_batches
+        if isinstance(order, np.ndarray):
+            return self._pick(order, 0, n_batches)
+        # Each row is asked for its position: other shards' rows cost nothing.
+        taken, positions = order.places(self._ranges.all_numbers())
+        starts = np.arange(n_batches + 1) * self._plan.batch_size
+        return taken, np.searchsorted(positions, starts).tolist()
+
+    def _pick(self, order: Array, first: int, last: int) -> tuple[Array, list[int]]:
+        """Our rows of some minibatches, and where each ends in them, after a 0."""
+        starts = np.arange(first, last + 1) * self._plan.batch_size
+        begin, stop = starts[0], min(starts[-1], len(order))
+        # As much room as they may need: what is not written, is not there.
+        taken = np.empty(min(self._n_train, stop - begin), np.intp)
+        ends = np.empty(len(starts), np.intp)
+        count = done = 0
         # In pieces: what is found on the way takes a multiple of what is kept.
-        for at in range(0, len(order), PIECE):
-            places = self._ranges.places(order[at : at + PIECE])
+        for at in range(begin, stop, PIECE):
+            places = self._ranges.places(order[at : min(at + PIECE, stop)])
             positions = np.flatnonzero(places >= 0)
-            some = slice(*np.searchsorted(starts, [at, at + PIECE]))
+            some = slice(done, done := int(np.searchsorted(starts, at + PIECE)))
             ends[some] = count + np.searchsorted(positions, starts[some] - at)
             taken[count : count + len(positions)] = places[positions]
             count += len(positions)
-        return taken, ends.tolist()
+        ends[done:] = count
+        return taken[:count], ends.tolist()
 
     def begin_epoch(self, order: Numbers | None) -> None:
         """Take up the epoch's order."""
-        if order is not None:
+        self._order = None
+        if isinstance(order, np.ndarray):
+            self._order, self._ends = order, ()
+        elif order is not None:
             self._taken = None  # before the new one takes its room
             self._begin(*self._sort_out(order))
-            return
-        if self._natural is None:
-            every = self._all_train
-            if every is None:
-                every = KeyedRows(self._plan.n_rows)  # as they are
-            self._natural = self._sort_out(every)
-        self._begin(*self._natural)
+        else:
+            if self._natural is None:
+                every = self._all_train
+                if every is None:
+                    every = KeyedRows(self._plan.n_rows)  # as they are
+                self._natural = self._sort_out(every)
+            self._begin(*self._natural)
+
+    def _reach(self, batch: int) -> None:
+        """Go on to the window that begins with a minibatch, unless it is there."""
+        here = self._first <= batch < self._first + len(self._ends) - 1
+        if self._order is not None and not here:
+            last = min(batch + self._window, self._plan.n_batches)
+            self._begin(*self._pick(self._order, batch, last), batch)
+
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none."""
+        self._reach(batch)
+        return super().take(batch)
+
+    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+        """See `GatheredRows.chunk`; a chunk ends with its window."""
+        self._reach(batch)
+        return super().chunk(batch, most_rows)
 
     def training_blocks(self) -> Iterator[Block]:
         """All training rows of the shard, in blocks."""

@@ -138,9 +138,25 @@ class ShardStore:
                 self._features,
                 problem=f"{error} ({self._place(span)})",
             )
-        self._y[part] = np.array(y)
+        self._y[part] = self._kept_targets(y)
         self._w[part] = kept_w
         return stats
+
+    def _kept_targets(self, y: Array) -> Array:
+        """A copy of targets, no wider than it must be.
+
+        Real ones as they are trained on; labels that are integers in fewer bytes, if
+        they fit. What the driver has encoded stays as it is.
+        """
+        if not self._labels:
+            return np.array(y, self._dtype if y.dtype.kind == "f" else None)
+        if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
+            # Signed ones, so that those of all parts together are integers, too.
+            for narrow in (np.int8, np.int16, np.int32):
+                limits = np.iinfo(narrow)
+                if limits.min <= y.min() and y.max() <= limits.max:
+                    return y.astype(narrow)
+        return np.array(y)
 
     def _place(self, span: Span) -> str:
         """Where a part is, for the user, who counts validation rows by themselves."""

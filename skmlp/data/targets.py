@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Labels that are encoded at once.
+PIECE = 2**16
+
 
 def encode(
     target: str, classes: Array | Sequence[Array] | None, y: Array, dtype: Any
@@ -46,7 +49,12 @@ def encode(
         return np.ascontiguousarray(np.column_stack(codes), np.int32)
     assert isinstance(classes, np.ndarray)
     if target == "codes":
-        return np.asarray(np.searchsorted(classes, y.ravel()), np.int32)
+        y = y.ravel()
+        found = np.empty(len(y), np.int32)
+        # In pieces: on the way a code takes 8 bytes, and so may a label.
+        for at in range(0, len(y), PIECE):
+            found[at : at + PIECE] = np.searchsorted(classes, y[at : at + PIECE])
+        return found
     if y.ndim == 2 and y.shape[1] > 1:
         return np.asarray(y != 0, np.uint8)
     if len(classes) < 2:

@@ -29,7 +29,12 @@ def test_a_cluster_bears_a_full_load(case):
 
 @pytest.mark.parametrize(
     ("kind", "sizes", "features"),
-    [("lazy", "unknown", 200), ("persisted", "known", 200), ("lazy", "known", 50)],
+    [
+        ("lazy", "unknown", 200),
+        ("persisted", "known", 200),
+        ("lazy", "known", 50),
+        ("persisted", "known", 10),
+    ],
 )
 def test_rows_are_held_once(sizes, kind, features):
     """All workers together: 1.4 times the data, beyond what the user keeps.
