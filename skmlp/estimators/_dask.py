@@ -80,7 +80,7 @@ def fit(
     X, y, sample_weight = understand(X, y, sample_weight)
     n_jobs = estimator.n_jobs
     choose.refuse_none(n_jobs)
-    n_shards = None if n_jobs is None or n_jobs < 0 else n_jobs
+    n_shards = None if n_jobs is None or n_jobs < 0 else int(n_jobs)
     kept = _watch.layout(estimator)
     if kept is not None:
         n_shards = kept[0]

@@ -51,7 +51,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
     `held_out` is (X_val, y_val, sample_weight_val), of None where there are none.
     """
     began = time.monotonic()
-    check_early(estimator, incremental, held_out, epochs)
+    check_early(estimator, incremental, sample_weight, held_out, epochs)
     options = {
         "first": is_first(estimator, incremental),
         "incremental": incremental,
@@ -143,27 +143,35 @@ def fit_here(
 
 
 def is_dask(data):
-    """Whether it is a Dask collection or a list of such.
+    """Whether it is a Dask collection, a future, or a list of such.
 
     Dask is not imported for the question.
     """
     dask = sys.modules.get("dask.base")
     if dask is None:
         return False
+    distributed = sys.modules.get("distributed.client")
+
+    def on_dask(one):
+        future = distributed is not None and isinstance(one, distributed.Future)
+        return future or dask.is_dask_collection(one)
+
     if isinstance(data, (list, tuple)):
-        return bool(data) and all(map(dask.is_dask_collection, data))
-    return dask.is_dask_collection(data) or hasattr(data, "is_dask_parts")
+        return bool(data) and all(map(on_dask, data))
+    return on_dask(data) or hasattr(data, "is_dask_parts")
 
 
-def check_early(estimator, incremental, held_out, epochs):
+def check_early(estimator, incremental, sample_weight, held_out, epochs):
     """What needs no data to be wrong."""
+    class_weight = getattr(estimator, "class_weight", None)
+    weighted = sample_weight is not None or class_weight is not None
     _modelling.check(estimator, len(hidden_sizes(estimator)))
     _losses.check(estimator)
     _layers.frozen(estimator, len(hidden_sizes(estimator)) + 1)
-    _validation.check(estimator, held_out, incremental)
+    _validation.check(estimator, held_out, incremental, weighted)
     if not isinstance(epochs, Integral) or epochs < 1:
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more")
-    _class_weight.check(getattr(estimator, "class_weight", None), incremental)
+    _class_weight.check(class_weight, incremental)
 
 
 NO_WEIGHT = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,11 @@ from skmlp.stopping import model_of
 NONE = (None, None, None)
 
 
-def check(estimator, held_out, incremental):
-    """Refuse what can't go together, before any data is looked at."""
+def check(estimator, held_out, incremental, weighted):
+    """Refuse what can't go together, before any data is looked at.
+
+    `weighted` says that the training rows have weights.
+    """
     X_val, y_val, sample_weight_val = held_out
     if X_val is None and y_val is not None:
         raise ValueError("y_val is provided, but X_val was not provided.")
@@ -31,7 +35,27 @@ def check(estimator, held_out, incremental):
         raise ValueError("sample_weight_val is provided, but X_val was not provided.")
     if incremental and estimator.early_stopping and X_val is None:
         raise ValueError("partial_fit does not support early_stopping=True")
-    scorer_of(estimator)
+    scorer = scorer_of(estimator)
+    weighted = weighted or sample_weight_val is not None
+    validates = estimator.early_stopping or X_val is not None
+    if scorer is not None and weighted and validates:
+        check_takes_weights(scorer)
+
+
+def check_takes_weights(scorer):
+    """TypeError if a scorer would be called with an argument that it does not take."""
+    try:
+        signature = inspect.signature(scorer)
+    except ValueError:  # of a callable that is not written in Python
+        return
+    try:
+        signature.bind("estimator", "X", "y", sample_weight=None)
+    except TypeError:
+        raise TypeError(
+            "the rows have weights (sample_weight, or class_weight), so the scorer of "
+            "`scoring` is called as scorer(estimator, X, y, sample_weight=...), and it "
+            f"does not take that: its arguments are {signature}"
+        ) from None
 
 
 def scorer_of(estimator):
@@ -44,12 +68,19 @@ def scorer_of(estimator):
 
 def scoring_of(estimator):
     """What `skmlp.plan.Plan.scoring` says."""
+    several = estimator._loss_name() == "quantiles"
     if isinstance(estimator.scoring, str) and estimator.scoring != "loss":
         _heads.check_scoring(estimator)
+        if several:
+            raise ValueError(
+                f"scoring={estimator.scoring!r}: scikit-learn's scorers compare one "
+                "prediction with each target, but there are several quantiles. None "
+                "and 'loss' score by the validation loss; a function "
+                "scorer(estimator, X, y) may do as it likes"
+            )
     if scorer_of(estimator) is not None:
         return "driver"
     # R2 would draw all of several quantiles to the mean.
-    several = estimator._loss_name() == "quantiles"
     return "default" if estimator.scoring is None and not several else "loss"
 
 

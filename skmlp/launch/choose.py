@@ -80,6 +80,7 @@ def choose(n_jobs: int | None) -> Place:
     if n_jobs is None:
         n_jobs = context_jobs
     refuse_none(n_jobs)
+    n_jobs = None if n_jobs is None else int(n_jobs)
     if type(backend).__name__ == "DaskDistributedBackend":
         if in_dask_worker():
             return HERE

@@ -29,7 +29,7 @@ from skmlp.data.frames import (
 from skmlp.launch.dask_client import Line, results
 
 #: What can be taken, for error messages.
-TAKEN = "arrays, data frames and lists of delayed objects"
+TAKEN = "arrays, data frames and lists of delayed objects or futures"
 
 
 @dataclass(frozen=True)
@@ -134,20 +134,22 @@ def understand(line: Line | None, *given: tuple[str, Any]) -> list[Any]:
 
 def _understood(line: Line | None, name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value:
+        # A future is a delayed object whose computing has begun.
+        value = [dask.delayed(v) if isinstance(v, Future) else v for v in value]
         if all(isinstance(one, Delayed) for one in value):
-            return _of_delayed(line, name, list(value))
+            return _of_delayed(line, name, value)
         if all(map(dask.is_dask_collection, value)):
             raise TypeError(
                 f"{name} is a list of Dask's {type(value[0]).__name__}; of Dask's "
                 f"collections, skmlp takes {TAKEN}: put them together, for example "
                 "with dask.array.concatenate"
             )
-    if not dask.is_dask_collection(value):
+    # Of a delayed object, everything that is asked for is there.
+    one = isinstance(value, (Delayed, Future))
+    if not one and not dask.is_dask_collection(value):
         return value
     if isinstance(value, da.Array):
         return _of_array(name, value)
-    # Of a delayed object, everything that is asked for is there.
-    one = isinstance(value, Delayed)
     if not one and hasattr(value, "divisions") and value.ndim > 0:
         return Parts(name, value, value._meta, None)
     what = type(value).__name__

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.neural_network as original
 from dask.bag import Bag
-from distributed import Client
+from distributed import Client, default_client
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
@@ -128,6 +128,11 @@ ODD: dict[str, tuple[Callable[[], tuple[Any, ...]], type[Exception], str]] = {
         lambda: (dask_of(X), dask.delayed(Y)),
         TypeError,
         "^y is a Delayed",
+    ),
+    "one future": (
+        lambda: (default_client().scatter(X), dask_of(Y)),
+        TypeError,
+        "^X is a Future",
     ),
     "a list of arrays": (
         lambda: ([dask_of(X), dask_of(X)], dask_of(Y)),

@@ -13,7 +13,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from distributed import Future
+from distributed import Future, default_client
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
@@ -125,6 +125,11 @@ KINDS: dict[str, tuple[Callable[[Any], Any], bool]] = {
         False,
     ),
     "delayed frames": (lambda a: delayed(a, named), False),
+    "futures": (
+        # A key that was released a moment ago may still be on its way out.
+        lambda a: default_client().scatter(pieces(a), hash=False),
+        False,
+    ),
 }
 #: X of one kind, the others of another.
 MIXED = {

@@ -223,6 +223,41 @@ def test_bad_scores(scoring):
     assert "scor" in str(attempt(model, lambda m: m.fit(X, Y)))
 
 
+def _without_weights(estimator, X, y):
+    return estimator.score(X, y)
+
+
+#: What weighs the rows: parameters, and arguments of `fit`.
+WEIGHTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sample_weight": ({}, {"sample_weight": W}),
+    "class_weight": ({"class_weight": "balanced"}, {}),
+    "sample_weight_val": (
+        {"early_stopping": False},
+        {"X_val": X, "y_val": Y, "sample_weight_val": W},
+    ),
+}
+
+
+@pytest.mark.parametrize("weighs", WEIGHTS)
+def test_a_scorer_that_takes_no_weights(weighs):
+    """It is told before the first epoch, and does no harm where it is not asked."""
+    params, kwargs = WEIGHTS[weighs]
+    params = {"early_stopping": True, "scoring": _without_weights, **params}
+    model = make("MLPClassifier", "unfitted", **params)
+    error = attempt(model, lambda m: m.fit(X, Y, **kwargs))
+    assert type(error) is TypeError
+    assert "its arguments are (estimator, X, y)" in str(error)
+    unasked = make("MLPClassifier", "", **params).set_params(verbose=False)
+    unasked.set_params(early_stopping=False).fit(X, Y, sample_weight=W)
+
+
+def test_a_score_of_several_quantiles_by_name():
+    model = make("MLPRegressor", "unfitted", loss="quantile", quantile=[0.1, 0.9])
+    model.set_params(early_stopping=True, scoring="neg_mean_absolute_error")
+    error = attempt(model, lambda m: m.fit(X, Y))
+    assert "several quantiles" in str(error)
+
+
 @pytest.mark.parametrize("max_time", [0, -1, "1 h"])
 def test_bad_times(max_time):
     model = make("MLPClassifier", "unfitted", max_time=max_time)
