@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -170,10 +172,15 @@ def test_unfitted_ones_say_so():
         skmlp.LearningRateDisplay.from_estimator,
         skmlp.history_frame,
     ):
-        with pytest.raises(ValueError, match="this MLPClassifier has no history_"):
+        with pytest.raises(NotFittedError, match="This MLPClassifier instance is not"):
             show(skmlp.MLPClassifier())
-    with pytest.raises(ValueError, match="is not fitted"):
-        skmlp.FirstLayerWeightsDisplay.from_estimator(skmlp.MLPClassifier())
+        with pytest.raises(ValueError, match="this GaussianNB has no history_"):
+            show(GaussianNB().fit(X, Y))
+    show = skmlp.FirstLayerWeightsDisplay.from_estimator
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        show(skmlp.MLPClassifier())
+    with pytest.raises(ValueError, match="this GaussianNB has no weights"):
+        show(GaussianNB().fit(X, Y))
 
 
 def test_the_history_as_a_frame():

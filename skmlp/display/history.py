@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,15 +33,18 @@ def history_of(estimator: Any) -> list[Mapping[str, Any]]:
 
     Raises
     ------
+    NotFittedError
+        It is not fitted.
     ValueError
-        It has none.
+        It is none of skmlp's.
     """
     model = last_step(estimator)
+    check_is_fitted(model)
     history = getattr(model, "history_", None)
     if not history:
         raise ValueError(
-            f"this {type(model).__name__} has no history_ to show: fit one of "
-            "skmlp's estimators first"
+            f"this {type(model).__name__} has no history_ to show: only skmlp's "
+            "estimators keep one"
         )
     return list(history)
 
@@ -74,8 +78,10 @@ def history_frame(estimator: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    NotFittedError
         It is not fitted.
+    ValueError
+        It is none of skmlp's.
     ImportError
         pandas is not installed.
 

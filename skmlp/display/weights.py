@@ -6,6 +6,7 @@ import math
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from skmlp.display.history import axes_for, last_step
 
@@ -72,11 +73,16 @@ class FirstLayerWeightsDisplay:
         Raises
         ------
         ValueError
-            `shape` does not go with the number of features, or it is not fitted.
+            `shape` does not go with the number of features, or there are no weights.
+        NotFittedError
+            It is not fitted.
         """
         model = last_step(estimator)
+        check_is_fitted(model)
         if not hasattr(model, "coefs_"):
-            raise ValueError(f"this {type(model).__name__} is not fitted")
+            raise ValueError(
+                f"this {type(model).__name__} has no weights (coefs_) to show"
+            )
         weights = np.asarray(model.coefs_[0])
         n_features = weights.shape[0]
         side = math.isqrt(n_features)

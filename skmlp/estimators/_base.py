@@ -261,11 +261,7 @@ class BaseMLP(
         """
         check_is_fitted(self)
         n_hidden = len(self.coefs_) - 1
-        if not -n_hidden <= layer < n_hidden:
-            raise ValueError(
-                f"layer={layer!r} is not a hidden layer of this network: it has "
-                f"{n_hidden}, numbered from 0"
-            )
+        _modelling.check_layer(layer, n_hidden)
         last = int(layer) % n_hidden + 1
         if _fit.is_dask(X):
             width = np.shape(self.coefs_[last - 1])[1]

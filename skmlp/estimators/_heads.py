@@ -110,6 +110,11 @@ def first_call(estimator, classes, n_columns):
             f"`classes` has the labels of {len(classes)} targets, but y has "
             f"{n_columns} columns"
         )
+    if n_columns == 1:
+        raise ValueError(
+            "`classes` is a list with the labels of each of several targets, but y has "
+            f"one column: give the labels alone, classes={classes[0].tolist()!r}"
+        )
     known = getattr(estimator, "classes_", None)
     if known is None:
         estimator.classes_ = classes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -31,9 +31,20 @@ def hidden_sizes(estimator):
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if all(type(size) is int and size > 0 for size in sizes):
         return sizes
-    if np.any(np.array(sizes) <= 0):
+    if any(isinstance(size, Real) and size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    if any(isinstance(n, bool) or not isinstance(n, Integral) for n in sizes):
+        raise TypeError(f"hidden_layer_sizes must be whole numbers, got {sizes}.")
     return [int(size) for size in sizes]
+
+
+def check_layer(layer, n_hidden):
+    """ValueError unless `layer` is the index of a hidden layer."""
+    if not -n_hidden <= layer < n_hidden:
+        raise ValueError(
+            f"layer={layer!r} is not a hidden layer of this network: it has "
+            f"{n_hidden}, numbered from 0"
+        )
 
 
 def activations(estimator, n_hidden):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -36,6 +37,12 @@ def masked(estimator):
 
 def check(estimator, X, y, *, reset):
     """Validate rows and real targets; see `BaseMLP._check_targets`."""
+    if sparse.issparse(y):
+        # In scikit-learn's words, of its other regressors.
+        raise TypeError(
+            "Sparse data was passed for y, but dense data is required. Use "
+            "'.toarray()' to convert to a dense numpy array."
+        )
     if masked(estimator):
         X, y = validate_data(
             estimator, X, y, validate_separately=(_X, _without_name(_Y)), reset=reset

@@ -23,6 +23,9 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.estimators import _modelling
+from skmlp.estimators._base import BaseMLP
+
 
 def _can_go_on(transformer):
     return hasattr(transformer.estimator, "partial_fit")
@@ -96,7 +99,13 @@ class HiddenLayerTransformer(
         -------
         self : HiddenLayerTransformer
             The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            The network has no such layer.
         """
+        self._check_layer()
         own = self._routed("fit", fit_params)
         self.estimator_ = clone(self.estimator).fit(X, y, **own)
         return self
@@ -120,11 +129,24 @@ class HiddenLayerTransformer(
         self : HiddenLayerTransformer
             The fitted transformer.
         """
+        self._check_layer()
         own = self._routed("partial_fit", partial_fit_params)
         if not hasattr(self, "estimator_"):
             self.estimator_ = clone(self.estimator)
         self.estimator_.partial_fit(X, y, **own)
         return self
+
+    def _check_layer(self):
+        """Refuse a layer that the network will not have, before it is trained."""
+        network = self.estimator
+        if isinstance(network, BaseMLP):
+            network._validate_params()
+            n_hidden = len(_modelling.hidden_sizes(network))
+        elif hasattr(network, "coefs_"):  # a trained one, in a FrozenEstimator
+            n_hidden = len(network.coefs_) - 1
+        else:
+            return
+        _modelling.check_layer(self.layer, n_hidden)
 
     def _routed(self, method, params):
         """What the network's method is to get; all of it without routing."""

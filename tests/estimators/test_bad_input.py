@@ -109,8 +109,14 @@ def test_partial_fit(name, what, fitted, capsys):
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize(
     "y",
-    [np.full(N, "a"), np.array([None] * N), np.where(Y == 2, None, Y)],
-    ids=["text", "nothing", "gaps"],
+    [
+        np.full(N, "a"),
+        np.array([None] * N),
+        np.where(Y == 2, None, Y),
+        sparse.csr_matrix(X[:, :2]),
+        sparse.csr_array(X[:, :2]),
+    ],
+    ids=["text", "nothing", "gaps", "sparse", "sparse array"],
 )
 def test_targets_that_are_no_numbers(y, solver, fitted, capsys):
     """The original finds these by accident, while it trains, or not at all."""

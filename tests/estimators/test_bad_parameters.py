@@ -168,6 +168,20 @@ def test_what_is_new(name, parameter, value, words, capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "sizes", [(5.5,), [4, 2.0], np.array([4.0]), (True,), [[4]], (4, "a")]
+)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_widths_that_are_no_whole_numbers(name, sizes):
+    """The original's error comes from deep inside; it is a TypeError, too."""
+    estimator = make(name, "unfitted", hidden_layer_sizes=sizes)
+    error = attempt(estimator, lambda e: e.fit(X, Y))
+    assert isinstance(error, TypeError)
+    assert "hidden_layer_sizes must be whole numbers" in str(error)
+    with pytest.raises(TypeError):
+        make(name, "unfitted", original, hidden_layer_sizes=sizes).fit(X, Y)
+
+
 @pytest.mark.parametrize("n_jobs", [0, 1.5, "all"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_n_jobs_out_of_range(name, n_jobs):

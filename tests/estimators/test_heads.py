@@ -265,6 +265,10 @@ WRONG: dict[str, tuple[bool, dict[str, Any], Any, str]] = {
         *(False, {}, lambda m: m.partial_fit(X, MIXED, classes=THREE[:2])),
         "labels of 2 targets, but y has 3",
     ),
+    "classes of one in a list": (
+        *(False, {}, lambda m: m.partial_fit(X, FIRST, classes=THREE[:1])),
+        r"one column: give the labels alone, classes=\[0, 1, 2\]",
+    ),
     "no class": (
         *(False, {}, lambda m: m.partial_fit(X, MIXED, classes=[*THREE[:2], []])),
         "array of shape",

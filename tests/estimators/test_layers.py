@@ -181,6 +181,21 @@ def test_the_transformer_takes_a_trained_network():
     assert_array_equal(features.transform(X), network.hidden_outputs(X))
 
 
+@pytest.mark.parametrize("layer", [2, -3])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_the_transformer_looks_for_its_layer_before_training(method, frozen, layer):
+    network = MLPRegressor(hidden_layer_sizes=(4, 3), max_iter=3, verbose=True)
+    if frozen:
+        network = FrozenEstimator(network.set_params(verbose=False).fit(X, Y))
+    features = HiddenLayerTransformer(network, layer=layer)
+    if not hasattr(features, method):
+        method = "fit"
+    with pytest.raises(ValueError, match=f"layer={layer} is not a hidden layer"):
+        getattr(features, method)(X, Y)
+    assert not hasattr(features, "estimator_")
+
+
 def test_the_transformer_learns_piece_by_piece():
     features = HiddenLayerTransformer(make("MLPClassifier"))
     twin = make("MLPClassifier")
