@@ -156,6 +156,13 @@ class FileRows:
         if not self._close.alive:
             raise ValueError("this file of rows is closed: the fit is over")
 
+    def shrink(self, n_rows: int) -> None:
+        """Keep so many of the first rows, and give back the space of the others."""
+        with self._lock:
+            self._check_open()
+            os.ftruncate(self._file, n_rows * self._row_bytes)
+            self.shape = (n_rows, self.shape[1])
+
     def close(self) -> None:
         """Give the disk's space back; what reads is waited for."""
         with self._lock:

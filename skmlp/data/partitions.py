@@ -48,6 +48,8 @@ class PartStats:
         What is wrong with the part, as a sentence for the user; "" if nothing is.
     sizes : tuple of int
         Of several parts: the rows of each; empty for one part.
+    x_bytes : int
+        What X takes as it is kept, in the training dtype.
     """
 
     rows: int
@@ -62,6 +64,7 @@ class PartStats:
     labels: tuple[tuple[Array, Array], ...] = ()
     problem: str = ""
     sizes: tuple[int, ...] = ()
+    x_bytes: int = 0
 
     @property
     def classes(self) -> Array | None:
@@ -82,8 +85,8 @@ class LocalRows:
     w : ndarray of shape (n,) or (0,)
         Weights, float32 or float64; empty if there are none.
     ranges : tuple of (int, int)
-        First number among all rows, and count, of each run of successive rows, in
-        rising order. The runs follow each other in `X` in this order.
+        First number among all rows, and count, of each run of successive rows. The
+        runs follow each other in `X` in this order; those for training come first.
     """
 
     X: Any
@@ -130,6 +133,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         labels=tuple(_added(column) for column in zip(*labels, strict=True)),
         problem=problems[0] if problems else "",
         sizes=tuple(chain(*(part.sizes or (part.rows,) for part in parts))),
+        x_bytes=sum(part.x_bytes for part in parts),
     )
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 #: The number of rows of a part that nobody has seen yet.
 UNKNOWN = -1
+
+#: Shards count as even while the fullest has at most so many times its fair share.
+EVEN = 1.1
 
 
 class Span(NamedTuple):
@@ -41,6 +45,25 @@ def join_ranges(spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
         else:
             runs.append((start, rows))
     return tuple(runs)
+
+
+def sized(spans: Sequence[Span], sizes: Sequence[int]) -> list[Span]:
+    """Spans with rows that are known by now; parts without rows are left out.
+
+    Parameters
+    ----------
+    spans : sequence of Span
+        As they were before the parts had come.
+    sizes : sequence of int
+        The rows of each part of the table; not looked at where the spans say them.
+    """
+    starts = [0, *accumulate(sizes)]
+    found = []
+    for part, start, rows in spans:
+        rows = sizes[part] if rows == UNKNOWN else rows
+        if rows:
+            found.append(Span(part, starts[part] if start == UNKNOWN else start, rows))
+    return found
 
 
 @dataclass
@@ -116,3 +139,74 @@ def _fill(
         shard = int(np.searchsorted(ends, middle, side="right"))
         loads[min(shard, len(loads) - 1)].take(part, rows[part])
         before += rows[part]
+
+
+class Move(NamedTuple):
+    """Rows that leave a shard for another one."""
+
+    giver: int
+    taker: int
+    span: Span
+
+
+def evened(
+    spans: Sequence[Sequence[Span]], most: int
+) -> tuple[list[Move], list[list[Span]]]:
+    """Even shards out where one has far more than its share, row by row.
+
+    Each shard gives from its end what it has too many of, parts cut where need be, so
+    that it has nothing to close up; what it takes comes after its own rows. No more
+    rows than necessary move. A function of its arguments alone.
+
+    Parameters
+    ----------
+    spans : sequence of sequence of Span
+        The parts of each shard, of known rows, in the order of their places.
+    most : int
+        Rows of one move at most, at least 1.
+
+    Returns
+    -------
+    moves : list of Move
+        Those of a giver in the order in which its rows go: the last ones first.
+    spans : list of list of Span
+        What each shard has afterwards, in the order of the places. Those of what it
+        has taken are rising, and of each part it has one span only.
+    """
+    rows = [sum(span.rows for span in own) for own in spans]
+    share, odd = divmod(sum(rows), len(rows))
+    if max(rows) <= max(share + (odd > 0), EVEN * sum(rows) / len(rows)):
+        return [], [list(own) for own in spans]
+    quotas = [share] * len(rows)
+    for shard in sorted(range(len(rows)), key=lambda k: -rows[k])[:odd]:
+        quotas[shard] += 1
+    kept = [list(own) for own in spans]
+    taken: list[list[Span]] = [[] for _ in spans]
+    moves: list[Move] = []
+    lacks = [[k, quotas[k] - n] for k, n in enumerate(rows) if n < quotas[k]]
+    for giver, quota in enumerate(quotas):
+        surplus = rows[giver] - quota
+        while surplus > 0:
+            last, (taker, lack) = kept[giver].pop(), lacks[-1]
+            n = min(surplus, lack, last.rows)
+            left = last.rows - n
+            if left:
+                kept[giver].append(last._replace(rows=left))
+            gone = Span(last.part, last.start + left, n)
+            taken[taker].append(gone)
+            moves += [Move(giver, taker, piece) for piece in _pieces(gone, most)]
+            surplus -= n
+            lacks[-1][1] -= n
+            if not lacks[-1][1]:
+                lacks.pop()
+    return moves, [own + sorted(more) for own, more in zip(kept, taken, strict=True)]
+
+
+def _pieces(span: Span, most: int) -> list[Span]:
+    """A span in pieces of bounded size, the last one first."""
+    ends = range(span.start + span.rows, span.start, -most)
+    starts = [max(end - most, span.start) for end in ends]
+    return [
+        Span(span.part, start, end - start)
+        for start, end in zip(starts, ends, strict=True)
+    ]

@@ -23,8 +23,8 @@ class Ranges:
     Parameters
     ----------
     ranges : sequence of (int, int)
-        First number and count of each run of successive rows, in rising order; none
-        is empty, none meets another. The places follow each other in this order.
+        First number and count of each run of successive rows, none of them empty. The
+        places follow each other in this order, which need not be that of the numbers.
     n_rows : int
         Rows in all, here and elsewhere.
     """
@@ -35,10 +35,11 @@ class Ranges:
         self._bases = np.cumsum(counts) - counts
         # Where something else begins: rows that lie here, or rows that don't. What is
         # to be added to their numbers: for the latter, so much that they are negative.
-        edges = np.column_stack([self._starts, self._starts + counts]).ravel()
+        rising = np.argsort(self._starts)
+        edges = np.column_stack([self._starts, self._starts + counts])[rising].ravel()
         self._edges = np.concatenate([np.zeros(1, np.intp), edges])
         self._shifts = np.full(len(self._edges), -n_rows - 1, np.intp)
-        self._shifts[1::2] = self._bases - self._starts
+        self._shifts[1::2] = (self._bases - self._starts)[rising]
         self._ends = np.concatenate([edges, [n_rows]])
         # The stretch at the first number of each bucket.
         size = n_rows // (BUCKETS * len(self._edges)) + 1
@@ -78,5 +79,5 @@ class Ranges:
         return np.asarray(places + (self._starts - self._bases)[run])
 
     def all_numbers(self) -> Array:
-        """The numbers of all rows here, rising."""
+        """The numbers of all rows here, in the order of their places."""
         return self.numbers(np.arange(self._counts.sum(), dtype=np.intp))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from skmlp.data.files import PIECE, FileRows
 from skmlp.model.rows import SparseRows
@@ -16,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class SparseFileRows:
     """A CSR matrix whose values and column numbers are in files without a name.
 
-    Its parts are appended in any order; `order` says which rows they are. In memory
+    Its blocks are appended in any order; `order` says which rows they are. In memory
     there are 16 bytes for each row: where its values begin and end.
 
     Parameters
@@ -36,22 +37,34 @@ class SparseFileRows:
         self._data = FileRows(folder, (0, 1), self.dtype)
         self._indices = FileRows(folder, (0, 1), index)
         self._end = 0
-        #: Where the rows of each part begin and end, as in `indptr`.
-        self._parts: dict[int, Array] = {}
+        #: Where the rows of each block begin and end, as in `indptr`.
+        self._blocks: dict[Any, Array] = {}
         self._bounds = np.zeros((2, 0), np.int64)
 
-    def append(self, part: int, rows: Any) -> None:
-        """Write the rows of a part: a CSR matrix. Not from several threads at once."""
+    def append(self, block: Any, rows: Any) -> None:
+        """Write the rows of a block: a CSR matrix. Not from several threads at once."""
         step = max(1, PIECE // self.dtype.itemsize)
         for file, values in ((self._data, rows.data), (self._indices, rows.indices)):
             for at in range(0, rows.nnz, step):
                 file.write(self._end + at, values[at : at + step])
-        self._parts[part] = rows.indptr.astype(np.int64) + self._end
+        self._blocks[block] = rows.indptr.astype(np.int64) + self._end
         self._end += rows.nnz
 
-    def order(self, parts: Sequence[int]) -> None:
-        """Take the rows of all parts in this order."""
-        ends = [self._parts.pop(part) for part in parts]
+    def some(self, block: Any, first: int, last: int) -> Any:
+        """Read rows of a block, as a CSR matrix."""
+        ends = self._blocks[block][first : last + 1]
+        begin, cuts = ends[:1], np.array([0, ends[-1] - ends[0]])
+        values = self._data.runs(begin, cuts), self._indices.runs(begin, cuts)
+        shape = (last - first, self.shape[1])
+        return sparse.csr_array((*values, ends - ends[0]), shape=shape)
+
+    def cut(self, block: Any, n_rows: int) -> None:
+        """Forget all but the first rows of a block; the disk's space stays taken."""
+        self._blocks[block] = self._blocks[block][: n_rows + 1].copy()
+
+    def order(self, blocks: Sequence[Any]) -> None:
+        """Take the rows of these blocks, in this order."""
+        ends = [self._blocks.pop(block) for block in blocks]
         empty = np.zeros(0, np.int64)
         self._bounds = np.stack(
             [

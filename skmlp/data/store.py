@@ -1,10 +1,15 @@
-"""The store of a shard: its parts come in any order, and go out as `LocalRows`."""
+"""The store of a shard: its parts come in any order, and go out as `LocalRows`.
+
+Between the two, rows may leave for another shard's store, or come from one
+(`skmlp.data.placement.evened`).
+"""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -19,11 +24,11 @@ from skmlp.data.checks import (
     counted,
     known_or_nan,
 )
-from skmlp.data.files import FileRows
-from skmlp.data.frames import as_table, as_values, convert, is_frame
+from skmlp.data.frames import as_table, as_values, convert, is_frame, rows_of
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
-from skmlp.data.placement import UNKNOWN, Span, join_ranges
-from skmlp.data.sparse_files import SparseFileRows
+from skmlp.data.pieces import Pieces
+from skmlp.data.placement import UNKNOWN, Span, join_ranges, sized
+from skmlp.data.sparse_tables import SparseTable
 from skmlp.data.tables import Table
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -33,13 +38,14 @@ class ShardStore:
     """Takes the parts of one shard, in any order and from several threads.
 
     Dense rows are converted into one array or file; sparse ones are kept until `rows`
-    joins them, letting go of each part as it is copied, or go to files. So no more
+    joins them, letting go of each block as it is copied, or go to files. So no more
     than one part is held twice.
 
     Parameters
     ----------
     spans : sequence of Span
-        The shard's parts, by rising number; of some, the rows may be `UNKNOWN`.
+        The shard's parts, in the order of their places; of some, the rows may be
+        `UNKNOWN`.
     features : int
         Columns of X.
     dtype : dtype
@@ -73,34 +79,54 @@ class ShardStore:
         self._held_out = held_out
         self._folder_for = folder_for
         self._closed = False
-        self._spans = {span.part: span for span in spans}
         self._features = features
         self._dtype = np.dtype(dtype)
         self._weighted = weighted
         self._labels = labels
         self._masked = masked
         self._lock = threading.Lock()
-        self._known = all(span.rows != UNKNOWN for span in spans)
-        self._n_rows = sum(span.rows for span in spans) if self._known else None
+        self._spans: dict[int, Span] = {}
+        #: Whether the sizes of the parts that are expected are known, and whether that
+        #: was so from the first one on.
+        self._known = self._all_known = True
+        #: Rows of the parts of known size.
+        self._n_rows = 0
         self._table: Table | None = None
+        self._sparse: SparseTable | None = None
         #: Where the rows of each part begin here, as far as that is known.
         self._offsets: dict[int, int] = {}
-        at = 0
-        for span in spans if self._known else spans[:1]:
-            self._offsets[span.part] = at
-            at += span.rows
-        numbers = [span.part for span in spans]
-        self._next = dict(pairwise(numbers))
+        self._next: dict[int, int] = {}
         #: Dense parts that have come before one that stands before them.
         self._early: dict[int, Array] = {}
-        self._sparse: dict[int, Any] = {}
-        self._sparse_bytes = 0
-        self._sparse_file: SparseFileRows | None = None
-        self._y: dict[int, Array] = {}
-        self._w: dict[int, Array] = {}
+        self._y, self._w = Pieces(), Pieces()
         self._joined: LocalRows | None = None
+        self.expect(spans)
 
-    def put(self, part: int, X: Any, y: Any, w: Any = None) -> PartStats:
+    def expect(self, spans: Sequence[Span]) -> None:
+        """Hear of more parts, which come after those that are here.
+
+        Parameters
+        ----------
+        spans : sequence of Span
+            As those of the store.
+        """
+        with self._lock:
+            self._known = all(span.rows != UNKNOWN for span in spans)
+            self._all_known &= self._known
+            self._spans |= {span.part: span for span in spans}
+            for span in spans if self._known else spans[:1]:
+                self._offsets[span.part] = self._n_rows
+                self._n_rows += max(span.rows, 0)
+            self._next = dict(pairwise(span.part for span in spans))
+
+    def put(
+        self,
+        part: int,
+        X: Any,
+        y: Any,
+        w: Any = None,
+        cut: tuple[int, int] | None = None,
+    ) -> PartStats:
         """Convert and keep one part.
 
         Parameters
@@ -113,6 +139,8 @@ class ShardStore:
             Targets or labels.
         w : array-like of shape (n,), optional
             Weights; of rows without, while others have some, each counts 1.
+        cut : tuple of (int, int), optional
+            The first row and the end of what is wanted of the part; all by default.
 
         Returns
         -------
@@ -127,19 +155,22 @@ class ShardStore:
                 y = known_or_nan(y)
             w = np.ones(len(y)) if w is None else as_values(w)
             w = w if self._weighted else np.empty(0)
+            if cut is not None:
+                X = sparse.csr_array(X) if sparse.issparse(X) else X
+                X, y, w = (rows_of(rows, *cut) for rows in (X, y, w))
             check_shapes(span, self._features, X, y, w if self._weighted else None)
             # A copy: the part may be a view of what Dask frees or uses again.
             kept_w = w.astype(training_dtype(w.dtype), copy=True)
             stats = self._stats(X, y, kept_w)
-            self._keep_X(part, X)
+            stats = replace(stats, x_bytes=self._keep_X(part, X))
         except (TypeError, ValueError) as error:
             return PartStats(
                 max(span.rows, 0),
                 self._features,
                 problem=f"{error} ({self._place(span)})",
             )
-        self._y[part] = self._kept_targets(y)
-        self._w[part] = kept_w
+        self._y.put(part, 0, self._kept_targets(y))
+        self._w.put(part, 0, kept_w)
         return stats
 
     def _kept_targets(self, y: Array) -> Array:
@@ -193,40 +224,37 @@ class ShardStore:
             labels=labels,
         )
 
-    def _keep_X(self, part: int, X: Any) -> None:
-        """Convert the rows into their place. ValueError if they are not finite."""
+    def _keep_X(self, part: int, X: Any) -> int:
+        """Convert the rows into their place; tell the bytes that they take there.
+
+        ValueError if they are not finite.
+        """
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported")
         if sparse.issparse(X):
-            kept = sparse.csr_array(X).astype(self._dtype, copy=True)
-            check_finite(kept.data, "X")
             with self._lock:
-                self._keep_sparse(part, kept)
-            return
+                return self._sparse_table().put(part, 0, X)
         table = self._room()
         if self._known:
             table.put(self._offsets[part], X)
-            return
-        with self._lock:
-            self._keep_in_turn(table, part, X)
+        else:
+            with self._lock:
+                self._keep_in_turn(table, part, X)
+        n_bytes: int = X.shape[0] * self._features * self._dtype.itemsize
+        return n_bytes
 
-    def _keep_sparse(self, part: int, rows: Any) -> None:
-        """Keep a sparse part; in a file if the memory is for others."""
+    def _sparse_table(self) -> SparseTable:
+        """Where all sparse rows go."""
         if self._closed:
             raise ValueError("the fit is over")
-        size = rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes
-        self._sparse_bytes += size
-        if self._sparse_file is None:
-            folder = self._folder_for(self._sparse_bytes, True)
-            if folder:
-                self._sparse_file = SparseFileRows(folder, self._features, self._dtype)
-        self._sparse[part] = rows
-        if self._sparse_file is not None:
-            while self._sparse:
-                self._sparse_file.append(*self._sparse.popitem())
+        if self._sparse is None:
+            self._sparse = SparseTable(
+                self._features, self._dtype, lambda size: self._folder_for(size, True)
+            )
+        return self._sparse
 
     def _room(self) -> Table:
-        """Where all dense rows go."""
+        """Where all dense rows go; with room for those of known number."""
         with self._lock:
             if self._closed:
                 raise ValueError("the fit is over")
@@ -234,41 +262,115 @@ class ShardStore:
                 self._table = Table(
                     self._features,
                     self._dtype,
-                    self._n_rows,
-                    lambda size: self._folder_for(size, not self._known),
+                    lambda size: self._folder_for(size, not self._all_known),
                 )
+            self._table.grow(self._n_rows)
             return self._table
 
     def _keep_in_turn(self, table: Table, part: int, X: Any) -> None:
         """Append a part of unknown length, when all before it have come."""
-        if part in self._offsets:
-            table.put(self._offsets[part], X)
-        else:
+        if part not in self._offsets:
             kept = np.empty(X.shape, self._dtype)
             convert(X, kept)
             check_finite(kept, "X")
             self._early[part] = kept
             return
-        end = self._offsets[part] + X.shape[0]
+        self._append(table, X)
         while part in self._next:
             part = self._next[part]
-            self._offsets[part] = end
+            self._offsets[part] = self._n_rows
             early = self._early.pop(part, None)
             if early is None:
                 return
-            table.put(end, early)
-            end += len(early)
+            self._append(table, early)
+
+    def _append(self, table: Table, X: Any) -> None:
+        table.put(self._n_rows, X)
+        self._n_rows += X.shape[0]
+
+    # -- rows that change shards -------------------------------------------------------
+
+    def give(self, part: int, start: int, stop: int) -> tuple[Any, Array, Array]:
+        """Copy rows for another shard; those after them have been given before.
+
+        Parameters
+        ----------
+        part : int
+            That came here whole.
+        start, stop : int
+            Which of its rows.
+
+        Returns
+        -------
+        X : ndarray or csr_array of shape (n, n_features)
+        y : ndarray of shape (n,) or (n, n_outputs)
+        w : ndarray of shape (n,) or (0,)
+        """
+        with self._lock:
+            if self._closed:
+                raise ValueError("the fit is over")
+            if self._sparse is not None:
+                self._sparse.keep_first(part, stop)
+                X = self._sparse.copy_of(part, start, stop)
+            else:
+                assert self._table is not None
+                begin = self._offsets[part]
+                self._table.shrink(begin + stop)
+                X = self._table.copy_of(begin + start, begin + stop)
+        return X, self._y.some(part, start, stop), self._w.some(part, start, stop)
+
+    def take(self, part: int, at: int, X: Any, y: Array, w: Array) -> None:
+        """Keep rows of another shard, which `settle` has told of; see `give`.
+
+        They are rows of a part from number `at` on, of what comes here of it.
+        """
+        if sparse.issparse(X):
+            with self._lock:
+                self._sparse_table().put(part, at, X)
+        else:
+            self._room().put(self._offsets[part] + at, X)
+        # Copies: they may be views of what Dask uses again.
+        self._y.put(part, at, np.array(y))
+        self._w.put(part, at, np.array(w))
+
+    def settle(self, spans: Sequence[Span]) -> None:
+        """Hear which rows are here from now on, in the order of their places.
+
+        Of what is here, the first parts stay, of the last one perhaps the first rows;
+        the others have been given away, or are about to come.
+
+        Parameters
+        ----------
+        spans : sequence of Span
+            Of known rows.
+        """
+        with self._lock:
+            self._all_known = False
+            self._y.settle(spans)
+            self._w.settle(spans)
+            self._spans = {span.part: span for span in spans}
+            ends = [0, *accumulate(span.rows for span in spans)]
+            self._offsets = dict(zip(self._spans, ends, strict=False))
+            self._n_rows = ends[-1]
+            if self._sparse is not None:
+                self._sparse.settle(spans)
+            if self._table is not None:
+                self._table.grow(self._n_rows)
+                self._table.shrink(self._n_rows)
+                self._table.leave_file()
+
+    # -- all together ------------------------------------------------------------------
 
     @property
     def resident_bytes(self) -> int:
         """What X takes of this process's memory; dense, until a part has come."""
-        if self._sparse_bytes:
-            return 0 if self._sparse_file is not None else self._sparse_bytes
+        if self._sparse is not None:
+            return self._sparse.resident_bytes
         if self._table is not None:
             early = sum(part.nbytes for part in list(self._early.values()))
             return self._table.resident_bytes + early
-        size = (self._n_rows or 0) * self._features * self._dtype.itemsize
-        return 0 if self._folder_for(size, not self._known) else size
+        size = self._n_rows * self._features * self._dtype.itemsize
+        return 0 if not size or self._folder_for(size, False) else size
 
     def close(self) -> None:
         """Let go of the file, if there is one. What comes later is refused."""
@@ -276,8 +378,8 @@ class ShardStore:
             self._closed = True
             if self._table is not None:
                 self._table.close()
-            if self._sparse_file is not None:
-                self._sparse_file.close()
+            if self._sparse is not None:
+                self._sparse.close()
 
     def rows(self, stats: PartStats) -> LocalRows:
         """What the shard holds, when all parts have come.
@@ -293,71 +395,19 @@ class ShardStore:
             return self._joined
 
     def _join(self, stats: PartStats) -> LocalRows:
-        """Put the parts together, by rising row number."""
+        """Put the parts together."""
         spans = sized(list(self._spans.values()), stats.sizes)
-        order = [span.part for span in spans]
-        X: Array | FileRows | Any = np.empty((0, self._features), self._dtype)
+        X: Any = np.empty((0, self._features), self._dtype)
         if stats.sparse:
-            X = self._sparse_file
-            if X is None:
-                X = self._join_sparse(spans)
-            else:
-                X.order(order)
+            X = (
+                sparse.csr_array(X)
+                if self._sparse is None
+                else self._sparse.rows(spans)
+            )
         elif self._table is not None:
             X = self._table.rows()
         y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
         w = np.empty(0, self._dtype)
-        if order:
-            y = _joined(self._y, order)
-            w = _joined(self._w, order)
+        if spans:
+            y, w = self._y.joined(spans), self._w.joined(spans)
         return LocalRows(X, y, w, join_ranges(spans))
-
-    def _join_sparse(self, spans: Sequence[Span]) -> Any:
-        """One matrix of all sparse parts, which are let go one after the other."""
-        nnz = sum(self._sparse[span.part].nnz for span in spans)
-        n_rows = sum(span.rows for span in spans)
-        index = np.int32 if max(nnz, self._features) < 2**31 else np.int64
-        data = np.empty(nnz, self._dtype)
-        indices = np.empty(nnz, index)
-        indptr = np.zeros(n_rows + 1, index)
-        at = filled = 0
-        for span in spans:
-            part = self._sparse.pop(span.part)
-            end = filled + part.nnz
-            data[filled:end] = part.data
-            indices[filled:end] = part.indices
-            indptr[at + 1 : at + span.rows + 1] = part.indptr[1:] + filled
-            at, filled = at + span.rows, end
-        return sparse.csr_array((data, indices, indptr), shape=(n_rows, self._features))
-
-
-def _joined(parts: dict[int, Array], order: Sequence[int]) -> Array:
-    """One array of all parts, which are let go one after the other."""
-    n_rows = sum(len(parts[part]) for part in order)
-    dtype = np.result_type(*{parts[part].dtype for part in order})
-    whole = np.empty((n_rows, *parts[order[0]].shape[1:]), dtype)
-    at = 0
-    for number in order:
-        part = parts.pop(number)
-        whole[at : at + len(part)] = part
-        at += len(part)
-    return whole
-
-
-def sized(spans: Sequence[Span], sizes: Sequence[int]) -> list[Span]:
-    """Spans with rows that are known by now; parts without rows are left out.
-
-    Parameters
-    ----------
-    spans : sequence of Span
-        As they were before the parts had come.
-    sizes : sequence of int
-        The rows of each part of the table; not looked at where the spans say them.
-    """
-    starts = [0, *accumulate(sizes)]
-    found = []
-    for part, start, rows in spans:
-        rows = sizes[part] if rows == UNKNOWN else rows
-        if rows:
-            found.append(Span(part, starts[part] if start == UNKNOWN else start, rows))
-    return found

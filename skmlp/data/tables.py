@@ -1,8 +1,8 @@
 """Where the dense rows of a shard go: one array or one file, filled part by part.
 
-The number of rows may be unknown until the last part has come. An array that grows is
-an anonymous memory map, which the system makes larger by moving pages, not bytes: no
-row is held twice.
+The number of rows may be unknown until the last part has come, and rows may leave again
+for another shard. An array is an anonymous memory map, which the system makes larger
+or smaller by moving pages, not bytes: no row is held twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROWTH = 1.5
 class Table:
     """Takes dense rows, converts each once, and keeps them.
 
-    Not for several threads at once unless the number of rows is known.
+    Not for several threads at once, unless there is room for what they put.
 
     Parameters
     ----------
@@ -35,40 +35,26 @@ class Table:
         Columns.
     dtype : dtype
         The training dtype.
-    n_rows : int, optional
-        All rows; if it is left out, the table grows.
     folder_for : callable
         ``folder_for(size)``: the folder for a table of so many bytes, or "" for the
-        memory. A table that grows asks again and again.
+        memory. It is asked whenever the table changes its size.
     """
 
     def __init__(
-        self,
-        features: int,
-        dtype: np.dtype[Any],
-        n_rows: int | None,
-        folder_for: Callable[[int], str],
+        self, features: int, dtype: np.dtype[Any], folder_for: Callable[[int], str]
     ) -> None:
         self._features, self._dtype = features, dtype
         self._row_bytes = features * dtype.itemsize
         self._folder_for = folder_for
-        self._known = n_rows is not None
-        self._n_rows = n_rows or 0
+        #: Rows that there is room for, and that are told of.
+        self.n_rows = 0
         self._map: mmap.mmap | None = None
-        self._rows: Array | FileRows | None = None
-        if n_rows is not None:
-            folder = folder_for(n_rows * self._row_bytes)
-            shape = (n_rows, features)
-            self._rows = (
-                FileRows(folder, shape, dtype) if folder else np.empty(shape, dtype)
-            )
+        self._file: FileRows | None = None
 
     @property
     def resident_bytes(self) -> int:
         """What the rows take of this process's memory."""
-        if isinstance(self._rows, FileRows):
-            return 0
-        return self._n_rows * self._row_bytes
+        return 0 if self._file is not None else self.n_rows * self._row_bytes
 
     def put(self, at: int, table: Any) -> None:
         """Convert rows into their place.
@@ -76,7 +62,7 @@ class Table:
         Parameters
         ----------
         at : int
-            The place of the first one; in a table that grows, the present end.
+            The place of the first one; not beyond the present end.
         table : ndarray or data frame of shape (n, features)
             See `skmlp.data.frames.as_table`.
 
@@ -85,44 +71,76 @@ class Table:
         ValueError
             A number is not finite in the training dtype, or is none.
         """
-        stop = at + len(table)
-        if not self._known and stop > self._n_rows:
-            self._grow(stop)
-        if isinstance(self._rows, FileRows):
+        self.grow(at + len(table))
+        if self._file is not None:
             step = max(1, PIECE // max(1, self._row_bytes))
             for start in range(0, len(table), step):
                 some = rows_of(table, start, start + step)
                 piece = np.empty((len(some), self._features), self._dtype)
                 convert(some, piece)
                 check_finite(piece, "X")
-                self._rows.write(at + start, piece)
+                self._file.write(at + start, piece)
             return
-        place = self._array(stop)[at:]
+        place = self._array(at + len(table))[at:]
         convert(table, place)
         check_finite(place, "X")
 
+    def copy_of(self, start: int, stop: int) -> Array:
+        """Some rows, as an array of its own."""
+        if self._file is not None:
+            return self._file[start:stop]
+        return self._array(stop)[start:].copy()
+
     def _array(self, n_rows: int) -> Array:
         """The first rows of the array."""
-        if self._known:
-            assert isinstance(self._rows, np.ndarray)
-            return self._rows[:n_rows]
         if self._map is None or not n_rows * self._row_bytes:
             return np.empty((n_rows, self._features), self._dtype)
         flat = np.frombuffer(self._map, self._dtype, n_rows * self._features)
         return flat.reshape(n_rows, self._features)
 
-    def _grow(self, n_rows: int) -> None:
-        """Make room for so many rows in all."""
+    def grow(self, n_rows: int) -> None:
+        """Make room for so many rows in all, if there is less."""
+        if n_rows <= self.n_rows:
+            return
         size = n_rows * self._row_bytes
-        if not isinstance(self._rows, FileRows):
+        if self._file is None:
             folder = self._folder_for(size)
             if folder:
                 self._move(folder)
             elif size > (0 if self._map is None else len(self._map)):
                 self._enlarge(size)
-        if isinstance(self._rows, FileRows):
-            self._rows.shape = (n_rows, self._features)
-        self._n_rows = n_rows
+        if self._file is not None:
+            self._file.shape = (n_rows, self._features)
+        self.n_rows = n_rows
+
+    def shrink(self, n_rows: int) -> None:
+        """Keep so many of the first rows, and give back the room of the others."""
+        if n_rows >= self.n_rows:
+            return
+        self.n_rows = n_rows
+        if self._file is not None:
+            self._file.shrink(n_rows)
+        elif not n_rows * self._row_bytes:
+            self._map = None
+        elif self._map is not None:
+            try:
+                self._map.resize(n_rows * self._row_bytes)
+            except (SystemError, BufferError):
+                # A system that can't, or a view that waits for the garbage collector:
+                # the room stays until the end of the fit.
+                return
+
+    def leave_file(self) -> None:
+        """Go back to the memory if there is room by now."""
+        file = self._file
+        if file is None or self._folder_for(self.n_rows * self._row_bytes):
+            return
+        self._enlarge(self.n_rows * self._row_bytes)
+        self._file = None
+        rows, step = self._array(self.n_rows), max(1, PIECE // max(1, self._row_bytes))
+        for start in range(0, self.n_rows, step):
+            rows[start : start + step] = file[start : start + step]
+        file.close()
 
     def _enlarge(self, size: int) -> None:
         """Make the memory map larger, with what is in it."""
@@ -141,21 +159,21 @@ class Table:
 
     def _move(self, folder: str) -> None:
         """Go on in a file."""
-        file = FileRows(folder, (self._n_rows, self._features), self._dtype)
+        file = FileRows(folder, (self.n_rows, self._features), self._dtype)
         step = max(1, PIECE // max(1, self._row_bytes))
-        for start in range(0, self._n_rows, step):
-            stop = min(start + step, self._n_rows)
+        for start in range(0, self.n_rows, step):
+            stop = min(start + step, self.n_rows)
             file.write(start, self._array(stop)[start:])
-        self._rows, self._map = file, None
+        self._file, self._map = file, None
 
     def rows(self) -> Array | FileRows:
         """All rows, when all have come; C-contiguous if they are in memory."""
-        return self._array(self._n_rows) if self._rows is None else self._rows
+        return self._array(self.n_rows) if self._file is None else self._file
 
     def close(self) -> None:
         """Let go of the file, if there is one."""
-        if isinstance(self._rows, FileRows):
-            self._rows.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _anonymous(size: int) -> mmap.mmap:

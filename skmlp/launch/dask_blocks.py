@@ -8,7 +8,7 @@ belongs to the user, and must not wait for a worker that is gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from dask._task_spec import GraphNode, Task, TaskRef
@@ -115,43 +115,40 @@ class DaskBlocks:
     async def bring(
         self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
     ) -> PartStats:
-        """Compute all parts into the stores of their shards' workers."""
-        placed = [
-            (span.part, shard, homes[shard])
-            for shard, parts in enumerate(spans)
-            for span in parts
-        ]
-        merged = self._compute(crew, sorted(placed))
+        """Compute parts into the stores of their shards' workers: at first, all."""
+        placed = [(s, shard) for shard, own in enumerate(spans) for s in own]
+        merged = self._compute(crew, sorted(placed), homes)
         try:
             found: list[PartStats] = await results(crew.line.client, [merged])
         finally:
             merged.release()
+        if self.sizes is None and not found[0].problem:
+            self.sizes = found[0].sizes
         return found[0]
 
     def _compute(
-        self, crew: Crew, placed: Sequence[tuple[int, int, str]]
+        self, crew: Crew, placed: Sequence[tuple[Span, int]], homes: Sequence[str]
     ) -> Future[Any]:
-        """Submit the tasks, for parts with their shard and worker, by rising part."""
-        run, stamp = crew.run, crew.stamp
-        owners = self._owners(placed)
+        """Submit the tasks, for parts with their shard, by rising part."""
+        stamp = crew.stamp
+        owners = self._owners((span.part, homes[shard]) for span, shard in placed)
         shared = {k: self._graph[k] for k, owner in owners.items() if owner is None}
         layers: dict[str, Any] = {"shared": MaterializedLayer(shared)}
         needs: dict[str, set[str]] = {"shared": set()}
-        for worker in sorted({worker for _, _, worker in placed}):
+        for worker in sorted({homes[shard] for _, shard in placed}):
             own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
-            puts = {
-                put_key(stamp, part): self._put_task(
-                    put_key(stamp, part), run, shard, part
-                )
-                for part, shard, home in placed
-                if home == worker
-            }
+            puts = [
+                self._put_task(put_key(stamp, shard, span.part), crew.run, shard, span)
+                for span, shard in placed
+                if homes[shard] == worker
+            ]
+            of_ours = {put.key: put for put in puts}
             layers[f"own-{worker}"] = pinned(own, worker, strictly=False)
-            layers[f"put-{worker}"] = pinned(puts, worker, strictly=True)
+            layers[f"put-{worker}"] = pinned(of_ours, worker, strictly=True)
             needs[f"own-{worker}"] = {"shared"}
             needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
-        name = put_key(stamp, f"{self.first.part}-all")
-        in_order = [TaskRef(put_key(stamp, part)) for part, _, _ in placed]
+        name = put_key(stamp, self.first.part, "all")
+        in_order = [TaskRef(put_key(stamp, k, span.part)) for span, k in placed]
         needs["merge"] = set(layers)
         merge = {name: Task(name, merge_parts, *in_order)}
         layers["merge"] = MaterializedLayer(merge, annotations={"span": task_span()})
@@ -159,17 +156,25 @@ class DaskBlocks:
         # It is optimised already; once more, and the tasks would lose their workers.
         return crew.line.client.compute(whole, optimize_graph=False)
 
-    def _put_task(self, stamp: str, run: str, shard: int, part: int) -> Task:
-        at = part - self.first.part
+    def _put_task(self, key: str, run: str, shard: int, span: Span) -> Task:
+        at = span.part - self.first.part
         inputs: list[Any] = [TaskRef(column[at]) for column in self._columns]
         if not self.weighted:
             inputs.append(None)
-        return Task(put_key(stamp, part), put_part, run, shard, part, *inputs)
+        return Task(key, put_part, run, shard, span.part, *inputs, self._cut(span))
 
-    def _owners(self, placed: Sequence[tuple[int, int, str]]) -> dict[Any, str | None]:
+    def _cut(self, span: Span) -> tuple[int, int] | None:
+        """The rows that a shard has of a part; None for all of them."""
+        at = span.part - self.first.part
+        if self.sizes is None or span.rows in (UNKNOWN, self.sizes[at]):
+            return None
+        start = span.start - self.first.start - sum(self.sizes[:at])
+        return start, start + span.rows
+
+    def _owners(self, placed: Iterable[tuple[int, str]]) -> dict[Any, str | None]:
         """Whose parts need a task: a worker's, or None for those of several workers."""
         owners: dict[Any, str | None] = {}
-        for part, _, worker in placed:
+        for part, worker in placed:
             stack = [column[part - self.first.part] for column in self._columns]
             while stack:
                 key = stack.pop()

@@ -96,6 +96,21 @@ class Crew:
             raise WorkerLost(worker, "has dropped the fit")
         return answer
 
+    async def each(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do all at once, and wait for all of them.
+
+        Raises
+        ------
+        Exception
+            What one of them raised; or what a worker answered that could not do it.
+        """
+        async with together(*calls) as tasks:
+            answers: list[T] = await asyncio.gather(*tasks)
+        for answer in answers:
+            if isinstance(answer, dict) and answer["kind"] != Kind.DONE:
+                raise restore(answer)
+        return answers
+
     async def call_living(
         self, verb: str, limit: float = CALL, /, **facts: Any
     ) -> list[Packed]:

@@ -16,20 +16,27 @@ from distributed.protocol.pickle import dumps
 
 from skmlp.comm.base import Shards
 from skmlp.data.partitions import PartStats, training_dtype
-from skmlp.data.placement import Span
-from skmlp.data.store import sized
+from skmlp.data.placement import Span, sized
 from skmlp.launch.base import RankFailed
-from skmlp.launch.dask_client import Line, ended, results, together
+from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_even import even_out
 from skmlp.launch.dask_locks import Locks
 from skmlp.launch.dask_members import (
     choose_workers,
     present_workers,
     refuse_differences,
 )
-from skmlp.launch.dask_rank import Kind, Packed, restore
+from skmlp.launch.dask_rank import Packed
 from skmlp.launch.dask_run import Anchor
-from skmlp.launch.dask_sources import Rows, WithHeldOut, no_rows, source_of
+from skmlp.launch.dask_sources import (
+    Rows,
+    WithHeldOut,
+    no_rows,
+    source_of,
+    stages,
+    together,
+)
 from skmlp.launch.dask_tasks import anchor_key, submit_to_each
 from skmlp.launch.dask_worker_tasks import drop_anchor
 
@@ -155,17 +162,71 @@ class AdoptedData:
                 error = await task.exception(asynchronous=True)
                 raise RankFailed(f"Dask worker {worker} can't run skmlp: {error!r}")
 
-    async def bring(self) -> PartStats | None:
-        """Bring the rows of those shards to their workers that are not there yet.
+    async def bring_first(self) -> PartStats | None:
+        """Bring all rows to their workers, and even the shards out.
 
         Returns
         -------
         PartStats or None
-            Of the rows that were brought; None if there were none.
+            Of all rows; None if there were none.
         """
+        crew, placed = self.crew, self.spans
+        homes = [crew.workers[rank] for rank in self.shards.holders]
+        self.spans = [[] for _ in homes]
+        told: list[PartStats | None] = []
+        sizes: tuple[int, ...] = ()
+        for rows, spans in stages(self.source, placed):
+            if told:
+                await crew.guard(self._expect(spans))
+            else:
+                await crew.guard(self._hold(dict(enumerate(spans))))
+            stats = None
+            if any(spans):
+                stats = await crew.guard(rows.bring(crew, spans, homes))
+            told.append(stats)
+            if stats is not None and stats.problem:
+                break
+            # Rows that were counted on their way are known from now on.
+            sizes += rows.sizes or ()
+            if stats is not None:
+                sizes += () if rows.sizes else stats.sizes
+                known = [sized(own, sizes) for own in spans]
+                row_bytes = stats.x_bytes / max(stats.rows, 1)
+                even = even_out(crew, self.spans, known, homes, row_bytes)
+                self.spans = await crew.guard(even)
+        self._homes = dict(enumerate(homes))
+        return self._sound(together(self.source, told))
+
+    async def bring(self) -> None:
+        """Bring the rows of those shards to their workers that are not there yet."""
         crew, holders = self.crew, self.shards.holders
         homes = [crew.workers[rank] for rank in holders]
         news = [k for k, home in enumerate(homes) if self._homes.get(k) != home]
+        # Who gave a shard away has it no more, even if it does not arrive.
+        for shard in news:
+            self._homes.pop(shard, None)
+        await crew.guard(self._hold({shard: self.spans[shard] for shard in news}))
+        lacking = [self.spans[k] if k in news else [] for k in range(len(homes))]
+        told = []
+        for rows, spans in stages(self.source, lacking):
+            stats = None
+            if any(spans):
+                stats = await crew.guard(rows.bring(crew, spans, homes))
+            told.append(stats)
+            if stats is not None and stats.problem:
+                break
+        self._sound(together(self.source, told))
+        self._homes = dict(enumerate(homes))
+
+    @staticmethod
+    def _sound(stats: PartStats | None) -> PartStats | None:
+        """ValueError if something is wrong with the rows."""
+        if stats is not None and stats.problem:
+            raise ValueError(stats.problem)
+        return stats
+
+    async def _hold(self, spans: Mapping[int, Sequence[Span]]) -> None:
+        """Make room for some shards on their workers."""
         layout = {
             "features": self.source.features,
             "dtype": self.dtype.str,
@@ -177,27 +238,19 @@ class AdoptedData:
 
         def hold(rank: int) -> Coroutine[Any, Any, Packed]:
             own = self.shards.held_by(rank)
-            spans = [
-                (k, [list(span) for span in self.spans[k]]) for k in own if k in news
-            ]
-            return crew.call(rank, "hold", shards=spans, layout=layout, keep=own)
+            shards = [(k, list(spans[k])) for k in own if k in spans]
+            return self.crew.call(rank, "hold", shards=shards, layout=layout, keep=own)
 
-        async def call_all() -> None:
-            async with together(*map(hold, range(self.shards.n_ranks))) as tasks:
-                await asyncio.gather(*tasks)
+        await self.crew.each(map(hold, range(self.shards.n_ranks)))
 
-        # Who gave a shard away has it no more, even if it does not arrive.
-        for shard in news:
-            self._homes.pop(shard, None)
-        await crew.guard(call_all())
-        spans = [self.spans[k] if k in news else [] for k in range(len(homes))]
-        stats = None
-        if any(spans):
-            stats = await crew.guard(self.source.bring(crew, spans, homes))
-            if stats is not None and stats.problem:
-                raise ValueError(stats.problem)
-        self._homes = dict(enumerate(homes))
-        return stats
+    async def _expect(self, spans: Sequence[Sequence[Span]]) -> None:
+        """Tell the stores of all shards of more parts."""
+
+        def expect(rank: int) -> Coroutine[Any, Any, Packed]:
+            shards = [(k, list(spans[k])) for k in self.shards.held_by(rank)]
+            return self.crew.call(rank, "expect", shards=shards)
+
+        await self.crew.each(map(expect, range(self.shards.n_ranks)))
 
     async def settled(self) -> dict[str, list[int]]:
         """The workers that live and have rows of the fit, with their shards."""
@@ -239,12 +292,7 @@ class AdoptedData:
             self.crew.call(rank, "labels", shard=shard, stats=stats)
             for shard, rank in enumerate(self.shards.holders)
         ]
-        async with together(*calls) as tasks:
-            answers = await asyncio.gather(*tasks)
-        for answer in answers:
-            if answer["kind"] != Kind.DONE:
-                raise restore(answer)
-        return [answer["bits"] for answer in answers]
+        return [answer["bits"] for answer in await self.crew.each(calls)]
 
     async def _end(self) -> None:
         await self.locks.release(self.crew)
@@ -355,11 +403,9 @@ def adopt(
         homes = [addresses[rank] for rank in data.shards.holders]
         data.spans = source.place(held, homes)
         data.dtype = training_dtype(source.dtype)
-        data.stats = line.run(data.bring()) or data.stats
+        data.stats = line.run(data.bring_first()) or data.stats
         if not data.stats.rows:
             raise ValueError(no_rows((0, source.features)))
-        # Rows that were counted on their way are known from now on.
-        data.spans = [sized(spans, data.stats.sizes) for spans in data.spans]
     except BaseException:
         data.close()
         raise

@@ -14,7 +14,7 @@ from skmlp.data.placement import Span, after
 from skmlp.launch.dask_client import Line, results, together
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_tasks import put_key
-from skmlp.launch.dask_worker_tasks import put_part
+from skmlp.launch.dask_worker_tasks import Piece, put_piece
 
 #: Most bytes of X that travel to a worker at once.
 PIECE = 1 << 26
@@ -101,7 +101,7 @@ class DriverRows:
             sent = await client.scatter(
                 self._piece(span), workers=[worker], hash=False, asynchronous=True
             )
-            key = put_key(crew.stamp, span.part)
+            key = put_key(crew.stamp, shard, span.part)
             put = crew.line.submit(
                 worker, key, put_piece, crew.run, shard, span.part, sent
             )
@@ -118,18 +118,6 @@ class DriverRows:
         start = span.start - self.first.start
         rows = slice(start, start + span.rows)
         return Piece(X[rows], y[rows], None if w is None else w[rows])
-
-
-class Piece:
-    """Rows on their way to a worker; Dask would take a tuple for three things."""
-
-    def __init__(self, X: Any, y: Any, w: Any) -> None:
-        self.X, self.y, self.w = X, y, w
-
-
-def put_piece(run: str, shard: int, part: int, piece: Piece) -> PartStats:
-    """`put_part`, as a task, of rows that were sent."""
-    return put_part(run, shard, part, piece.X, piece.y, piece.w)
 
 
 def shards_of(homes: Sequence[str], worker: str) -> list[int]:

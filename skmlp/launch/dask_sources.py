@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from skmlp.data.partitions import PartStats, merge
 from skmlp.data.placement import Span
 from skmlp.launch.dask_blocks import DaskBlocks
 from skmlp.launch.dask_client import Line
-from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, understand
 from skmlp.launch.dask_send import DriverRows
 
 #: What brings rows to the workers.
 Rows = DaskBlocks | DriverRows
+#: The parts of each shard.
+Spans = Sequence[Sequence[Span]]
 
 
 class WithHeldOut:
@@ -61,35 +62,56 @@ class WithHeldOut:
         more = self.held_out.place(held[self._n_held :], homes)
         return [one + two for one, two in zip(spans, more, strict=True)]
 
-    async def bring(
-        self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
-    ) -> PartStats | None:
-        """Bring both; what is known of the training rows, or what is wrong.
+    def stages(self, spans: Spans) -> Iterator[tuple[Rows, Spans]]:
+        """The training rows, then the others: each with its parts by shard."""
+        first = self.held_out.first.part
+        yield self.rows, [[s for s in own if s.part < first] for own in spans]
+        # How many rows come before is known by now.
+        self.held_out.first = self.rows.end
+        yield self.held_out, [[s for s in own if s.part >= first] for own in spans]
+
+    def together(self, told: Sequence[PartStats | None]) -> PartStats | None:
+        """What is known of the training rows, or what is wrong.
 
         The sizes are those of all parts, so that rows can be numbered.
+
+        Parameters
+        ----------
+        told : sequence of PartStats
+            Of each stage that was brought, up to the first problem; None where it had
+            no parts.
         """
-        first = self.held_out.first.part
-        training = [[s for s in own if s.part < first] for own in spans]
-        validation = [[s for s in own if s.part >= first] for own in spans]
-        stats = None
-        if any(training):
-            stats = await self.rows.bring(crew, training, homes)
-        if any(validation) and not (stats is not None and stats.problem):
-            found = await self.held_out.bring(crew, validation, homes)
-            self.held_out_stats = found
-            problem = found.problem
-            if stats is not None and not problem:
-                problem = merge([stats, found]).problem
-            if problem:
-                problem = f"validation rows: {problem}"
-                return replace(found, problem=problem)
-            if stats is not None:
-                sizes = [
-                    source.sizes or told.sizes
-                    for source, told in ((self.rows, stats), (self.held_out, found))
-                ]
-                stats = replace(stats, sizes=(*sizes[0], *sizes[1]))
-        return stats
+        stats, found = (*told, None)[:2]
+        if found is None:
+            return stats
+        self.held_out_stats = found
+        problem = found.problem
+        if stats is not None and not problem:
+            problem = merge([stats, found]).problem
+        if problem:
+            return replace(found, problem=f"validation rows: {problem}")
+        if stats is None:
+            return None
+        sizes = [
+            source.sizes or known.sizes
+            for source, known in ((self.rows, stats), (self.held_out, found))
+        ]
+        return replace(stats, sizes=(*sizes[0], *sizes[1]))
+
+
+def stages(source: Rows | WithHeldOut, spans: Spans) -> Iterator[tuple[Rows, Spans]]:
+    """What is brought one after the other, each with its parts by shard."""
+    if isinstance(source, WithHeldOut):
+        yield from source.stages(spans)
+    else:
+        yield source, spans
+
+
+def together(
+    source: Rows | WithHeldOut, told: Sequence[PartStats | None]
+) -> PartStats | None:
+    """What is known of all stages; see `WithHeldOut.together`."""
+    return source.together(told) if isinstance(source, WithHeldOut) else told[0]
 
 
 def source_of(line: Line, X: Any, y: Any, w: Any) -> Rows:

@@ -36,9 +36,9 @@ def anchor_key(run: str, stamp: str, number: int) -> str:
     return f"skmlp-rows-{run}-{stamp}-anchor-{number}"
 
 
-def put_key(stamp: str, part: int | str) -> str:
-    """The key of the task that stores a part."""
-    return f"skmlp-rows-{stamp}-{part}"
+def put_key(stamp: str, *what: int | str) -> str:
+    """The key of a task that brings rows: of which shard and part, for example."""
+    return f"skmlp-rows-{stamp}-{'-'.join(map(str, what))}"
 
 
 def rank_key(run: str, generation: int, rank: int) -> str:

@@ -158,6 +158,20 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             )
         return {"kind": Kind.DONE}
 
+    async def _on_expect(self, run: Run, shards: list[Any]) -> Packed:
+        """Hear of more parts."""
+        for shard, spans in shards:
+            run.stores[shard].expect([Span(*span) for span in spans])
+        return {"kind": Kind.DONE}
+
+    async def _on_settle(self, run: Run, shards: list[Any]) -> Packed:
+        """Hear which rows stay, and which come from other shards."""
+        for shard, spans in shards:
+            own = [Span(*span) for span in spans]
+            # Rows may be read from or written to a file: not on the event loop.
+            await asyncio.to_thread(run.stores[shard].settle, own)
+        return {"kind": Kind.DONE}
+
     def _folders(
         self, run: Run, shard: int, cut: Sequence[Span], folder: str, scale: float
     ) -> Callable[[int, bool], str]:

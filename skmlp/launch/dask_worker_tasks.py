@@ -13,7 +13,9 @@ from distributed import Worker, get_worker, secede
 
 from skmlp.comm.handshake import default_facts
 from skmlp.data.partitions import PartStats, merge
+from skmlp.data.store import ShardStore
 from skmlp.launch import dask_port
+from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_desk import GONE, NAME, host_of
 from skmlp.launch.dask_run import Anchor
 from skmlp.launch.dask_worker import Host
@@ -46,16 +48,57 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     return {"threads": worker.state.nthreads, "facts": default_facts()}
 
 
-def put_part(run: str, shard: int, part: int, X: Any, y: Any, w: Any) -> PartStats:
-    """Convert a part of a shard into the store of the worker that runs this task."""
+class Piece:
+    """Rows on their way to a worker; Dask would take a tuple for three things."""
+
+    def __init__(self, X: Any, y: Any, w: Any) -> None:
+        self.X, self.y, self.w = X, y, w
+
+
+def _store(run: str, shard: int) -> ShardStore | None:
+    """The store of a shard on the worker that runs this task.
+
+    None if the fit is over, or Dask runs this again on a worker that has taken the
+    place of another one: nobody waits for what comes out.
+    """
     host = host_of(get_worker())
     mine = None if host is None else host.run(run)
-    store = None if mine is None else mine.stores.get(shard)
+    return None if mine is None else mine.stores.get(shard)
+
+
+def put_part(
+    run: str,
+    shard: int,
+    part: int,
+    X: Any,
+    y: Any,
+    w: Any,
+    cut: tuple[int, int] | None = None,
+) -> PartStats:
+    """Convert a part of a shard into the store of the worker that runs this task."""
+    store = _store(run, shard)
     if store is None:
-        # The fit is over, or Dask runs this again on a worker that has taken the
-        # place of another one. Nobody waits for what comes out.
         return PartStats(0, 0, problem=str(GONE["text"]))
-    return store.put(part, X, y, w)
+    return store.put(part, X, y, w, cut)
+
+
+def put_piece(run: str, shard: int, part: int, piece: Piece) -> PartStats:
+    """`put_part`, as a task, of rows that were sent."""
+    return put_part(run, shard, part, piece.X, piece.y, piece.w)
+
+
+def give_rows(run: str, shard: int, part: int, start: int, stop: int) -> Piece | None:
+    """Rows of a part, for another shard; see `ShardStore.give`."""
+    store = _store(run, shard)
+    return None if store is None else Piece(*store.give(part, start, stop))
+
+
+def take_rows(run: str, shard: int, part: int, at: int, piece: Piece | None) -> None:
+    """Keep rows of another shard; see `ShardStore.take`."""
+    store = _store(run, shard)
+    if store is None or piece is None:
+        raise RankFailed(str(GONE["text"]))
+    store.take(part, at, piece.X, piece.y, piece.w)
 
 
 def merge_parts(*parts: PartStats) -> PartStats:

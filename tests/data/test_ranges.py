@@ -14,6 +14,7 @@ CASES = {
     "the last": ([(31, 19)], 50),
     "none": ([], 50),
     "one row": ([(0, 1)], 1),
+    "in no order": ([(30, 5), (3, 4), (12, 1), (35, 2), (7, 5)], 50),
     "every other": ([(start, 1) for start in range(1, 5000, 2)], 5000),
     # Many in a corner: more than a bucket tells apart.
     "uneven": ([(start, 2) for start in range(7, 900, 3)] + [(70_000, 9)], 100_000),

@@ -10,7 +10,7 @@ from skmlp.data.tables import Table
 
 def test_a_table_grows_although_somebody_looks_at_it():
     """A view keeps the old memory; what comes next goes into new memory, with all."""
-    table = Table(3, np.dtype(np.float64), None, lambda size: "")
+    table = Table(3, np.dtype(np.float64), lambda size: "")
     rows = np.arange(30_000.0).reshape(-1, 3)
     table.put(0, rows[:4])
     view = table.rows()

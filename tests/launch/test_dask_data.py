@@ -13,7 +13,8 @@ from distributed import Client
 from scipy import sparse
 
 from skmlp.comm.base import Shards
-from skmlp.launch import dask_client, dask_members, dask_send
+from skmlp.data.placement import EVEN
+from skmlp.launch import dask_client, dask_even, dask_members, dask_send
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import current_client
 from skmlp.launch.dask_data import adopt
@@ -54,18 +55,28 @@ CHUNKS = {
 
 
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
-@pytest.mark.parametrize("persisted", [False, True], ids=["lazy", "persisted"])
-def test_every_row_is_on_one_worker_and_knows_its_number(clean, chunks, persisted):
-    given = [a + 0 for a in rows_of(chunks)]
-    if persisted:
+@pytest.mark.parametrize("given", ["lazy", "persisted", "unknown", "sparse, unknown"])
+def test_every_row_is_on_one_worker_and_knows_its_number(
+    clean, chunks, given, monkeypatch
+):
+    """No worker has far more than its share, whatever is known of the parts."""
+    monkeypatch.setattr(dask_even, "PIECE", 20 * X[0].nbytes)
+    kind, given = given, [a + 0 for a in rows_of(chunks)]
+    if kind == "persisted":
         given = clean.persist(given)
+    if "unknown" in kind:
+        given = [a.rechunk({0: chunks}) for a in given]
+        kept = da.ones(N, chunks=(chunks,)) > 0
+        given = [a[kept] for a in given]
+    if "sparse" in kind:
+        given[0] = given[0].map_blocks(sparse.csr_array)
     with adopt(clean, *given, labels=True) as data, gang_on(data) as gang:
         assert data.shards == Shards((0, 1, 2))
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
         expected = (X.sum(), Y.sum(), W.sum())
         np.testing.assert_allclose(ask(gang, SUMS), expected, rtol=1e-12)
         n_rows = ask(gang, LAYOUT).reshape(3, 3)[:, 0]
-        assert max(n_rows) <= N / 3 + max(chunks)
+        assert max(n_rows) <= EVEN * N / 3
         assert (data.stats.rows, data.stats.features) == (N, 4)
         assert data.stats.weight_sum == pytest.approx(W.sum(), rel=1e-12)
         assert data.stats.weight_min == W.min()

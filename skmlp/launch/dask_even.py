@@ -1,0 +1,105 @@
+"""Rows from shards that have too many of them to others, from worker to worker.
+
+How many rows a part has is often known only when it is there. What is placed by then
+stays where it is, but for the rows that one shard has far above its share: these leave
+in pieces of bounded size, so that they are nowhere held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import groupby
+
+from dask._task_spec import Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph
+
+from skmlp.data.placement import Move, Span, evened
+from skmlp.launch.dask_client import results
+from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_tasks import pinned, put_key
+from skmlp.launch.dask_worker_tasks import give_rows, take_rows
+
+#: Bytes of X that leave a shard at once.
+PIECE = 1 << 24
+
+
+async def even_out(
+    crew: Crew,
+    before: Sequence[Sequence[Span]],
+    spans: Sequence[Sequence[Span]],
+    homes: Sequence[str],
+    row_bytes: float,
+) -> list[list[Span]]:
+    """Even shards out if one has far more than its share; see `evened`.
+
+    Parameters
+    ----------
+    crew : Crew
+        The workers.
+    before : sequence of sequence of Span
+        What stands before these rows in the store of each shard.
+    spans : sequence of sequence of Span
+        The parts of each shard, which have come last.
+    homes : sequence of str
+        The worker of each shard.
+    row_bytes : float
+        Of a row of X, in the mean.
+
+    Returns
+    -------
+    list of list of Span
+        Where those rows are now, behind those that stand before them.
+    """
+    moves, after = evened(spans, max(1, int(PIECE / max(row_bytes, 1))))
+    whole = [[*old, *new] for old, new in zip(before, after, strict=True)]
+    if not moves:
+        return whole
+
+    async def settle(shards: Collection[int]) -> None:
+        await crew.each(
+            crew.call(
+                rank,
+                "settle",
+                shards=[(k, whole[k]) for k in shards if homes[k] == worker],
+            )
+            for rank, worker in enumerate(crew.workers)
+        )
+
+    # Each giver's moves stand together.
+    lots = [list(lot) for _, lot in groupby(moves, lambda move: move.giver)]
+    await settle({move.taker for move in moves})
+    await crew.each(_carry_out(crew, lot, spans, after, homes) for lot in lots)
+    await settle({move.giver for move in moves})
+    return whole
+
+
+async def _carry_out(
+    crew: Crew,
+    moves: Sequence[Move],
+    spans: Sequence[Sequence[Span]],
+    after: Sequence[Sequence[Span]],
+    homes: Sequence[str],
+) -> None:
+    """Move the rows of one giver, piece by piece."""
+    client, run = crew.line.client, crew.run
+    for giver, taker, (part, start, n_rows) in moves:
+        at = start - _start_of(part, spans[giver])
+        to = start - _start_of(part, after[taker])
+        give_key = put_key(crew.stamp, "give", giver, start)
+        give = Task(give_key, give_rows, run, giver, part, at, at + n_rows)
+        take_key = put_key(crew.stamp, "take", taker, start)
+        take = Task(take_key, take_rows, run, taker, part, to, TaskRef(give_key))
+        layers = {
+            "give": pinned({give_key: give}, homes[giver], strictly=True),
+            "take": pinned({take_key: take}, homes[taker], strictly=True),
+        }
+        graph = HighLevelGraph(layers, {"give": set(), "take": {"give"}})
+        (taken,) = client.get(graph, [take_key], sync=False)
+        try:
+            await results(client, [taken])
+        finally:
+            taken.release()
+
+
+def _start_of(part: int, spans: Sequence[Span]) -> int:
+    return next(span.start for span in spans if span.part == part)
