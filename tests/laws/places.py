@@ -158,7 +158,7 @@ def _tiny(n: int, k: int) -> tuple[int, ...]:
 #: From the number of rows and of shards to the rows of each chunk of X.
 LAYOUTS: dict[str, Callable[[int, int], tuple[int, ...]]] = {
     "even": _even,
-    # All but one shard are empty.
+    # It is cut, and goes to all shards.
     "one chunk": lambda n, k: (n,),
     "uneven": lambda n, k: (1, max(n - 4, 0), *(1,) * min(n - 1, 3)),
     "tiny": _tiny,

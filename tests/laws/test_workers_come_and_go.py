@@ -16,7 +16,7 @@ import pytest
 from distributed import Client, wait
 
 from skmlp import config_context, supervise
-from skmlp.launch import dask_client, dask_fleet, dask_members
+from skmlp.launch import dask_client, dask_even, dask_fleet, dask_members
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import (
@@ -181,6 +181,43 @@ def test_one_dies_while_rows_are_brought(workers, undisturbed, seen, tmp_path):
     assert flag.exists()
     assert_same_bits(found, undisturbed)
     assert seen == [(3, 4)]
+
+
+def uneven() -> list[Any]:
+    """Lazy parts of unknown sizes, of which one holds nearly all rows."""
+    given = arrays((1, 55, 2, 2))
+    kept = da.ones(60, chunks=given[1].chunks) > 0
+    return [a[kept] for a in given]
+
+
+LBFGS = {"solver": "lbfgs", "early_stopping": False, "n_iter_no_change": 10}
+
+
+@pytest.mark.parametrize(
+    ("when", "params"), [("rows move between workers", {}), ("training", LBFGS)]
+)
+def test_one_that_gave_or_took_rows_dies(workers, seen, monkeypatch, when, params):
+    """Its rows are cut out of their partitions again, to stand as they stood."""
+    expected = model(**params).fit(*uneven())
+    victims = addresses(workers.client)[:2]
+    if when == "training":
+        at_orders(monkeypatch, {2: lambda: workers.kill(*victims)})
+    else:
+        process = pids(workers.client)[victims[0]]
+        results, calls = dask_even.results, []
+
+        async def kill_at_first(client: Client, futures: Any) -> Any:
+            calls.append(futures)
+            if len(calls) == 3:
+                os.kill(process, signal.SIGKILL)
+            return await results(client, futures)
+
+        monkeypatch.setattr(dask_even, "PIECE", 1000)
+        monkeypatch.setattr(dask_even, "results", kill_at_first)
+    found = model(**params).fit(*uneven())
+    assert_same_bits(found, expected)
+    assert seen[0] == (4, 4)
+    assert seen[-1] == ((2, 4) if when == "training" else (3, 4))
 
 
 def test_a_frozen_one_is_given_up(workers, undisturbed, seen, monkeypatch):
