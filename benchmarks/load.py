@@ -31,6 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from benchmarks.resident import Peak
+from skmlp.launch.dask_data import adopt
 
 #: Seconds for all that a fit has to leave the cluster.
 TIDY = 20.0
@@ -112,6 +113,30 @@ def growth(client, work):
     return sum(client.run(end).values())
 
 
+def growth_together(client, work):
+    """As `growth`, of what all have at one moment: where memory moves between them."""
+    workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
+    client.run(gc.collect)
+
+    def total():
+        return sum(worker.memory_info().rss for worker in workers)
+
+    def look():
+        while not over.wait(0.005):
+            seen.append(total())
+
+    over, before = threading.Event(), total()
+    seen = [before]
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        work()
+    finally:
+        over.set()
+        thread.join()
+    return max(seen) - before
+
+
 def assert_equal(one, other):
     """Of float64: rounding adds up to far less over some thousand steps."""
     for a, b in zip(one.coefs_, other.coefs_, strict=True):
@@ -151,6 +176,32 @@ def partitions(quick):
         few = model().fit(*(a.rechunk({0: n_parts * 10}) for a in data))
         assert_equal(many, few)
     return f"{n_parts} partitions: {seconds:.1f} s for a fit"
+
+
+def uneven(quick):
+    """Lazy partitions of unknown sizes: a quarter of them has nearly all rows."""
+    n_rows, n_workers = (400_000, 2) if quick else (4_000_000, 4)
+    numbers = da.arange(4 * n_rows, chunks=n_rows // 100)
+    kept = (numbers < 0.94 * n_rows) | (numbers % 51 == 0)
+    with cluster(n_workers) as client:
+        X, y = (a[kept] for a in made(4 * n_rows, 50, n_rows // 100))
+        model(batch_size=1000, max_iter=1).fit(*made(20_000, 50, 5_000))  # warm
+        shares = []
+
+        def bring():
+            with adopt(client, X, y, labels=True) as data:
+                shares[:] = [sum(s.rows for s in own) for own in data.spans]
+
+        start = time.perf_counter()
+        grown = growth_together(client, bring)
+        seconds = time.perf_counter() - start
+    size = 4 * 50 * sum(shares)
+    assert max(shares) - min(shares) <= 1, shares
+    told = ", ".join(f"{n / sum(shares):.0%}" for n in shares)
+    return (
+        f"{size / 1e6:.0f} MB: {told} of the rows on workers after {seconds:.1f} s; "
+        f"all of them grew by {grown / size:.2f} times the data at the peak"
+    )
 
 
 def one_row(quick):
@@ -295,6 +346,7 @@ def everything(client):
 CASES = {
     "rows": rows,
     "partitions": partitions,
+    "uneven": uneven,
     "one_row": one_row,
     "one_worker": one_worker,
     "at_once": at_once,

@@ -142,11 +142,11 @@ def _fill(
 
 
 class Move(NamedTuple):
-    """Rows that leave a shard for another one."""
+    """Rows that leave a shard for another one, the last of its rows first."""
 
     giver: int
     taker: int
-    span: Span
+    spans: tuple[Span, ...]
 
 
 def evened(
@@ -168,7 +168,7 @@ def evened(
     Returns
     -------
     moves : list of Move
-        Those of a giver in the order in which its rows go: the last ones first.
+        Those of a giver stand together, in the order in which its rows go.
     spans : list of list of Span
         What each shard has afterwards, in the order of the places. Those of what it
         has taken are rising, and of each part it has one span only.
@@ -187,26 +187,37 @@ def evened(
     for giver, quota in enumerate(quotas):
         surplus = rows[giver] - quota
         while surplus > 0:
-            last, (taker, lack) = kept[giver].pop(), lacks[-1]
-            n = min(surplus, lack, last.rows)
-            left = last.rows - n
-            if left:
-                kept[giver].append(last._replace(rows=left))
-            gone = Span(last.part, last.start + left, n)
-            taken[taker].append(gone)
-            moves += [Move(giver, taker, piece) for piece in _pieces(gone, most)]
+            taker, lack = lacks[-1]
+            n = min(surplus, lack, most)
+            moves.append(Move(giver, taker, _cut_off(kept[giver], n)))
+            taken[taker] += moves[-1].spans
             surplus -= n
             lacks[-1][1] -= n
             if not lacks[-1][1]:
                 lacks.pop()
-    return moves, [own + sorted(more) for own, more in zip(kept, taken, strict=True)]
+    return moves, [own + _joined(more) for own, more in zip(kept, taken, strict=True)]
 
 
-def _pieces(span: Span, most: int) -> list[Span]:
-    """A span in pieces of bounded size, the last one first."""
-    ends = range(span.start + span.rows, span.start, -most)
-    starts = [max(end - most, span.start) for end in ends]
-    return [
-        Span(span.part, start, end - start)
-        for start, end in zip(starts, ends, strict=True)
-    ]
+def _cut_off(spans: list[Span], n_rows: int) -> tuple[Span, ...]:
+    """Take the last rows away from a shard; return them, the last ones first."""
+    gone = []
+    while n_rows:
+        part, start, rows = spans.pop()
+        n = min(n_rows, rows)
+        if n < rows:
+            spans.append(Span(part, start, rows - n))
+        gone.append(Span(part, start + rows - n, n))
+        n_rows -= n
+    return tuple(gone)
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """By rising rows, with pieces of a part that follow on each other put together."""
+    joined: list[Span] = []
+    for span in sorted(spans):
+        last = joined[-1] if joined else Span(UNKNOWN, 0, 0)
+        if (last.part, last.start + last.rows) == span[:2]:
+            joined[-1] = last._replace(rows=last.rows + span.rows)
+        else:
+            joined.append(span)
+    return joined

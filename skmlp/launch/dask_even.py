@@ -82,13 +82,15 @@ async def _carry_out(
 ) -> None:
     """Move the rows of one giver, piece by piece."""
     client, run = crew.line.client, crew.run
-    for giver, taker, (part, start, n_rows) in moves:
-        at = start - _start_of(part, spans[giver])
-        to = start - _start_of(part, after[taker])
-        give_key = put_key(crew.stamp, "give", giver, start)
-        give = Task(give_key, give_rows, run, giver, part, at, at + n_rows)
-        take_key = put_key(crew.stamp, "take", taker, start)
-        take = Task(take_key, take_rows, run, taker, part, to, TaskRef(give_key))
+    begins = {span.part: span.start for span in spans[moves[0].giver]}
+    for number, (giver, taker, lot) in enumerate(moves):
+        there = {span.part: span.start for span in after[taker]}
+        cuts = [(s.part, s.start - begins[s.part], s.rows) for s in lot]
+        places = [(s.part, s.start - there[s.part]) for s in lot]
+        give_key = put_key(crew.stamp, "give", giver, number)
+        give = Task(give_key, give_rows, run, giver, cuts)
+        take_key = put_key(crew.stamp, "take", giver, number)
+        take = Task(take_key, take_rows, run, taker, places, TaskRef(give_key))
         layers = {
             "give": pinned({give_key: give}, homes[giver], strictly=True),
             "take": pinned({take_key: take}, homes[taker], strictly=True),
@@ -99,7 +101,3 @@ async def _carry_out(
             await results(client, [taken])
         finally:
             taken.release()
-
-
-def _start_of(part: int, spans: Sequence[Span]) -> int:
-    return next(span.start for span in spans if span.part == part)

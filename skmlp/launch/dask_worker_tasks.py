@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from distributed import Worker, get_worker, secede
@@ -55,6 +56,10 @@ class Piece:
         self.X, self.y, self.w = X, y, w
 
 
+#: What goes from shard to shard at once.
+Lot = list[Piece] | None
+
+
 def _store(run: str, shard: int) -> ShardStore | None:
     """The store of a shard on the worker that runs this task.
 
@@ -87,18 +92,30 @@ def put_piece(run: str, shard: int, part: int, piece: Piece) -> PartStats:
     return put_part(run, shard, part, piece.X, piece.y, piece.w)
 
 
-def give_rows(run: str, shard: int, part: int, start: int, stop: int) -> Piece | None:
-    """Rows of a part, for another shard; see `ShardStore.give`."""
+def give_rows(run: str, shard: int, cuts: Sequence[tuple[int, int, int]]) -> Lot:
+    """Rows for another shard, the last ones first.
+
+    For each piece its part, its first row in there, and their number; see
+    `ShardStore.give`. None if there is no such store.
+    """
     store = _store(run, shard)
-    return None if store is None else Piece(*store.give(part, start, stop))
+    if store is None:
+        return None
+    return [Piece(*store.give(part, at, at + n)) for part, at, n in cuts]
 
 
-def take_rows(run: str, shard: int, part: int, at: int, piece: Piece | None) -> None:
-    """Keep rows of another shard; see `ShardStore.take`."""
+def take_rows(
+    run: str, shard: int, places: Sequence[tuple[int, int]], lot: Lot
+) -> None:
+    """Keep rows of another shard.
+
+    For each piece its part, and its first row in there; see `ShardStore.take`.
+    """
     store = _store(run, shard)
-    if store is None or piece is None:
+    if store is None or lot is None:
         raise RankFailed(str(GONE["text"]))
-    store.take(part, at, piece.X, piece.y, piece.w)
+    for (part, at), piece in zip(places, lot, strict=True):
+        store.take(part, at, piece.X, piece.y, piece.w)
 
 
 def merge_parts(*parts: PartStats) -> PartStats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, chain
 
 import numpy as np
@@ -48,7 +49,7 @@ def spans_of(layout: list[list[int]]) -> list[list[Span]]:
     ]
 
 
-def numbers(spans: list[Span]) -> list[int]:
+def numbers(spans: Sequence[Span]) -> list[int]:
     return [row for _, start, n in spans for row in range(start, start + n)]
 
 
@@ -68,8 +69,9 @@ def test_each_shard_has_its_share(layout, most):
         assert max(counts) <= max(-(-total // len(counts)), EVEN * total / len(counts))
     # No more rows than necessary, in pieces that are not too large.
     surplus = sum(max(len(old) - n, 0) for old, n in zip(had, counts, strict=True))
-    assert sum(move.span.rows for move in moves) == surplus
-    assert all(0 < move.span.rows <= most for move in moves)
+    sizes = [len(numbers(move.spans)) for move in moves]
+    assert sum(sizes) == surplus
+    assert all(0 < size <= most for size in sizes)
     for own, old in zip(have, had, strict=True):
         # What stays are the first rows; behind them, what came is rising.
         kept = [row for row in own if row in old]
@@ -78,12 +80,10 @@ def test_each_shard_has_its_share(layout, most):
     for own in after:
         assert len({span.part for span in own}) == len(own)
     for giver, old in enumerate(had):
-        gone = [numbers([move.span]) for move in moves if move.giver == giver]
+        gone = [numbers(move.spans[::-1]) for move in moves if move.giver == giver]
         assert [*chain(*gone[::-1])] == old[len(old) - sum(map(len, gone)) :]
     for taker, own in enumerate(have):
-        come = [
-            row for move in moves if move.taker == taker for row in numbers([move.span])
-        ]
+        come = [r for move in moves if move.taker == taker for r in numbers(move.spans)]
         assert sorted(come) == own[len(own) - len(come) :]
 
 
@@ -122,10 +122,13 @@ def carry_out(
     """What the workers do of it."""
     for taker in {move.taker for move in moves}:
         stores[taker].settle(after[taker])
-    for giver, taker, (part, start, n) in moves:
-        (at,) = (start - span.start for span in before[giver] if span.part == part)
-        (to,) = (start - span.start for span in after[taker] if span.part == part)
-        stores[taker].take(part, to, *stores[giver].give(part, at, at + n))
+    for giver, taker, lot in moves:
+        begins = {span.part: span.start for span in before[giver]}
+        there = {span.part: span.start for span in after[taker]}
+        for part, start, n in lot:
+            at = start - begins[part]
+            given = stores[giver].give(part, at, at + n)
+            stores[taker].take(part, start - there[part], *given)
     for giver in {move.giver for move in moves}:
         stores[giver].settle(after[giver])
 

@@ -166,6 +166,15 @@ def test_files_begin_at_half_of_the_memory_of_all_fits(tiny):
     until(lambda: not left_behind(tiny), "a clean cluster")
 
 
+def test_files_end_where_others_take_rows(tiny):
+    """One partition is too much for a worker, and half of it is not."""
+    X = da.ones((10_000, 10), chunks=(10_000, 10))
+    with adopt(tiny, X, X[:, 0]) as data:
+        assert [sum(span.rows for span in own) for own in data.spans] == [5000, 5000]
+        assert_files(tiny, 0)
+    until(lambda: not left_behind(tiny), "a clean cluster")
+
+
 def test_sparse_rows_go_to_files_by_what_they_take(tiny):
     """Not by what they would take if they were dense."""
     X, y = share_of(0.7e6)
@@ -199,13 +208,16 @@ def test_files_end_with_the_client(tiny):
         ("adam, stopping early", "dense"),
         ("adam, stopping early", "sparse"),
         ("lbfgs", "sparse"),
+        ("lbfgs", "dense, uneven"),
+        ("adam, stopping early", "sparse, uneven"),
     ],
 )
 def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver, kind):
     rng = np.random.RandomState(0)
     X = rng.uniform(size=(30_000, 10)).astype(np.float32)
-    given = [da.from_array(X, chunks=(3000, 10)), da.from_array(target_of(X), 3000)]
-    if kind == "sparse":
+    chunks = (1500, 26_000, 2500) if "uneven" in kind else 3000
+    given = [da.from_array(X, chunks=(chunks, 10)), da.from_array(target_of(X), 3000)]
+    if "sparse" in kind:
         given[0] = given[0].map_blocks(lambda b: sparse.csr_array(b * (b > 0.3)))
     solver, _, stop = solver.partition(", ")
     params = {"early_stopping": bool(stop)} if solver == "adam" else {}
