@@ -47,18 +47,28 @@ class Commits:
         return replace(state, records=state.records[:n_records])
 
     def keep(self, state: TrainState) -> None:
-        """Keep a state; its arrays are the live ones."""
-        if not self._kept:
+        """Keep a state; its arrays are the live ones, and stay so until `release`."""
+        if self._kept:
+            # The records only grow, so their count is enough to find those of now.
+            self._last["epoch"] = copy(state), len(state.records)
+
+    def release(self) -> None:
+        """Let the live arrays be written: what is kept of them moves elsewhere.
+
+        All ranks call it before an epoch. So what a run ends with is never copied, and
+        the first state is gone when the copies take their room.
+        """
+        if not self._last:
             return
-        # The records only grow, so their count is enough to find those of now. Until
-        # all ranks have copied their part, nobody begins another epoch: meanwhile the
-        # live arrays are the last epoch's, and one copy of them is enough.
-        n_records, last = len(state.records), self._last
-        last["epoch"] = copy(state), n_records
+        state, n_records = self._last["epoch"]
+        if state.params is not self._live[0]:  # it has been done
+            return
+        # Until all ranks have copied their part, nobody begins the epoch: meanwhile the
+        # live arrays are the last one's, and one copy of them is enough.
         for kept, live in zip(self._kept, self._live, strict=True):
             for where in self._segments:
                 np.copyto(kept[where], live[where])
         own = copy(state)
         own.params, own.best_params, *moments = self._kept
         own.moments = tuple(moments)
-        self._comm.once(lambda: last.update(epoch=(own, n_records)))
+        self._comm.once(lambda: self._last.update(epoch=(own, n_records)))

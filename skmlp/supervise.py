@@ -254,6 +254,7 @@ def train(
     Outcome
     """
     outcome = Outcome(state, list(records))
+    del state  # where ranks share this process's memory, it is in the way
     n_epochs = 1
     # Whether the ranks must be told of a state that has changed here.
     changed = False

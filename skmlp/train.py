@@ -186,6 +186,7 @@ class Trainer(Validating):
             if state.best_params.size:
                 np.copyto(self._best, state.best_params)
 
+        self._commits.release()
         if not self._best.size:
             # The driver keeps the best parameters, or there are none.
             state = replace(state, best_params=self._best)
@@ -203,6 +204,7 @@ class Trainer(Validating):
         for _ in range(n_epochs):
             if state.status != RUNNING or self._paused:
                 break
+            self._commits.release()
             self._epoch(state)
             self._commits.keep(state)
         for exchange in self._moment_exchanges:

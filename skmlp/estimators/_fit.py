@@ -357,13 +357,15 @@ def run(estimator, supervisor, plan, start, score, deadline):
         _adopt.minimum(estimator, plan, start, minimum)
         _effort.tell(minimum.records, show=bool(estimator.verbose))
         return _effort.restarts(estimator, supervisor)
-    state, records = _start.first_state(estimator, plan, start), []
+    first, records = [_start.first_state(estimator, plan, start)], []
+    # From here on the supervisor has the parameters; nobody else holds them.
+    start.params = None
     if watch is not None:
-        state, records = watch.resumed(state)
+        first[0], records = watch.resumed(first[0])
     outcome = supervise.train(
         supervisor,
         plan,
-        state,
+        first.pop(),
         _adopt.printer(plan, len(records)) if estimator.verbose else _adopt.silent,
         watch,
         records,

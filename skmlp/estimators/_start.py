@@ -251,7 +251,8 @@ def first_state(estimator, plan, start):
 
 def first_moments(plan, params):
     """Nothing but zeros, and the mean of the parameters, if they are averaged."""
-    moments = [np.zeros_like(params) for _ in range(n_moments(plan))]
+    # Not `zeros_like`, which writes them: these take no memory until they are written.
+    moments = [np.zeros(params.shape, params.dtype) for _ in range(n_moments(plan))]
     if plan.average is not None:
         np.copyto(moments[-1], params)
     return tuple(moments)
