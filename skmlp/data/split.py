@@ -48,6 +48,9 @@ def split_rows(
         bits = np.frombuffer(split.labels, dtype=np.uint8)
         # Named as scikit-learn's message about too few of them names them.
         second = np.unpackbits(bits, count=split.n_rows)
+        found = _stratified(split, second.view(bool), rng)
+        if found is not None:
+            return found
         labels = np.where(second, "True", "False")
     train, validation = train_test_split(
         np.arange(split.n_rows),
@@ -56,6 +59,42 @@ def split_rows(
         stratify=labels,
     )
     _check_size(len(validation))
+    return train, validation
+
+
+def _stratified(
+    split: Split, second: Array, rng: np.random.RandomState
+) -> tuple[Array, Array] | None:
+    """Split two classes as scikit-learn does, with its draws, but on arrays.
+
+    It makes lists of the rows and sorts texts: ten times the time, and 95 bytes a row,
+    on every rank.
+
+    Returns
+    -------
+    tuple of (ndarray, ndarray), or None
+        None, and nothing drawn, where scikit-learn sees one class or has an error.
+    """
+    from sklearn.utils.extmath import _approximate_mode
+
+    n_rows = split.n_rows
+    n_validation = math.ceil(split.fraction * n_rows)
+    n_train = n_rows - n_validation
+    n_second = int(np.count_nonzero(second))
+    counts = np.array([n_rows - n_second, n_second])
+    if min(*counts, n_train, n_validation) < 2:
+        return None
+    n_first = _approximate_mode(counts, n_train, rng)
+    n_then = _approximate_mode(counts - n_first, n_validation, rng)
+    kept: tuple[list[Array], list[Array]] = [], []
+    for of_class, cut, more in zip((~second, second), n_first, n_then, strict=True):
+        rows = np.flatnonzero(of_class)
+        rows = rows[rng.permutation(len(rows))]
+        kept[0].append(rows[:cut])
+        kept[1].append(rows[cut : cut + more])
+    train, validation = map(np.concatenate, kept)
+    rng.shuffle(train)
+    rng.shuffle(validation)
     return train, validation
 
 
