@@ -1,10 +1,11 @@
 """Memory of one rank that the others of its host read: instead of sending, they look.
 
 What a rank would send lies in a file without a name, in memory; a peer maps the file
-and reads the numbers where they are. Of a message, only the header goes by the socket:
-it means that the numbers are there. So what holds of the sockets, their limits, loss
-and abort, holds here, too; and an exchange's contract is what makes it right: nobody
-writes to a part, or to a segment, that another rank may still be reading.
+and reads the numbers where they are. Of a message, only the header goes by the socket,
+or not even that (`skmlp.comm.counters`): it means that the numbers are there. So what
+holds of the sockets, their limits, loss and abort, holds here, too; and an exchange's
+contract is what makes it right: nobody writes to a part, or to a segment, that another
+rank may still be reading.
 
 A rank offers a file by process and descriptor, ``/proc/<process>/fd/<descriptor>``,
 with random bytes that stand at its end: who can open it, and finds those bytes, is a
@@ -28,8 +29,8 @@ from skmlp.comm.base import Array
 
 #: What the system calls the files.
 NAME = "skmlp"
-#: Bytes of an array from which that pays: a short one goes along with the header.
-LEAST = 1 << 15
+#: Bytes of an array from which that pays: less is a file for too little.
+LEAST = 1 << 10
 #: Bytes of the random mark at the end of a file.
 MARK = 32
 #: What a rank tells of a file: process, descriptor and mark, as int64; zeros for none.
@@ -84,8 +85,10 @@ class File:
                 os.close(descriptor)
 
 
-def look(offer: Array, size: int, dtype: np.dtype[Any]) -> Array | None:
-    """Map the array of another rank, to be read.
+def look(
+    offer: Array, size: int, dtype: np.dtype[Any], write: bool = False
+) -> Array | None:
+    """Map the array of another rank.
 
     Parameters
     ----------
@@ -93,6 +96,8 @@ def look(offer: Array, size: int, dtype: np.dtype[Any]) -> Array | None:
         The `File.offer` that the other rank has told.
     size, dtype
         Of its array.
+    write : bool
+        To be written as well, not only to be read.
 
     Returns
     -------
@@ -108,9 +113,10 @@ def look(offer: Array, size: int, dtype: np.dtype[Any]) -> Array | None:
         # On another host that may be anything, even what blocks when it is opened.
         if not os.readlink(path).startswith(f"/memfd:{NAME} "):
             return None
-        with open(path, "rb") as file:
+        access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+        with open(path, "r+b" if write else "rb") as file:
             # ValueError: it is another one, and shorter.
-            memory = mmap.mmap(file.fileno(), n_bytes + MARK, access=mmap.ACCESS_READ)
+            memory = mmap.mmap(file.fileno(), n_bytes + MARK, access=access)
     except (OSError, ValueError):
         return None
     if memory[n_bytes:] != offer[2:].tobytes():

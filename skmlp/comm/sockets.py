@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from skmlp.comm import shared
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
+from skmlp.comm.counters import Counters, Watch
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener, name_of
 from skmlp.comm.meeting import Contexts, meet
@@ -26,6 +27,9 @@ from skmlp.comm.ways import Detour
 __all__ = ["Listener", "SocketCommunicator"]
 
 T = TypeVar("T")
+
+#: Messages to send and to receive, and peers of whom only a word is wanted.
+Move = tuple[Sequence[Lane], Watch | None]
 
 
 class SocketExchange(Exchange):
@@ -47,9 +51,9 @@ class SocketExchange(Exchange):
         self._comm, self._parts, self._flat = comm, list(parts), flat
         self.segments = comm.segments(comm.rank, flat.size)
         self.totals = [np.empty(s.stop - s.start, flat.dtype) for s in self.segments]
-        self._scatter: list[Lane] | None = None
+        self._scatter: Move | None = None
         self._calls: list[Call] = []
-        self._gather: list[Lane] | None = None
+        self._gather: Move | None = None
         #: Segments in the memory of others, and where they go.
         self._copies: list[tuple[Array, Array]] = []
 
@@ -58,7 +62,7 @@ class SocketExchange(Exchange):
         if self._scatter is None:
             self._scatter = self._bind_sum()
         began = time.perf_counter()
-        self._comm.run(self._scatter)
+        self._comm.run(*self._scatter)
         for function, arguments in self._calls:
             function(*arguments)
         self.seconds += time.perf_counter() - began
@@ -68,12 +72,12 @@ class SocketExchange(Exchange):
         if self._gather is None:
             self._gather = self._bind_gather()
         began = time.perf_counter()
-        self._comm.run(self._gather)
+        self._comm.run(*self._gather)
         for target, source in self._copies:
             np.copyto(target, source)
         self.seconds += time.perf_counter() - began
 
-    def _bind_sum(self) -> list[Lane]:
+    def _bind_sum(self) -> Move:
         comm, parts = self._comm, self._parts
         size, dtype = self._flat.size, self._flat.dtype
         shown = comm.show(parts, size, dtype, by_shard=True)
@@ -83,7 +87,7 @@ class SocketExchange(Exchange):
             {k: p[segment] for k, p in zip(comm.own_shards, parts, strict=True)}
             for segment in self.segments
         ]
-        lanes = []
+        lanes = {}
         for peer, link in comm.links.items():
             theirs = comm.shards.held_by(peer)
             seen = shown.get(peer)
@@ -101,26 +105,26 @@ class SocketExchange(Exchange):
                     else:
                         received[k] = np.empty_like(total)
                         into.append(received[k])
-            lanes.append(Lane(link, out, into))
+            lanes[peer] = Lane(link, out, into)
         for total, received in zip(self.totals, by_shard, strict=True):
             in_order = [received[k] for k in range(comm.shards.n_shards)]
             self._calls += sum_calls(in_order, total)
-        return lanes
+        return comm.move(lanes, shown)
 
-    def _bind_gather(self) -> list[Lane]:
+    def _bind_gather(self) -> Move:
         comm, flat = self._comm, self._flat
         shown = comm.show([flat], flat.size, flat.dtype, by_shard=False)
-        lanes = []
+        lanes = {}
         for peer, link in comm.links.items():
             theirs = comm.segments(peer, flat.size)
             if peer in shown:
                 (seen,) = shown[peer]
                 self._copies += [(flat[segment], seen[segment]) for segment in theirs]
-                lanes.append(Lane(link, [], []))
+                lanes[peer] = Lane(link, [], [])
             else:
                 ours = [flat[segment] for segment in self.segments]
-                lanes.append(Lane(link, ours, [flat[segment] for segment in theirs]))
-        return lanes
+                lanes[peer] = Lane(link, ours, [flat[segment] for segment in theirs])
+        return comm.move(lanes, shown)
 
 
 class SocketCommunicator(Communicator):
@@ -173,6 +177,7 @@ class SocketCommunicator(Communicator):
         self.run, self.links = self._mesh.run, self._mesh.links
         self._plain = not any(link.until_blocked for link in links.values())
         self._files: list[shared.File] = []
+        self._counters: Counters | None = None
         self._table: Array | None = None
         self._table_lanes: list[Lane] = []
 
@@ -310,11 +315,47 @@ class SocketCommunicator(Communicator):
         self._swap(here, there)
         for file in files:
             file.close()
+        if self._counters is None:
+            self._counters = self._meet_counters()
         return {
             peer: [one for one in found if one is not None]
             for peer, found in seen.items()
             if here[peer][0] and there[peer][0]
         }
+
+    def _meet_counters(self) -> Counters:
+        """See the peers' counters, as far as that works both ways."""
+        counters = Counters(self.rank, self.shards.n_ranks)
+        offers = {peer: np.zeros(shared.OFFER, np.int64) for peer in self.links}
+        self._swap(dict.fromkeys(self.links, counters.offer), offers)
+        here = {
+            peer: np.array([counters.look(peer, offer)], np.int64)
+            for peer, offer in offers.items()
+        }
+        there = {peer: np.zeros(1, np.int64) for peer in self.links}
+        self._swap(here, there)
+        counters.close_offer()
+        for peer, looks in there.items():
+            if not looks[0]:
+                counters.forget(peer)
+        return counters
+
+    def move(self, lanes: Mapping[int, Lane], shown: Container[int]) -> Move:
+        """Bind a move: of peers whose numbers are seen where they are, only a word.
+
+        Parameters
+        ----------
+        lanes : mapping from int to Lane
+            The messages to and from each peer.
+        shown : container of int
+            The peers with which messages have no payload.
+        """
+        counters = self._counters
+        if counters is None:
+            return list(lanes.values()), None
+        quiet = {p: lane for p, lane in lanes.items() if p in shown and p in counters}
+        others = [lane for peer, lane in lanes.items() if peer not in quiet]
+        return others, Watch(counters, quiet, not others) if quiet else None
 
     def _swap(self, out: Mapping[int, Array], into: Mapping[int, Array]) -> None:
         """Send an array to each peer, and receive one."""

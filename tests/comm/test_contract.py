@@ -9,8 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from skmlp.comm import mesh, shared
+from skmlp.comm import counters, mesh, shared
 from skmlp.comm.base import Aborted, CommError
+from skmlp.comm.sockets import SocketCommunicator
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
 
@@ -67,26 +68,50 @@ def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
             assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
 
 
+#: How ranks of a host tell each other that numbers are there: the least size of arrays
+#: that are shared, and the nanoseconds that counters are looked at before sleeping.
+WAYS = {
+    "counted": (1, 10**7),
+    "counted, and slept": (1, 0),
+    "shared": (1, None),
+    "sent": (10**9, None),
+}
+
+
 @all_cases
-@pytest.mark.parametrize("least", [1, 10**9], ids=["shared", "sent"])
-def test_fifty_steps_with_changing_data(comms, least, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
+    least, look = WAYS[way]
+    counts = shared.AVAILABLE and look is not None
     monkeypatch.setattr(shared, "LEAST", least)
+    monkeypatch.setattr(counters, "available", lambda: counts)
+    monkeypatch.setattr(counters, "usable_cores", lambda: 64)
+    monkeypatch.setattr(counters, "LONGEST_LOOK", look)
     n_shards = comms[0].shards.n_shards
     ranks = good(run(comms, lambda c: laws.steps(c, np.float32, 131, 50)))
     for step, results in enumerate(zip(*ranks, strict=True)):
         want = laws.sum_of(np.float32, 131, step, n_shards).tobytes()
         assert [a.tobytes() for a in results] == [want] * len(comms)
+    for comm in comms:
+        if isinstance(comm, SocketCommunicator) and comm._counters is not None:
+            assert [peer in comm._counters for peer in comm.links] == [
+                counts for _ in comm.links
+            ]
 
 
 @pytest.mark.parametrize("blind", [0, 1, 2])
-def test_who_cannot_look_is_sent_the_numbers(blind, monkeypatch):
+@pytest.mark.parametrize("to", ["numbers", "counters"])
+def test_who_cannot_look_is_sent_the_numbers(blind, to, monkeypatch):
     """Each pair of ranks finds its own way; the sums are the same."""
     monkeypatch.setattr(shared, "LEAST", 1)
+    monkeypatch.setattr(counters, "available", lambda: shared.AVAILABLE)
     look = shared.look
 
-    def squint(*offered):
+    def squint(*offered, write=False):
         name = threading.current_thread().name
-        return None if name == f"rank-{blind}" else look(*offered)
+        if name == f"rank-{blind}" and write == (to == "counters"):
+            return None
+        return look(*offered, write=write)
 
     monkeypatch.setattr(shared, "look", squint)
     holders = (0, 1, 1, 0, 2)

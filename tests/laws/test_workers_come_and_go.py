@@ -171,9 +171,11 @@ def test_one_dies_while_rows_are_brought(workers, undisturbed, seen, tmp_path):
     flag = tmp_path / "dead"
 
     def dies_once(block: Any) -> Any:
-        if not flag.exists():
-            flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:  # in one act: two workers may come here at once
+            flag.touch(exist_ok=False)
+        except FileExistsError:
+            return block
+        os.kill(os.getpid(), signal.SIGKILL)
         return block
 
     X, y = arrays()
