@@ -37,6 +37,7 @@ exclude_patterns = ["_build", "sg_execution_times.rst"]
 
 autosummary_generate = True
 numpydoc_show_class_members = False  # the class template lists them
+autodoc_typehints = "none"  # the parameters are described in words
 templates_path = ["_templates"]
 
 html_theme = "pydata_sphinx_theme"

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import _fit_context
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _fit, _heads, _keep, _modelling, _watch
+from skmlp.estimators import _convert, _fit, _heads, _keep, _modelling, _watch
 from skmlp.estimators._parameters import CheckedParameters
 from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
@@ -45,7 +46,7 @@ def unchanged_on_error(estimator):
 class ScoreMixin:
     """Scores of Dask arrays beside those of the mixins of scikit-learn."""
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score predictions: accuracy of a classifier, R2 of a regressor.
 
         Parameters
@@ -72,7 +73,7 @@ class ScoreMixin:
 
 
 class BaseMLP(
-    _watch.CallbackSupport, _keep.Keepable, Describable, CheckedParameters, ABC
+    _watch.CallbackSupport, _convert.Convertible, Describable, CheckedParameters, ABC
 ):
     """A multi-layer perceptron: parameters and training.
 
@@ -161,14 +162,14 @@ class BaseMLP(
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
-        X,
-        y,
-        sample_weight=None,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
         *,
-        X_val=None,
-        y_val=None,
-        sample_weight_val=None,
-    ):
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train the network on `X` and `y`.
 
         Parameters
@@ -239,7 +240,7 @@ class BaseMLP(
             () if hidden else _heads.widths(self),
         )
 
-    def hidden_outputs(self, X, layer=-1):
+    def hidden_outputs(self, X: Any, layer: int = -1) -> Any:
         """Compute what a hidden layer gives to the next one.
 
         Parameters

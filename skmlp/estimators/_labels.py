@@ -26,7 +26,7 @@ class LabelsMixin:
     """What a classifier does with labels before they are trained on."""
 
     @property
-    def n_classes_(self):
+    def n_classes_(self) -> list[int]:
         """The number of classes of each target, as a list, where there are several."""
         heads = _heads.widths(self)
         if not heads:

@@ -14,7 +14,7 @@ _HEAD = ("layer", "shape", "activation", "parameters", "memory")
 class Describable:
     """Estimators that tell what they are made of."""
 
-    def summary(self):
+    def summary(self) -> str:
         """Describe the fitted network.
 
         Returns

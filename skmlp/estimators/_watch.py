@@ -10,6 +10,7 @@ import copy
 import os
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, Self
 
 import sklearn
 
@@ -57,7 +58,7 @@ class _PlainContext:
 class _PlainSupport:
     """`set_callbacks` where scikit-learn has no callbacks yet."""
 
-    def set_callbacks(self, *callbacks):
+    def set_callbacks(self, *callbacks: Any) -> Self:
         """Set the callbacks of `fit`.
 
         Parameters

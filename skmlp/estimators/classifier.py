@@ -1,23 +1,24 @@
-"""The classifier: labels to targets, probabilities to labels."""
+"""The classifier: its parameters, and the first call of a training in pieces."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators import _heads
 from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
-from skmlp.estimators._fit import is_dask
+from skmlp.estimators._decisions import DecisionsMixin
 from skmlp.estimators._labels import LabelsMixin
-from skmlp.metrics import labels_of
 
 
-class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
+class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier.
 
     Drop-in for `sklearn.neural_network.MLPClassifier`: the same parameters, attributes
@@ -211,51 +212,54 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
 
     def __init__(
         self,
-        hidden_layer_sizes=(100,),
-        activation="relu",
+        hidden_layer_sizes: int | ArrayLike = (100,),
+        activation: Any = "relu",
         *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        class_weight=None,
-        scoring=None,
-        max_time=None,
-        coefs_init=None,
-        intercepts_init=None,
-        frozen_layers=None,
-        label_smoothing=0.0,
-        dropout=0.0,
-        input_dropout=0.0,
-        l1_ratio=0.0,
-        weight_decay=0.01,
-        rho=0.9,
-        clip_norm=None,
-        average=False,
-        learning_rate_min=0.0,
-        decay_rate=0.5,
-        decay_epochs=20,
-        warmup_epochs=0,
-        restart_epochs=None,
-        n_jobs=None,
-    ):
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Callable[[int, int], float] = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        class_weight: Mapping[Any, float]
+        | Sequence[Mapping[Any, float]]
+        | str
+        | None = None,
+        scoring: str | Callable[..., float] | None = None,
+        max_time: float | None = None,
+        coefs_init: Sequence[ArrayLike | None] | None = None,
+        intercepts_init: Sequence[ArrayLike | None] | None = None,
+        frozen_layers: ArrayLike | None = None,
+        label_smoothing: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        l1_ratio: float = 0.0,
+        weight_decay: float = 0.01,
+        rho: float = 0.9,
+        clip_norm: float | None = None,
+        average: bool | float = False,
+        learning_rate_min: float = 0.0,
+        decay_rate: float = 0.5,
+        decay_epochs: float = 20,
+        warmup_epochs: float = 0,
+        restart_epochs: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self._keep(locals())
 
     def _loss_name(self):
@@ -269,16 +273,16 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X,
-        y,
-        sample_weight=None,
-        classes=None,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
         *,
-        epochs=1,
-        X_val=None,
-        y_val=None,
-        sample_weight_val=None,
-    ):
+        epochs: int = 1,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train for one epoch, or several, on the given rows.
 
         Without early stopping, several epochs are as many calls. With it, which needs
@@ -320,94 +324,6 @@ class MLPClassifier(LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
             X, y, sample_weight = self._begin_in_pieces(X, y, sample_weight, classes)
             held_out = (X_val, y_val, sample_weight_val)
             return self._partial_fit(X, y, sample_weight, held_out, epochs)
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The rows. A Dask array gives a lazy Dask array.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels or n_columns)
-            The labels.
-        """
-        if is_dask(X):
-            check_is_fitted(self)
-            if _heads.widths(self):
-                dtype = _heads.dtype_of(self.classes_)
-                columns = len(self.classes_)
-                return self._lazy("predict", X, dtype=dtype, n_columns=columns)
-            multilabel = self._label_binarizer.y_type_.startswith("multilabel")
-            dtype = int if multilabel else self.classes_.dtype
-            columns = self.n_outputs_ if multilabel else None
-            return self._lazy("predict", X, dtype=dtype, n_columns=columns)
-        raw = self._forward(X)
-        heads = _heads.widths(self)
-        if heads:
-            return _heads.decode(self, labels_of(raw, heads))
-        kind, classes = self._label_binarizer.y_type_, self.classes_
-        # The two usual cases of what the binarizer does, without its checks: they would
-        # cost as much as the network does for a single row.
-        if kind == "multiclass" and self.n_outputs_ > 1:
-            return classes.take(raw.argmax(axis=1))
-        if kind == "binary" and self.n_outputs_ == 1 and len(classes) == 2:
-            return classes.take(raw.ravel() > 0.5)
-        return self._label_binarizer.inverse_transform(
-            raw.ravel() if self.n_outputs_ == 1 else raw
-        )
-
-    def predict_proba(self, X):
-        """Predict probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The rows. A Dask array gives a lazy Dask array.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
-            In the order of `classes_`. For several columns of classes, an array for
-            each of them.
-        """
-        if is_dask(X):
-            check_is_fitted(self)
-            if _heads.widths(self):
-                from skmlp.estimators import _lazy
-
-                return _lazy.probabilities_of_heads(self, X)
-            return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
-        raw = self._forward(X)
-        heads = _heads.widths(self)
-        if heads:
-            return [np.ascontiguousarray(p) for p in _heads.blocks(raw, heads)]
-        if self.n_outputs_ > 1:
-            return raw
-        raw = raw.ravel()
-        return np.vstack([1 - raw, raw]).T
-
-    def predict_log_proba(self, X):
-        """Predict the logarithms of probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
-            ``log(predict_proba(X))``.
-        """
-        probabilities = self.predict_proba(X)
-        if isinstance(probabilities, list):
-            return [np.log(p) for p in probabilities]
-        if is_dask(X):
-            return np.log(probabilities)
-        return np.log(probabilities, out=probabilities)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

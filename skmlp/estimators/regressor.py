@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -218,53 +221,53 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss="squared_error",
-        hidden_layer_sizes=(100,),
-        activation="relu",
+        loss: Any = "squared_error",
+        hidden_layer_sizes: int | ArrayLike = (100,),
+        activation: Any = "relu",
         *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        scoring=None,
-        max_time=None,
-        coefs_init=None,
-        intercepts_init=None,
-        frozen_layers=None,
-        missing_targets="error",
-        huber_delta=1.0,
-        quantile=0.5,
-        dropout=0.0,
-        input_dropout=0.0,
-        l1_ratio=0.0,
-        weight_decay=0.01,
-        rho=0.9,
-        clip_norm=None,
-        average=False,
-        learning_rate_min=0.0,
-        decay_rate=0.5,
-        decay_epochs=20,
-        warmup_epochs=0,
-        restart_epochs=None,
-        n_jobs=None,
-    ):
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Callable[[int, int], float] = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        scoring: str | Callable[..., float] | None = None,
+        max_time: float | None = None,
+        coefs_init: Sequence[ArrayLike | None] | None = None,
+        intercepts_init: Sequence[ArrayLike | None] | None = None,
+        frozen_layers: ArrayLike | None = None,
+        missing_targets: str = "error",
+        huber_delta: float = 1.0,
+        quantile: ArrayLike = 0.5,
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        l1_ratio: float = 0.0,
+        weight_decay: float = 0.01,
+        rho: float = 0.9,
+        clip_norm: float | None = None,
+        average: bool | float = False,
+        learning_rate_min: float = 0.0,
+        decay_rate: float = 0.5,
+        decay_epochs: float = 20,
+        warmup_epochs: float = 0,
+        restart_epochs: float | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self._keep(locals())
 
     def _loss_name(self):
@@ -288,15 +291,15 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X,
-        y,
-        sample_weight=None,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
         *,
-        epochs=1,
-        X_val=None,
-        y_val=None,
-        sample_weight_val=None,
-    ):
+        epochs: int = 1,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train for one epoch, or several, on the given rows.
 
         Without early stopping, several epochs are as many calls. With it, which needs
@@ -328,7 +331,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         held_out = (X_val, y_val, sample_weight_val)
         return self._partial_fit(X, y, sample_weight, held_out, epochs)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Predict targets.
 
         Parameters
@@ -348,7 +351,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         raw = self._forward(X)
         return raw.ravel() if raw.shape[1] == 1 else raw
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score predictions by R2; several quantiles by the mean of their D2.
 
         With ``missing_targets="mask"`` only targets that are known count: R2 is the

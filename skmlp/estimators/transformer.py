@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any, Self
 
 from sklearn import get_config
 from sklearn.base import (
@@ -77,12 +78,12 @@ class HiddenLayerTransformer(
         "layer": [Integral],
     }
 
-    def __init__(self, estimator, layer=-1):
+    def __init__(self, estimator: Any, layer: int = -1) -> None:
         self.estimator = estimator
         self.layer = layer
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, **fit_params):
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Self:
         """Train a clone of the network.
 
         Parameters
@@ -112,7 +113,7 @@ class HiddenLayerTransformer(
 
     @available_if(_can_go_on)
     @_fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y=None, **partial_fit_params):
+    def partial_fit(self, X: Any, y: Any = None, **partial_fit_params: Any) -> Self:
         """Train the network further, as its `partial_fit` does.
 
         Parameters
@@ -154,7 +155,7 @@ class HiddenLayerTransformer(
             return params
         return process_routing(self, method, **params).estimator[method]
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Tell which of the metadata of `fit` and `partial_fit` the network takes.
 
         Returns
@@ -168,7 +169,7 @@ class HiddenLayerTransformer(
         router = MetadataRouter(owner=type(self).__name__)
         return router.add(estimator=self.estimator, method_mapping=methods)
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Compute the hidden layer.
 
         Parameters

@@ -1,0 +1,104 @@
+"""From what a classifier's network gives to probabilities and labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp.estimators import _heads
+from skmlp.estimators._fit import is_dask
+from skmlp.metrics import labels_of
+
+
+class DecisionsMixin:
+    """The predictions of a classifier."""
+
+    def predict(self, X: Any) -> Any:
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels or n_columns)
+            The labels.
+        """
+        if is_dask(X):
+            check_is_fitted(self)
+            if _heads.widths(self):
+                dtype = _heads.dtype_of(self.classes_)
+                columns = len(self.classes_)
+                return self._lazy("predict", X, dtype=dtype, n_columns=columns)
+            multilabel = self._label_binarizer.y_type_.startswith("multilabel")
+            dtype = int if multilabel else self.classes_.dtype
+            columns = self.n_outputs_ if multilabel else None
+            return self._lazy("predict", X, dtype=dtype, n_columns=columns)
+        raw = self._forward(X)
+        heads = _heads.widths(self)
+        if heads:
+            return _heads.decode(self, labels_of(raw, heads))
+        kind, classes = self._label_binarizer.y_type_, self.classes_
+        # The two usual cases of what the binarizer does, without its checks: they would
+        # cost as much as the network does for a single row.
+        if kind == "multiclass" and self.n_outputs_ > 1:
+            return classes.take(raw.argmax(axis=1))
+        if kind == "binary" and self.n_outputs_ == 1 and len(classes) == 2:
+            return classes.take(raw.ravel() > 0.5)
+        return self._label_binarizer.inverse_transform(
+            raw.ravel() if self.n_outputs_ == 1 else raw
+        )
+
+    def predict_proba(self, X: Any) -> Any:
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
+            In the order of `classes_`. For several columns of classes, an array for
+            each of them.
+        """
+        if is_dask(X):
+            check_is_fitted(self)
+            if _heads.widths(self):
+                from skmlp.estimators import _lazy
+
+                return _lazy.probabilities_of_heads(self, X)
+            return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
+        raw = self._forward(X)
+        heads = _heads.widths(self)
+        if heads:
+            return [np.ascontiguousarray(p) for p in _heads.blocks(raw, heads)]
+        if self.n_outputs_ > 1:
+            return raw
+        raw = raw.ravel()
+        return np.vstack([1 - raw, raw]).T
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Predict the logarithms of probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels), or list
+            ``log(predict_proba(X))``.
+        """
+        probabilities = self.predict_proba(X)
+        if isinstance(probabilities, list):
+            return [np.log(p) for p in probabilities]
+        if is_dask(X):
+            return np.log(probabilities)
+        return np.log(probabilities, out=probabilities)
