@@ -351,3 +351,25 @@ def test_the_first_problem_by_row_is_told():
         PartStats(1, 2, problem="b"),
     ]
     assert merge(parts).problem == "a"
+
+
+@pytest.mark.parametrize(
+    ("labels", "itemsize"),
+    [
+        ([0, 1, -3, 100], 1),
+        ([0, 255], 2),
+        ([-1, 2**20], 4),
+        ([0, 2**40], 8),
+        (np.array([3, 2**64 - 1], np.uint64), 8),
+        ([True, False], 1),
+    ],
+)
+def test_labels_are_kept_narrow_and_whole(labels, itemsize):
+    """Each part by itself: together they are the labels that came."""
+    labels = np.asarray(labels)
+    store = store_of(spans_of(*[1] * len(labels)), weighted=False, labels=True)
+    parts = [store.put(k, X[:1], labels[k : k + 1]) for k in range(len(labels))]
+    held = store.rows(merge(parts)).y
+    np.testing.assert_array_equal(held, labels)
+    assert held.dtype.itemsize == itemsize
+    assert held.dtype.kind == labels.dtype.kind

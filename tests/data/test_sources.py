@@ -108,6 +108,8 @@ def test_shards_are_the_minibatch(
     keyed, early, shuffle, batch_size, n_shards, make, kind, monkeypatch
 ):
     monkeypatch.setattr("skmlp.data.sources.WINDOW", 30)
+    monkeypatch.setattr("skmlp.data.placed.WINDOW", 9)
+    monkeypatch.setattr("skmlp.data.placed.PIECE", 4)
     split = Split(N, 0.2, START, keyed=keyed) if early else None
     train, validation = np.arange(N), np.arange(0)
     if early:
