@@ -150,6 +150,12 @@ def training(estimator, start, incremental):
     name = estimator.learning_rate
     schedule = None
     if callable(name) or name in SCHEDULES:
+        # Of the others the plan is the same whatever max_iter is: a checkpoint of
+        # them can be trained for longer.
+        one_wave = name == "cosine" and estimator.restart_epochs is None
+        lasting = {}
+        if one_wave or name == "one_cycle":
+            lasting["n_epochs"] = int(estimator.max_iter)
         schedule = Schedule(
             name,
             float(estimator.learning_rate_init),
@@ -158,7 +164,7 @@ def training(estimator, start, incremental):
             float(estimator.decay_epochs),
             float(estimator.warmup_epochs),
             estimator.restart_epochs,
-            int(estimator.max_iter),
+            **lasting,
         )
     return {
         "clip_norm": estimator.clip_norm,

@@ -43,7 +43,7 @@ class Schedule:
     restart_epochs : float or None
         Length of a cycle of "cosine"; None for one cycle.
     n_epochs : int
-        The whole training.
+        The whole training; for "one_cycle", and for "cosine" in one cycle.
     """
 
     name: Any

@@ -234,13 +234,30 @@ def fit(path: Any, rows: int = 40, **params: Any) -> Any:
     return model.set_callbacks(skmlp.Checkpoint(path, resume=True)).fit(X, y)
 
 
-def test_more_epochs_may_be_asked_for(tmp_path):
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"learning_rate": "step", "decay_epochs": 3},
+        {"learning_rate": "exponential"},
+        {"learning_rate": "cosine", "restart_epochs": 3},
+    ],
+    ids=["constant", "step", "exponential", "cosine again and again"],
+)
+def test_more_epochs_may_be_asked_for(params, tmp_path):
     path = tmp_path / "model"
-    assert fit(path).n_iter_ == 4
-    longer = fit(path, max_iter=10)
-    whole = fit(tmp_path / "other", max_iter=10)
+    assert fit(path, **params).n_iter_ == 4
+    longer = fit(path, max_iter=10, **params)
+    whole = fit(tmp_path / "other", max_iter=10, **params)
     assert longer.loss_curve_ == whole.loss_curve_
-    assert fit(path, max_iter=7).n_iter_ == 10  # that is where it stands
+    assert fit(path, max_iter=7, **params).n_iter_ == 10  # that is where it stands
+
+
+@pytest.mark.parametrize("rate", ["cosine", "one_cycle"])
+def test_a_rate_that_ends_with_max_iter_keeps_it(rate, tmp_path):
+    fit(tmp_path / "model", learning_rate=rate)
+    with pytest.raises(ValueError, match=r"differs in schedule .*'n_epochs': 4"):
+        fit(tmp_path / "model", learning_rate=rate, max_iter=10)
 
 
 @pytest.mark.parametrize(
