@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -72,3 +73,39 @@ class Commits:
         own.params, own.best_params, *moments = self._kept
         own.moments = tuple(moments)
         self._comm.once(lambda: self._last.update(epoch=(own, n_records)))
+
+
+class FarCommits:
+    """The state after a finished epoch, where the driver is in another process.
+
+    A copy that any thread may read while the next epoch goes on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrays: list[Array] = []
+        self._state: TrainState | None = None
+
+    def keep(self, state: TrainState) -> None:
+        """Copy a state, whose arrays are whole."""
+        live = [state.params, state.best_params, *state.moments]
+        with self._lock:
+            if not self._arrays:
+                self._arrays = [np.empty_like(array) for array in live]
+            for kept, array in zip(self._arrays, live, strict=True):
+                np.copyto(kept, array)
+            params, best, *moments = self._arrays
+            self._state = replace(
+                state,
+                params=params,
+                best_params=best,
+                moments=tuple(moments),
+                records=list(state.records),
+            )
+
+    def last(self) -> tuple[Array, ...] | None:
+        """A copy of the state as arrays, if there is one."""
+        with self._lock:
+            if self._state is None:
+                return None
+            return tuple(array.copy() for array in self._state.to_arrays())

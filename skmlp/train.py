@@ -19,7 +19,7 @@ import numpy as np
 
 from skmlp import stopping
 from skmlp.comm.base import Communicator
-from skmlp.commit import Commits
+from skmlp.commit import Commits, FarCommits
 from skmlp.data.order import Order
 from skmlp.data.sources import Source
 from skmlp.launch.base import Message
@@ -41,7 +41,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the validation's parts.
-_LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _COLUMNS = 0, 1, 2, 3, 4, 5
+_LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _SECONDS, _COLUMNS = 0, 1, 2, 3, 4, 5, 6
+
+#: Seconds of an epoch from which on, where several are done at once for a driver in
+#: another process, the state after each is kept for it: the ranks may then not finish
+#: their epoch soon enough after a Ctrl-C. Handing the moments round, as it takes, costs
+#: about as much as one step.
+LONG = 0.5
 
 
 def n_moments(plan: Plan) -> int:
@@ -135,6 +141,10 @@ class Trainer(Validating):
         self._paused = False
         live = [self._params, self._best, *self._moments]
         self._commits = Commits(comm, live, self._segments)
+        self._far_commits = FarCommits()
+        self.long_epoch = LONG
+        #: Whether the last epoch was a long one: the same on all ranks.
+        self._long = False
         # What the model will have: the parameters or their moving mean.
         self._model = self._params if plan.average is None else self._moments[-1]
         self._model_views = plan.layout.views(self._model)
@@ -167,7 +177,10 @@ class Trainer(Validating):
             return self._train(int(n_epochs))
 
     def last_commit(self) -> Message | None:
-        """Return the state after the last finished epoch."""
+        """Return the state after the last finished epoch, as far as one is kept."""
+        if not self._comm.one_process:
+            far = self._far_commits.last()
+            return None if far is None else Message(TRAIN, far)
         state = self._commits.last()
         if state is None:
             return None
@@ -201,17 +214,25 @@ class Trainer(Validating):
         if state is None:
             raise ValueError("the first order to train must bring a state")
         state.records = []
-        for _ in range(n_epochs):
+        for left in reversed(range(n_epochs)):
             if state.status != RUNNING or self._paused:
                 break
             self._commits.release()
             self._epoch(state)
             self._commits.keep(state)
+            if left and self._long and not self._comm.one_process:
+                self._make_whole(state)
+                if self._comm.rank == 0:
+                    self._far_commits.keep(state)
+        self._make_whole(state)
+        return Message(TRAIN, state.to_arrays())
+
+    def _make_whole(self, state: TrainState) -> None:
+        """Bring all that belongs to the state to all ranks."""
         for exchange in self._moment_exchanges:
             exchange.gather()
         if self._order is not None:
             state.rng = self._order.rng
-        return Message(TRAIN, state.to_arrays())
 
     def _epoch(self, state: TrainState) -> None:
         plan = self._plan
@@ -235,8 +256,11 @@ class Trainer(Validating):
         computing = time.perf_counter() - began - exchanged
         self._table[self._own[0], self._times][self._comm.rank] = computing
         self._table[self._own[0], _PAUSE] = self._pausing
+        self._table[self._own[0], _SECONDS] = time.perf_counter() - began
         sums = self._comm.sum_rows(self._table)
         self._paused = bool(sums[_PAUSE])
+        mean = float(sums[_SECONDS]) / self._comm.shards.n_ranks
+        self._long = mean >= self.long_epoch
         standstill = self._finish_epoch(state, sums)
         state.records.append(
             Record(

@@ -205,7 +205,7 @@ class DaskGang(Gang):
         facts = {"run": self._crew.run, "generation": self._generation}
         # Not through the crew, for which a late answer means a lost worker.
         told = await self._line.call(
-            self._crew.workers[0], "pause", 2 * PAUSE, limit=PAUSE, **facts
+            self._crew.workers[0], "pause", PAUSE + COMMIT, limit=PAUSE, **facts
         )
         answer = told.get("answer")
         return None if answer is None else unpack(answer)

@@ -152,7 +152,7 @@ class Post:
     async def pause(self, limit: float) -> Packed:
         """Have the order under way end early; tell what came of it, or of the last.
 
-        Nothing, if it takes more than `limit` seconds.
+        If it takes more than `limit` seconds, the servant's last commit.
         """
         with self._lock:
             servant = self._servant
@@ -162,6 +162,8 @@ class Post:
             await asyncio.wait([self._answer], timeout=limit)
         with self._lock:
             done = None if self._busy else self._done
+        if done is None and servant is not None:
+            done = servant.last_commit()
         return {"kind": Kind.DONE, "answer": None if done is None else pack(done)}
 
     def last_commit(self) -> Packed:

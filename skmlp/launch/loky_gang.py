@@ -212,6 +212,8 @@ class LokyGang(Gang):
             if answer is not None:
                 # The ranks are idle, and can be told that it is over.
                 self._last, self._trouble = answer, None
+            elif self._controls.commit is not None:
+                self._last = self._controls.commit
         self.close()
         return self._last
 

@@ -38,7 +38,7 @@ from skmlp.comm.handshake import (
 from skmlp.comm.listener import Listener, prepare
 from skmlp.comm.sockets import SocketCommunicator
 from skmlp.launch import wire
-from skmlp.launch.base import CLOSE, Build, Message
+from skmlp.launch.base import CLOSE, Build, Message, Servant
 from skmlp.launch.blas import blas_limit
 from skmlp.launch.joblib_call import check_worker
 from skmlp.launch.pulse import Beat
@@ -312,7 +312,7 @@ def _work(
             remains.append(weakref.ref(thing))
         except TypeError:  # of a built-in type: nobody knows
             remains.append(object)
-    line.at_pause = servant.pause
+    line.at_pause = partial(_pause, servant, line)
     line.say(Kind.READY, Message(0))
     while (message := line.inbox.get()).op != CLOSE:
         answer = servant.handle(message)
@@ -320,6 +320,15 @@ def _work(
             line.say(Kind.ANSWER, answer)
         else:
             line.say(Kind.DONE, Message(0))
+
+
+def _pause(servant: Servant, line: _Line) -> None:
+    """Have the order under way end early; tell what is there if that takes long."""
+    servant.pause()
+    commit = servant.last_commit()
+    if commit is not None:
+        with contextlib.suppress(_DriverGone):
+            line.say(Kind.COMMIT, commit)
 
 
 def _can_travel(error: BaseException) -> bool:

@@ -81,6 +81,27 @@ def spoil(patch: Any, rank: int, order: int, fault: Callable[[], None]) -> None:
         patch.setattr(build, name, faulty)
 
 
+class OfLongEpochs:
+    """A rank whose epochs count as so long that none can be waited for."""
+
+    def __init__(self, servant: Any) -> None:
+        servant.long_epoch = 0.0
+        self.handle, self.last_commit = servant.handle, servant.last_commit
+
+    def pause(self) -> None:
+        """It would end its order, after its epoch."""
+
+
+def _of_long_epochs(make: Build, plan: Any, comm: Communicator, data: Any) -> Servant:
+    return OfLongEpochs(make(plan, comm, data))
+
+
+def lengthen(patch: Any) -> None:
+    """Let the gangs to come have long epochs."""
+    for name in ("on_source", "on_partitions"):
+        patch.setattr(build, name, partial(_of_long_epochs, getattr(build, name)))
+
+
 class AsAsked(skmlp.MLPClassifier):
     """Takes as many ranks as it asks for: `skmlp.config_context` is a thread's own."""
 

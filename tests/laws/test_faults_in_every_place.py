@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skmlp import config_context, supervise
 from skmlp.data.split import split_rows
+from skmlp.launch import dask_gang, loky_gang
 from skmlp.launch.base import Gang, Message, RankFailed
 from skmlp.launch.blas import blas_threads_now
 from skmlp.launch.dask_gang import DaskGang
@@ -37,6 +38,7 @@ from tests.laws.in_workers import (
     die_once,
     divide_by_zero,
     freeze_once,
+    lengthen,
     spoil,
 )
 from tests.laws.places import (
@@ -284,12 +286,19 @@ def test_ctrl_c_keeps_the_last_epoch(where, place, when, monkeypatch):
 
 
 GANGS = {"threads": ThreadGang, "processes": LokyGang, "dask": DaskGang}
+FAR = {"processes": loky_gang, "dask": dask_gang}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pthread_kill")
-@pytest.mark.parametrize("where", GANGS)
-def test_ctrl_c_keeps_epochs_that_no_answer_has_told_of(where, place, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "epochs"), [*((g, "short") for g in GANGS), *((g, "long") for g in FAR)]
+)
+def test_ctrl_c_keeps_untold_epochs(where, epochs, place, monkeypatch):
+    """The ranks finish theirs, or, if that takes too long, tell of the one before."""
     monkeypatch.setattr(supervise, "ROUND_SECONDS", 1e6)
+    if epochs == "long":
+        lengthen(monkeypatch)
+        monkeypatch.setattr(FAR[where], "PAUSE", 0.3)
     ask, told, pressed = GANGS[where].ask, [], threading.Event()
 
     def asking(gang: Gang, message: Message) -> Message:
