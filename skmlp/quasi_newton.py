@@ -12,6 +12,7 @@ import scipy
 from scipy import optimize
 
 from skmlp.launch.base import Message
+from skmlp.launch.blas import blas_limit
 from skmlp.plan import Plan
 from skmlp.shard_work import EVALUATE
 from skmlp.state import Record
@@ -153,7 +154,9 @@ def minimize(
     if tuple(int(part) for part in scipy.__version__.split(".")[:2]) < (1, 15):
         options["iprint"] = 1 if show else -1
     try:
-        with np.errstate(all="ignore"):
+        # Else the threads of scipy's BLAS and of numpy's, which evaluates, take each
+        # other's cores: twice the time.
+        with np.errstate(all="ignore"), blas_limit(1, of_scipy=True):
             result = optimize.minimize(
                 evaluate,
                 last.params,

@@ -8,6 +8,10 @@ original numbers, the last one restores them.
 
 While holders overlap that ask for different numbers, the smallest one holds for all.
 
+The wheels of numpy and scipy each bring an OpenBLAS of their own, whose threads wait
+for work by spinning: two pools on the same cores take each other's time. So there are
+also limits for scipy's alone.
+
 An OpenBLAS on top of OpenMP has a limit for each thread instead; there each holder
 limits and restores the thread that it is in.
 
@@ -20,6 +24,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import PurePath
 from typing import Protocol
 
 import threadpoolctl
@@ -66,12 +71,14 @@ class Guard:
     def __init__(self, libraries: _Libraries) -> None:
         self._libraries = libraries
         self._lock = threading.Lock()
-        #: What the holders of the moment ask for.
-        self._asked: list[int] = []
+        #: What the holders of the moment ask for, and whether of scipy's BLAS alone.
+        self._asked: list[tuple[int, bool]] = []
         #: The process-wide libraries that are limited, with their original numbers.
         self._before: list[tuple[Library, int]] = []
 
-    def acquire(self, n_threads: int) -> list[tuple[Library, int]]:
+    def acquire(
+        self, n_threads: int, of_scipy: bool = False
+    ) -> list[tuple[Library, int]]:
         """Limit to `n_threads`; returns what `release` needs."""
         with self._lock:
             libraries = self._libraries()
@@ -79,23 +86,25 @@ class Guard:
             for library in libraries:
                 if not _per_thread(library) and id(library) not in known:
                     self._before.append((library, library.get_num_threads() or 1))
-            self._asked.append(n_threads)
+            self._asked.append((n_threads, of_scipy))
             self._apply()
             own = [
                 (library, library.get_num_threads() or 1)
                 for library in libraries
-                if _per_thread(library)
+                if _per_thread(library) and (_of_scipy(library) or not of_scipy)
             ]
             for library, _ in own:
                 library.set_num_threads(n_threads)
         return own
 
-    def release(self, n_threads: int, own: list[tuple[Library, int]]) -> None:
+    def release(
+        self, n_threads: int, own: list[tuple[Library, int]], of_scipy: bool = False
+    ) -> None:
         """End what `acquire` began."""
         with self._lock:
             for library, number in own:
                 library.set_num_threads(number)
-            self._asked.remove(n_threads)
+            self._asked.remove((n_threads, of_scipy))
             self._apply()
             if not self._asked:
                 self._before = []
@@ -114,7 +123,10 @@ class Guard:
             clear = getattr(library, "clear_controlling_thread", None)
             if clear is not None:
                 clear(force=True)
-            library.set_num_threads(min(self._asked) if self._asked else number)
+            asked = (
+                n for n, of_scipy in self._asked if _of_scipy(library) or not of_scipy
+            )
+            library.set_num_threads(min(asked, default=number))
             if clear is not None:
                 clear(force=True)
 
@@ -126,6 +138,12 @@ def _per_thread(library: Library) -> bool:
     )
 
 
+def _of_scipy(library: Library) -> bool:
+    """Whether the library came with scipy's wheel, for scipy alone."""
+    folders = PurePath(getattr(library, "filepath", "")).parts[:-1]
+    return folders[-1:] == ("scipy.libs",) or folders[-2:] == ("scipy", ".dylibs")
+
+
 _GUARD = Guard(_Libraries())
 _NO_LIMIT = nullcontext()
 
@@ -133,18 +151,20 @@ _NO_LIMIT = nullcontext()
 class _Limit:
     """A limit that can be entered once at a time."""
 
-    def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
+    def __init__(self, n_threads: int, of_scipy: bool) -> None:
+        self._n_threads, self._of_scipy = n_threads, of_scipy
         self._own: list[tuple[Library, int]] = []
 
     def __enter__(self) -> None:
-        self._own = _GUARD.acquire(self._n_threads)
+        self._own = _GUARD.acquire(self._n_threads, self._of_scipy)
 
     def __exit__(self, *exc_info: object) -> None:
-        _GUARD.release(self._n_threads, self._own)
+        _GUARD.release(self._n_threads, self._own, self._of_scipy)
 
 
-def blas_limit(n_threads: int | None) -> AbstractContextManager[None]:
+def blas_limit(
+    n_threads: int | None, *, of_scipy: bool = False
+) -> AbstractContextManager[None]:
     """Limit the BLAS threads of this process for a while.
 
     Limits may be nested, and may overlap in several threads: the smallest number asked
@@ -154,6 +174,8 @@ def blas_limit(n_threads: int | None) -> AbstractContextManager[None]:
     ----------
     n_threads : int or None
         The number of threads, at least 1; None leaves all as it is, at no cost.
+    of_scipy : bool
+        Only of the BLAS that came with scipy's wheel, if it has one of its own.
 
     Raises
     ------
@@ -170,7 +192,7 @@ def blas_limit(n_threads: int | None) -> AbstractContextManager[None]:
         return _NO_LIMIT
     if n_threads < 1:
         raise ValueError(f"BLAS needs at least one thread, not {n_threads}")
-    return _Limit(n_threads)
+    return _Limit(n_threads, of_scipy)
 
 
 def blas_threads_now() -> int | None:

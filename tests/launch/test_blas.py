@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from pathlib import PurePath
 
+import numpy as np
 import pytest
+import threadpoolctl
+from scipy import optimize
 
+from skmlp import MLPRegressor
 from skmlp.launch import blas
 from skmlp.launch.blas import Guard, blas_limit, blas_threads_now
 
@@ -15,8 +20,8 @@ from skmlp.launch.blas import Guard, blas_limit, blas_threads_now
 class Library:
     """A BLAS with one limit for the process, which one thread may control."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, filepath: str = "") -> None:
+        self.number, self.filepath = number, filepath
         self._controller: threading.Thread | None = None
 
     def get_num_threads(self) -> int:
@@ -95,6 +100,58 @@ def test_the_smallest_limit_holds_until_the_last_one_ends(libraries, asked, orde
         left = [n for n, h in zip(asked, holders, strict=True) if h is not None]
         expected = [min(left)] * 2 if left else [8, 6]
         assert [x.number for x in libraries] == expected
+
+
+@pytest.mark.parametrize(
+    "filepath",
+    [
+        "/venv/site-packages/scipy.libs/libscipy_openblas-6cdc3b4a.so",
+        "/venv/site-packages/scipy/.dylibs/libscipy_openblas.dylib",
+    ],
+)
+def test_a_limit_of_the_blas_of_scipy_leaves_that_of_numpy(monkeypatch, filepath):
+    of_numpy = "/home/scipy/site-packages/numpy.libs/libscipy_openblas64_-32a4b2a6.so"
+    found = [Library(8, of_numpy), Library(6, filepath), Library(4, "/lib/libblas.so")]
+    monkeypatch.setattr(blas, "_GUARD", Guard(lambda: found))
+
+    def numbers():
+        return [library.number for library in found]
+
+    with blas_limit(1, of_scipy=True):
+        assert numbers() == [8, 1, 4]
+        with blas_limit(2):
+            assert numbers() == [2, 1, 2]
+            with blas_limit(1):
+                assert numbers() == [1, 1, 1]
+        assert numbers() == [8, 1, 4]
+    with blas_limit(3), blas_limit(2, of_scipy=True):
+        assert numbers() == [3, 2, 3]
+    assert numbers() == [8, 6, 4]
+
+
+def test_while_scipy_minimizes_its_blas_has_one_thread(monkeypatch):
+    """That of numpy, with which the loss is evaluated, keeps its threads."""
+    seen: list[list[tuple[str, int]]] = []
+    minimize = optimize.minimize
+
+    def threads():
+        found = threadpoolctl.threadpool_info()
+        return [
+            (PurePath(library["filepath"]).parent.name, library["num_threads"])
+            for library in found
+            if library["user_api"] == "blas"
+        ]
+
+    def minimizing(*arguments, **keywords):
+        seen.append(threads())
+        return minimize(*arguments, **keywords)
+
+    monkeypatch.setattr(optimize, "minimize", minimizing)
+    X = np.arange(12.0).reshape(6, 2)
+    before = threads()
+    MLPRegressor(solver="lbfgs", max_iter=2).fit(X, X[:, 0])
+    assert seen == [[(name, 1 if name == "scipy.libs" else n) for name, n in before]]
+    assert threads() == before
 
 
 def test_limits_nest(libraries):
