@@ -14,7 +14,8 @@ from skmlp.exceptions import CommunicationWarning, UnusedParameterWarning
 from skmlp.versions import show_versions
 
 if TYPE_CHECKING:
-    from skmlp.callbacks import Checkpoint, TrainingProgress
+    from skmlp.callbacks import TrainingProgress
+    from skmlp.checkpoints import Checkpoint
     from skmlp.display.curves import LearningRateDisplay, LossCurveDisplay
     from skmlp.display.history import history_frame
     from skmlp.display.scaling import ScalingDisplay
@@ -53,7 +54,7 @@ __all__ = [
 # Imported at their first use: worker processes import this package for its lower
 # floors, and need not wait for scikit-learn's estimators.
 _LATER = {
-    "Checkpoint": "skmlp.callbacks",
+    "Checkpoint": "skmlp.checkpoints",
     "FirstLayerWeightsDisplay": "skmlp.display.weights",
     "HiddenLayerTransformer": "skmlp.estimators.transformer",
     "LearningRateDisplay": "skmlp.display.curves",

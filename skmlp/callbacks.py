@@ -1,4 +1,4 @@
-"""Callbacks that watch a fit: a progress bar and checkpoints.
+"""Callbacks that watch a fit: what they see of it, and a progress bar.
 
 They follow scikit-learn's protocol (`sklearn.callback.FitCallback`) and are set with
 ``estimator.set_callbacks(...)``. What that protocol has no words for (epochs' records,
@@ -8,17 +8,13 @@ while it trains.
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from skmlp import persistence
 from skmlp.plan import Plan
 from skmlp.state import Record, TrainState
 
@@ -214,189 +210,3 @@ def _short(number: float) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g}G"
-
-
-class Checkpoint(OwnCallback):
-    """Keep the state of training in a file, so that a fit can go on after a crash.
-
-    The file is written next to its place and moved there in one step, so there is
-    always a whole one; it holds no pickle and has a checksum. `skmlp.load` makes the
-    fitted estimator of the epoch out of it, and a fit of the same estimator on the same
-    data with ``resume=True`` goes on from it, with the same bits as a fit that nobody
-    disturbed.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file. Each fit has one: clones that a search fits overwrite each other's.
-    epochs : int or None, default=1
-        Write it whenever so many epochs have passed since the last time.
-    seconds : float or None, default=None
-        Or so many seconds; whichever comes first.
-    resume : bool, default=False
-        Go on from the file if it is there. The estimator's parameters, the number of
-        rows and the columns must be those of the fit that wrote it, but for `max_iter`,
-        `verbose` and `n_jobs`; `random_state` must be an int.
-
-    Raises
-    ------
-    ValueError
-        Neither epochs nor seconds are given, or one is not positive. In fit: the solver
-        is 'lbfgs', whose memory is SciPy's own, or the file is damaged or that of
-        another fit.
-
-    Notes
-    -----
-    With `resume`, the ranks keep the shards of the file's fit, however many of them
-    there are now, so that the bits are the same: see the page on keeping models.
-
-    Examples
-    --------
-    >>> import tempfile, os
-    >>> from sklearn.datasets import load_iris
-    >>> from skmlp import Checkpoint, MLPClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = os.path.join(folder.name, "iris.skmlp")
-    >>> def fit(max_iter):
-    ...     clf = MLPClassifier((5,), max_iter=max_iter, random_state=0)
-    ...     return clf.set_callbacks(Checkpoint(path, resume=True)).fit(X, y)
-    >>> fit(20).n_iter_, fit(50).n_iter_  # the second does 30 more
-    (20, 50)
-    >>> folder.cleanup()
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        epochs: int | None = 1,
-        seconds: float | None = None,
-        resume: bool = False,
-    ) -> None:
-        given: list[tuple[str, Any, Any]] = [
-            ("epochs", epochs, Integral),
-            ("seconds", seconds, Real),
-        ]
-        for name, value, kind in given:
-            if value is not None and not (isinstance(value, kind) and value > 0):
-                raise ValueError(f"{name}={value!r} must be above 0, or None")
-        if epochs is None and seconds is None:
-            raise ValueError("one of epochs and seconds must be given")
-        self.path = os.fspath(path)
-        self.epochs = epochs
-        self.seconds = seconds
-        self.resume = resume
-        self._written: dict[int, tuple[int, float]] = {}
-
-    def setup(self, estimator: Any, context: Any) -> None:
-        """Note when the fit begins."""
-        if getattr(estimator, "solver", None) == "lbfgs":
-            raise ValueError(
-                "Checkpoint keeps the state of the stochastic solvers; that of "
-                "solver='lbfgs' is inside SciPy. Save the fitted model instead."
-            )
-        folder = os.path.dirname(self.path) or "."
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"there is no folder {folder!r} for the checkpoint")
-        self._written[id(estimator)] = 0, time.monotonic()
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Forget the fit."""
-        self._written.pop(id(estimator), None)
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Write nothing: an epoch that begins has brought nothing yet."""
-
-    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Write the file if it is due, and at the end of the fit."""
-        training = training_of(estimator)
-        if training is None or training.state is None:
-            return
-        epoch, now = training.state.epoch, time.monotonic()
-        last_epoch, last_time = self._written[id(estimator)]
-        due = context.task_name == FIT or (
-            self.epochs is not None and epoch - last_epoch >= self.epochs
-        )
-        due = due or (self.seconds is not None and now - last_time >= self.seconds)
-        if due and epoch != last_epoch:
-            persistence.write(self.path, "checkpoint", estimator._watch.checkpoint())
-            self._written[id(estimator)] = epoch, time.monotonic()
-
-
-#: Fields of a plan that a resumed fit may have otherwise: they do not decide what is
-#: computed, only how long and where.
-MAY_DIFFER = frozenset(
-    {"max_iter", "max_time", "n_shards", "blas_threads", "kernels", "classes"}
-)
-
-
-def record_of(training: Training) -> dict[str, Any]:
-    """What a checkpoint holds of the training itself, as plain data."""
-    assert training.state is not None
-    # The records may be of several gangs; those of a state are of one.
-    state = replace(training.state, records=[])
-    plan = training.plan
-    return {
-        "plan": plain_plan(plan),
-        "n_shards": plan.n_shards,
-        "blas_threads": plan.blas_threads,
-        "state": list(state.to_arrays()),
-        "records": [vars(record).copy() for record in training.records],
-    }
-
-
-def plain_plan(plan: Plan) -> dict[str, Any]:
-    """The fields of a plan that a resumed fit must have too."""
-    fields = vars(plan).items()
-    return {k: _plain(v) for k, v in fields if k not in MAY_DIFFER}
-
-
-def _plain(value: Any) -> Any:
-    """A value as it is written; of a user's own objects, the name of their class."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {k: _plain(v) for k, v in vars(value).items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, str, bytes, np.ndarray)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    kind = value if callable(value) and hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-#: What a plan holds of the random state.
-_DRAWN = {"order_rng", "split", "dropout_key"}
-
-
-def check_same_fit(record: Mapping[str, Any], plan: Plan, path: str) -> None:
-    """Refuse to go on with the checkpoint of another fit.
-
-    Raises
-    ------
-    ValueError
-        Names what differs.
-    """
-    now, then = plain_plan(plan), record["plan"]
-    names = sorted({*now, *then})
-    other = [n for n in names if not _equal(now.get(n), then.get(n))]
-    if not other:
-        return
-    if set(other) <= _DRAWN:
-        raise ValueError(
-            f"{path} can't be resumed: the rows would be drawn in another order. Give "
-            "random_state the int that the first fit had."
-        )
-    said = ", ".join(n if n in _DRAWN else f"{n} (was {then.get(n)!r})" for n in other)
-    raise ValueError(f"{path} is of another fit, which differs in {said}")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other or (one != one and other != other)
-    return bool(one == other)

@@ -22,6 +22,7 @@ FLOORS = (
     ("onnx",),
     ("estimators",),
     ("predict",),
+    ("checkpoints",),
     ("callbacks", "display", "versions"),
     ("quasi_newton",),
     ("supervise", "persistence"),

@@ -19,12 +19,10 @@ from skmlp.callbacks import (
     EPOCH,
     FIT,
     ITERATION,
-    Checkpoint,
     OwnCallback,
     Training,
-    check_same_fit,
-    record_of,
 )
+from skmlp.checkpoints import Checkpoint, check_same_fit, record_of
 from skmlp.estimators import _adopt, _keep
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.state import ALL_EPOCHS, OUT_OF_TIME, RUNNING, Record, TrainState

@@ -302,7 +302,7 @@ def test_bad_checkpoints(tmp_path):
 
 def test_seconds_between_two_checkpoints(tmp_path, monkeypatch):
     now, written = [0.0], []
-    monkeypatch.setattr(skmlp.callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(skmlp.checkpoints.time, "monotonic", lambda: now[0])
     write = skmlp.persistence.write
 
     def noting(path: Any, kind: str, content: Any) -> None:
