@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ from skmlp.launch.dask_run import Anchor, Run
 
 logger = logging.getLogger(__name__)
 
+
+#: This part of the memory limit stays free below that at which Dask pauses a worker.
+SPARE = 0.1
 
 #: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
 RANK_LIMIT = 10.0
@@ -188,6 +192,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     def _folder_for(self, size: float, but: ShardStore | None = None) -> str:
         """Where more bytes go: "" for the memory, while all fits take half at most.
 
+        And while the worker is far from being paused for all that it has.
+
         Also called by tasks, for a store `but` that grows to this size.
         """
         limit = self._worker.memory_manager.memory_limit
@@ -199,7 +205,14 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             for store in list(run.stores.values())
             if store is not but
         )
-        return str(self._worker.local_directory) if held + size > limit / 2 else ""
+        # Above some part of the limit Dask pauses the worker, which then never gets the
+        # rows that it waits for: what else the process takes counts for that.
+        pause = self._worker.memory_manager.memory_pause_fraction
+        room = limit * (pause - SPARE) if pause else math.inf
+        here = 0 if but is None else but.resident_bytes
+        process = self._worker.monitor.proc.memory_info().rss
+        full = held + size > limit / 2 or process + size - here > room
+        return str(self._worker.local_directory) if full else ""
 
     async def _on_labels(self, run: Run, shard: int, stats: bytes) -> Packed:
         """For each row of a shard, in its order, whether it has the last label."""

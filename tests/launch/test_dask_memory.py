@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -42,11 +43,16 @@ def rows_of(chunk: int, features: int) -> np.ndarray:
     return np.random.RandomState(chunk).uniform(size=size)
 
 
+def thinned(X: np.ndarray) -> sparse.csr_array:
+    """Two thirds of the rows' numbers, in as many bytes as all of them are."""
+    return sparse.csr_array(X * (X > 1 / 3))
+
+
 def target_of(X: np.ndarray) -> np.ndarray:
     return X[:, 0] - X[:, 1] * X[:, 2]
 
 
-def made_there(n_chunks: int, features: int) -> tuple[da.Array, da.Array]:
+def made_there(n_chunks: int, features: int, thin: bool) -> tuple[da.Array, da.Array]:
     """Rows that each worker makes for itself, chunk by chunk."""
 
     def make(block_info=None):
@@ -54,15 +60,21 @@ def made_there(n_chunks: int, features: int) -> tuple[da.Array, da.Array]:
 
     chunks = ((CHUNK // features // 8,) * n_chunks, (features,))
     X = da.map_blocks(make, chunks=chunks, dtype=float, meta=np.empty((0, 0)))
-    return X, X.map_blocks(target_of, drop_axis=1, meta=np.empty(0))
+    y = X.map_blocks(target_of, drop_axis=1, meta=np.empty(0))
+    if thin:
+        X = X.map_blocks(thinned, meta=sparse.csr_array((0, 0)))
+    return X, y
 
 
-def made_here(n_chunks: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+def made_here(n_chunks: int, features: int, thin: bool) -> tuple[Any, np.ndarray]:
     rows = CHUNK // features // 8
-    X = np.empty((n_chunks * rows, features))
+    y = np.empty(n_chunks * rows)
+    pieces = []
     for chunk in range(n_chunks):
-        X[chunk * rows : (chunk + 1) * rows] = rows_of(chunk, features)
-    return X, target_of(X)
+        X = rows_of(chunk, features)
+        y[chunk * rows : (chunk + 1) * rows] = target_of(X)
+        pieces.append(thinned(X) if thin else X)
+    return (sparse.vstack(pieces, "csr") if thin else np.concatenate(pieces)), y
 
 
 def files_open(client) -> list[int]:
@@ -90,31 +102,32 @@ def states(client) -> list[str]:
     ]
 
 
+SOAK = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+
 @pytest.mark.parametrize(
-    ("times", "features", "params"),
+    ("times", "features", "max_iter", "thin"),
     [
-        pytest.param(1.05, 100, {"max_iter": 2}, id="a little more"),
+        pytest.param(1.05, 100, 2, False, id="a little more"),
         # Of fewer rows: scikit-learn's order of them all is on each worker.
-        pytest.param(
-            3,
-            1000,
-            {"max_iter": 4},
-            id="three times",
-            marks=[pytest.mark.soak, pytest.mark.timeout(900)],
-        ),
+        pytest.param(3, 1000, 4, False, id="three times", marks=SOAK),
+        pytest.param(3, 1000, 4, True, id="three times, sparse", marks=SOAK),
     ],
 )
-def test_more_rows_than_the_cluster_has_memory(small, times, features, params):
+def test_more_rows_than_the_cluster_has_memory(small, times, features, max_iter, thin):
     workers = addresses(small)
     n_chunks = int(times * 2 * parse_bytes(LIMIT) / CHUNK) + 1
     model = skmlp.MLPRegressor(
-        hidden_layer_sizes=8, batch_size=500_000 // features, random_state=0, **params
+        hidden_layer_sizes=8,
+        batch_size=500_000 // features,
+        random_state=0,
+        max_iter=max_iter,
     )
     with skmlp.config_context(kernels="reference", ranks="as_asked"):
-        model.fit(*made_there(n_chunks, features))
+        model.fit(*made_there(n_chunks, features, thin))
         assert model.n_shards_ == 2
         coefs, losses = model.coefs_, model.loss_curve_
-        model.fit(*made_here(n_chunks, features))
+        model.fit(*made_here(n_chunks, features, thin))
     for one, other in zip(coefs, model.coefs_, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(losses, model.loss_curve_, rtol=1e-6)
