@@ -63,8 +63,10 @@ class Sockets:
         )
 
     def prepare(self, size: int) -> None:
-        part = np.full(size, self._comm.rank + 1, np.float32)
-        self._flat = np.zeros(size, np.float32)
+        # Where a fit has them: in memory that the other rank can read.
+        dtype = np.dtype(np.float32)
+        part, self._flat = self._comm.array(size, dtype), self._comm.array(size, dtype)
+        part[:] = self._comm.rank + 1
         self._exchange = self._comm.exchange([part], self._flat)
         self.step()
         assert (self._flat == 3).all()

@@ -34,6 +34,7 @@ from benchmarks.common import (
     ratio,
 )
 from benchmarks.contestants import median_epoch
+from benchmarks.round_trip import round_trip
 from skmlp.estimators._effort import shares
 from skmlp.state import Record
 
@@ -137,8 +138,9 @@ def measure(who: Cluster, shape: Shape, dtype: str, repeats: int) -> dict[str, A
     """All rounds of one shape, every second one the other way about."""
     who.lay(shape, dtype)
     turns = {"one worker": who.one, "ceiling": who.apart, "gang": who.gang}
-    found: dict[str, Any] = {name: [] for name in turns}
+    found: dict[str, Any] = {name: [] for name in [*turns, "round trip"]}
     for number in range(repeats):
+        found["round trip"].append(round_trip())
         for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
             found[name].append(turns[name](shape, dtype, shape.epochs + 2))
     return found
@@ -167,6 +169,7 @@ def main() -> None:
         ):
             found = measure(who, shape, dtype, asked.repeats)
             report.keep(shape=dataclasses.asdict(shape), dtype=dtype, seconds=found)
+            trips = found.pop("round trip")
             epochs = {k: [run["epoch"] for run in v] for k, v in found.items()}
             gang = found["gang"]
             rows.append(
@@ -179,19 +182,21 @@ def main() -> None:
                         for what in ("computing", "waiting", "communicating")
                     ),
                     figure(median_of(gang, "outside"), 2),
+                    figure(1e6 * statistics.median(trips), 2),
                     figure(ratio(epochs["one worker"], epochs["gang"])),
                     figure(ratio(epochs["ceiling"], epochs["gang"])),
                 ]
             )
     report.say(
-        "ms per epoch; % of the ranks' time; seconds beside the epochs; speed of the "
-        "gang, divided by that of one worker alone and by the ceiling."
+        "ms per epoch; % of the ranks' time; seconds beside the epochs; microseconds "
+        "from one core to the other and back; speed of the gang, divided by that of "
+        "one worker alone and by the ceiling."
     )
     report.table(
         [
             *("ms per epoch", "dtype", "one worker", "ceiling", "gang"),
             *("computing", "waiting", "communicating", "outside"),
-            *("gang / one worker", "gang / ceiling"),
+            *("round trip", "gang / one worker", "gang / ceiling"),
         ],
         rows,
     )

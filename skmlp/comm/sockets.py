@@ -21,15 +21,13 @@ from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener, name_of
 from skmlp.comm.meeting import Contexts, meet
 from skmlp.comm.mesh import Lane, Link, Mesh
-from skmlp.comm.sums import Call, check_buffers, check_table, sum_calls, sum_table
+from skmlp.comm.sums import Call, check_buffers, sum_calls
+from skmlp.comm.tables import Move, TableSums
 from skmlp.comm.ways import Detour
 
 __all__ = ["Listener", "SocketCommunicator"]
 
 T = TypeVar("T")
-
-#: Messages to send and to receive, and peers of whom only a word is wanted.
-Move = tuple[Sequence[Lane], Watch | None]
 
 
 class SocketExchange(Exchange):
@@ -178,8 +176,7 @@ class SocketCommunicator(Communicator):
         self._plain = not any(link.until_blocked for link in links.values())
         self._files: list[shared.File] = []
         self._counters: Counters | None = None
-        self._table: Array | None = None
-        self._table_lanes: list[Lane] = []
+        self._sum_table = TableSums(self)
 
     @classmethod
     def connect(
@@ -264,6 +261,15 @@ class SocketCommunicator(Communicator):
         dtype = np.dtype(dtype)
         if not self._plain or size * dtype.itemsize < shared.LEAST:
             return np.zeros(size, dtype)
+        return self.share(size, dtype)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the ranks have looked for memory that they share."""
+        return self._counters is not None
+
+    def share(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """Zeros that peers of the same host can read, by `show`."""
         file = shared.File(size, dtype)
         self._files.append(file)
         return file.array
@@ -367,19 +373,7 @@ class SocketCommunicator(Communicator):
 
     def sum_rows(self, table: Array) -> Array:
         """Receive the rows of the others, and sum all in shard order."""
-        check_table(table, self.shards.n_shards)
-        if table is not self._table:
-            self._table = table
-            self._table_lanes = [
-                Lane(
-                    link,
-                    [table[k] for k in self.own_shards],
-                    [table[k] for k in self.shards.held_by(peer)],
-                )
-                for peer, link in self._mesh.links.items()
-            ]
-        self._mesh.run(self._table_lanes)
-        return sum_table(table)
+        return self._sum_table(table)
 
     def once(self, function: Callable[[], T]) -> T:
         """Call `function`: this rank is the only one of its process."""

@@ -88,10 +88,17 @@ def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
     monkeypatch.setattr(counters, "usable_cores", lambda: 64)
     monkeypatch.setattr(counters, "LONGEST_LOOK", look)
     n_shards = comms[0].shards.n_shards
-    ranks = good(run(comms, lambda c: laws.steps(c, np.float32, 131, 50)))
-    for step, results in enumerate(zip(*ranks, strict=True)):
-        want = laws.sum_of(np.float32, 131, step, n_shards).tobytes()
-        assert [a.tobytes() for a in results] == [want] * len(comms)
+
+    def rank(comm):
+        # Tables too, now that the ranks know how they see each other.
+        return [*laws.steps(comm, np.float32, 131, 50), *laws.row_sums(comm, 5, 20)]
+
+    wants = [
+        *(laws.sum_of(np.float32, 131, step, n_shards) for step in range(50)),
+        *(laws.sum_of(np.float64, 5, call, n_shards) for call in range(20)),
+    ]
+    for want, *results in zip(wants, *good(run(comms, rank)), strict=True):
+        assert [a.tobytes() for a in results] == [want.tobytes()] * len(comms)
     for comm in comms:
         if isinstance(comm, SocketCommunicator) and comm._counters is not None:
             assert [peer in comm._counters for peer in comm.links] == [
