@@ -38,7 +38,7 @@ FLOORS = (
     ("model",),
     ("optim",),
     ("kernels",),
-    ("config", "exceptions"),
+    ("config", "cores", "exceptions"),
 )
 
 #: Pairs that may not meet although the floors would allow it.

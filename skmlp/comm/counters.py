@@ -19,7 +19,6 @@ cores. None of it changes a bit of the sums.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ import numpy as np
 from skmlp.comm import shared
 from skmlp.comm.base import Array
 from skmlp.comm.mesh import Lane
+from skmlp.cores import usable_cores
 
 #: Nanoseconds that a rank looks at most: sleeping and being woken takes a fourth of it.
 LONGEST_LOOK = 200_000
@@ -50,13 +50,6 @@ def available() -> bool:
     Only they know the order of memory, and so the processor's own words for it.
     """
     return shared.AVAILABLE and "skmlp.kernels.compiled" in sys.modules
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Counters:

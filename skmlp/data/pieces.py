@@ -52,3 +52,14 @@ class Pieces:
                 whole[end : end + len(values)] = values
                 end += len(values)
         return whole
+
+
+def narrowed(labels: Array) -> Array:
+    """A copy of labels; of integers in fewer bytes, if they fit."""
+    if labels.dtype.kind in "iu" and labels.dtype != np.uint64 and labels.size:
+        # Signed ones, so that those of all parts together are integers, too.
+        for narrow in (np.int8, np.int16, np.int32):
+            limits = np.iinfo(narrow)
+            if limits.min <= labels.min() and labels.max() <= limits.max:
+                return labels.astype(narrow)
+    return np.array(labels)

@@ -13,9 +13,9 @@ from skmlp.data.partitions import LocalRows
 from skmlp.data.ranges import Ranges
 from skmlp.data.sources import (
     Block,
-    GatheredRows,
     ShardRows,
     Source,
+    WindowedRows,
     block_rows,
 )
 from skmlp.data.split import split_rows
@@ -68,7 +68,7 @@ class PartitionRows(Source):
         return order_of(plan, self.split(plan)[0], np.int32)
 
 
-class _PlacedShard(GatheredRows):
+class _PlacedShard(WindowedRows):
     def __init__(
         self,
         rows: LocalRows,
@@ -132,13 +132,19 @@ class _PlacedShard(GatheredRows):
         """Our rows in an order, and where each minibatch ends in them."""
         n_batches = self._plan.n_batches
         if isinstance(order, np.ndarray):
-            return self._pick(order, 0, n_batches)
+            return self._pick_from(order, 0, n_batches)
         # Each row is asked for its position: other shards' rows cost nothing.
         taken, positions = order.places(self._ranges.all_numbers())
         starts = np.arange(n_batches + 1) * self._plan.batch_size
         return taken, np.searchsorted(positions, starts).tolist()
 
-    def _pick(self, order: Array, first: int, last: int) -> tuple[Array, list[int]]:
+    def _pick(self, first: int, last: int) -> tuple[Array, list[int]]:
+        assert self._order is not None  # else all minibatches are one window
+        return self._pick_from(self._order, first, last)
+
+    def _pick_from(
+        self, order: Array, first: int, last: int
+    ) -> tuple[Array, list[int]]:
         """Our rows of some minibatches, and where each ends in them, after a 0."""
         starts = np.arange(first, last + 1) * self._plan.batch_size
         begin, stop = starts[0], min(starts[-1], len(order))
@@ -172,23 +178,6 @@ class _PlacedShard(GatheredRows):
                     every = KeyedRows(self._plan.n_rows)  # as they are
                 self._natural = self._sort_out(every)
             self._begin(*self._natural)
-
-    def _reach(self, batch: int) -> None:
-        """Go on to the window that begins with a minibatch, unless it is there."""
-        here = self._first <= batch < self._first + len(self._ends) - 1
-        if self._order is not None and not here:
-            last = min(batch + self._window, self._plan.n_batches)
-            self._begin(*self._pick(self._order, batch, last), batch)
-
-    def take(self, batch: int) -> Block | None:
-        """The shard's rows of a minibatch, or None if it has none."""
-        self._reach(batch)
-        return super().take(batch)
-
-    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
-        """See `GatheredRows.chunk`; a chunk ends with its window."""
-        self._reach(batch)
-        return super().chunk(batch, most_rows)
 
     def training_blocks(self) -> Iterator[Block]:
         """All training rows of the shard, in blocks."""

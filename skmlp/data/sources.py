@@ -245,6 +245,34 @@ class GatheredRows(RowTable, ShardRows):
         return np.arange(start, end) if self._taken is None else self._taken[start:end]
 
 
+class WindowedRows(GatheredRows):
+    """Takes up an epoch in windows of whole minibatches, one after the other."""
+
+    _plan: Plan
+    #: Minibatches of a window.
+    _window: int
+
+    @abstractmethod
+    def _pick(self, first: int, last: int) -> tuple[Array, Sequence[int]]:
+        """Numbers of the rows of some minibatches, and where each ends, after a 0."""
+
+    def _reach(self, batch: int) -> None:
+        """Go on to the window that begins with a minibatch, unless it is there."""
+        if not self._first <= batch < self._first + len(self._ends) - 1:
+            last = min(batch + self._window, self._plan.n_batches)
+            self._begin(*self._pick(batch, last), batch)
+
+    def take(self, batch: int) -> Block | None:
+        """The shard's rows of a minibatch, or None if it has none."""
+        self._reach(batch)
+        return super().take(batch)
+
+    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+        """See `GatheredRows.chunk`; a chunk ends with its window."""
+        self._reach(batch)
+        return super().chunk(batch, most_rows)
+
+
 @dataclass(frozen=True)
 class SharedRows(Source):
     """All ranks see all rows: in one process, or mapped into several.
@@ -351,8 +379,8 @@ def _join(parts: Sequence[tuple[int, int]]) -> Array:
     return np.concatenate([np.empty(0, np.intp), *(np.arange(*part) for part in parts)])
 
 
-class _KeyedShard(_SharedShard):
-    """A shard of an order that is computed, in windows of whole minibatches."""
+class _KeyedShard(WindowedRows, _SharedShard):
+    """A shard of an order that is computed, window by window."""
 
     def _prepare(self) -> None:
         plan = self._plan
@@ -365,22 +393,9 @@ class _KeyedShard(_SharedShard):
         self._keyed = keyed
         self._ends = ()
 
-    def _reach(self, batch: int) -> None:
-        """Go on to the window that begins with a minibatch, unless it is there."""
-        if not self._first <= batch < self._first + len(self._ends) - 1:
-            last = min(batch + self._window, self._plan.n_batches)
-            parts, ends = self._cut(batch, last)
-            self._begin(self._keyed[_join(parts)], ends, batch)
-
-    def take(self, batch: int) -> Block | None:
-        """The shard's rows of a minibatch, or None if it has none."""
-        self._reach(batch)
-        return super().take(batch)
-
-    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
-        """See `GatheredRows.chunk`; a chunk ends with its window."""
-        self._reach(batch)
-        return super().chunk(batch, most_rows)
+    def _pick(self, first: int, last: int) -> tuple[Array, Sequence[int]]:
+        parts, ends = self._cut(first, last)
+        return self._keyed[_join(parts)], ends
 
     def _training_rows(self) -> Iterator[Array | slice]:
         numbers, part = self._source.train, self._training

@@ -26,7 +26,7 @@ from skmlp.data.checks import (
 )
 from skmlp.data.frames import as_table, as_values, convert, is_frame, rows_of
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
-from skmlp.data.pieces import Pieces
+from skmlp.data.pieces import Pieces, narrowed
 from skmlp.data.placement import UNKNOWN, Span, join_ranges, sized
 from skmlp.data.sparse_tables import SparseTable
 from skmlp.data.tables import Table
@@ -181,13 +181,7 @@ class ShardStore:
         """
         if not self._labels:
             return np.array(y, self._dtype if y.dtype.kind == "f" else None)
-        if y.dtype.kind in "iu" and y.dtype != np.uint64 and y.size:
-            # Signed ones, so that those of all parts together are integers, too.
-            for narrow in (np.int8, np.int16, np.int32):
-                limits = np.iinfo(narrow)
-                if limits.min <= y.min() and y.max() <= limits.max:
-                    return y.astype(narrow)
-        return np.array(y)
+        return narrowed(y)
 
     def _place(self, span: Span) -> str:
         """Where a part is, for the user, who counts validation rows by themselves."""

@@ -8,7 +8,7 @@ or smaller by moving pages, not bytes: no row is held twice.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,17 +73,22 @@ class Table:
         """
         self.grow(at + len(table))
         if self._file is not None:
-            step = max(1, PIECE // max(1, self._row_bytes))
-            for start in range(0, len(table), step):
-                some = rows_of(table, start, start + step)
+            for part in self._pieces(len(table)):
+                some = rows_of(table, part.start, part.stop)
                 piece = np.empty((len(some), self._features), self._dtype)
                 convert(some, piece)
                 check_finite(piece, "X")
-                self._file.write(at + start, piece)
+                self._file.write(at + part.start, piece)
             return
         place = self._array(at + len(table))[at:]
         convert(table, place)
         check_finite(place, "X")
+
+    def _pieces(self, n_rows: int) -> Iterator[slice]:
+        """Cut rows into pieces of bounded size, as they go into a file and out."""
+        step = max(1, PIECE // max(1, self._row_bytes))
+        for start in range(0, n_rows, step):
+            yield slice(start, min(start + step, n_rows))
 
     def copy_of(self, start: int, stop: int) -> Array:
         """Some rows, as an array of its own."""
@@ -137,9 +142,9 @@ class Table:
             return
         self._enlarge(self.n_rows * self._row_bytes)
         self._file = None
-        rows, step = self._array(self.n_rows), max(1, PIECE // max(1, self._row_bytes))
-        for start in range(0, self.n_rows, step):
-            rows[start : start + step] = file[start : start + step]
+        rows = self._array(self.n_rows)
+        for part in self._pieces(self.n_rows):
+            rows[part] = file[part]
         file.close()
 
     def _enlarge(self, size: int) -> None:
@@ -160,10 +165,8 @@ class Table:
     def _move(self, folder: str) -> None:
         """Go on in a file."""
         file = FileRows(folder, (self.n_rows, self._features), self._dtype)
-        step = max(1, PIECE // max(1, self._row_bytes))
-        for start in range(0, self.n_rows, step):
-            stop = min(start + step, self.n_rows)
-            file.write(start, self._array(stop)[start:])
+        for part in self._pieces(self.n_rows):
+            file.write(part.start, self._array(part.stop)[part.start :])
         self._file, self._map = file, None
 
     def rows(self) -> Array | FileRows:

@@ -16,6 +16,7 @@ from skmlp import build, quasi_newton, supervise
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
+from skmlp.cores import usable_cores
 from skmlp.data.sources import SharedRows
 from skmlp.estimators import (
     _adopt,
@@ -291,7 +292,7 @@ def settle(estimator, plan, place):
         _effort.tell_fewer(estimator, n_shards, place.n_ranks, plan.batch_size)
     if n_shards == 1:
         return plan, choose.HERE
-    threads = max(1, choose.cores() // n_shards)
+    threads = max(1, usable_cores() // n_shards)
     plan = replace(plan, n_shards=n_shards, blas_threads=threads)
     return plan, replace(place, n_ranks=n_shards)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from joblib.parallel import get_active_backend
 
+from skmlp.cores import usable_cores
 from skmlp.launch.blas import blas_threads_now
 from skmlp.model.network import multiplications
 
@@ -97,13 +97,6 @@ def choose(n_jobs: int | None) -> Place:
     return Place("threads" if threads else "processes", n_ranks, backend=backend)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 #: Multiply-adds of one rank's part of a minibatch below which sharing it costs more
 #: than it saves, by place (see docs/decisions).
 LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
@@ -140,12 +133,12 @@ def worthwhile(
     """
     assert place.n_ranks is not None
     if place.n_threads is not None:
-        here = min(cores(), blas_threads_now() or 1)
+        here = min(usable_cores(), blas_threads_now() or 1)
         if place.n_threads <= min(here, FEW_THREADS):
             return 1
     work = multiplications(units) * batch_rows * (2 if dtype == "float64" else 1)
     useful = int(work // LEAST_WORK[place.kind])
     limit = place.n_ranks
     if place.kind != "dask":
-        limit = min(limit, cores())
+        limit = min(limit, usable_cores())
     return max(1, min(limit, useful))

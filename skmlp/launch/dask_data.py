@@ -180,9 +180,7 @@ class AdoptedData:
                 await crew.guard(self._expect(spans))
             else:
                 await crew.guard(self._hold(dict(enumerate(spans))))
-            stats = None
-            if any(spans):
-                stats = await crew.guard(rows.bring(crew, spans, homes))
+            stats = await self._bring_stage(rows, spans, homes)
             told.append(stats)
             if stats is not None and stats.problem:
                 break
@@ -209,14 +207,20 @@ class AdoptedData:
         lacking = [self.spans[k] if k in news else [] for k in range(len(homes))]
         told = []
         for rows, spans in stages(self.source, lacking):
-            stats = None
-            if any(spans):
-                stats = await crew.guard(rows.bring(crew, spans, homes))
+            stats = await self._bring_stage(rows, spans, homes)
             told.append(stats)
             if stats is not None and stats.problem:
                 break
         self._sound(together(self.source, told))
         self._homes = dict(enumerate(homes))
+
+    async def _bring_stage(
+        self, rows: Rows, spans: Sequence[Sequence[Span]], homes: Sequence[str]
+    ) -> PartStats | None:
+        """Bring some parts of one source; None if there are none."""
+        if not any(spans):
+            return None
+        return await self.crew.guard(rows.bring(self.crew, spans, homes))
 
     @staticmethod
     def _sound(stats: PartStats | None) -> PartStats | None:
