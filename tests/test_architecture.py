@@ -28,7 +28,7 @@ FLOORS = (
     ("supervise", "persistence"),
     ("build",),
     ("train", "evaluate"),
-    ("commit", "steps", "stopping", "validate"),
+    ("commit", "lanes", "steps", "stopping", "validate"),
     ("shard_work",),
     ("launch",),
     ("data",),

@@ -30,6 +30,7 @@ from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Block = tuple[Any, Array, Array]
+Chunk = tuple[Array, Array, Array, Array, Array]
 
 
 #: Rows whose numbers are computed ahead, where an order is not kept as a whole.
@@ -190,15 +191,23 @@ class GatheredRows(RowTable, ShardRows):
             w,
         )
 
-    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows are an array's that compiled code can read by itself."""
+        X = self._X
+        return isinstance(X, np.ndarray) and X.flags.c_contiguous and X.flags.aligned
+
+    def chunk(self, batch: int, most_rows: int) -> Chunk:
         """The rows of as many whole minibatches, from `batch` on, as `most_rows` hold.
 
         They must be dense.
 
         Returns
         -------
-        X, y, w : ndarray
-            As `take` returns them, C-contiguous; valid until the next call.
+        X, taken, y, w : ndarray
+            `y` and `w` as `take` returns them. The rows are ``X[taken]``, or, where
+            `taken` is empty, `X`; it is C-contiguous, and may be the user's own.
+            Valid until the next call.
         ends : ndarray of intp
             Where each minibatch ends among them, after a 0; one at least.
         """
@@ -207,19 +216,23 @@ class GatheredRows(RowTable, ShardRows):
         start = ends[batch]
         last = bisect_right(ends, start + most_rows, batch + 2) - 1
         end = ends[last]
-        room = max(most_rows, end - start)
-        if self._chunk is None or len(self._chunk) < room:
-            self._chunk = np.empty((room, self._X.shape[1]), self._X.dtype)
-        X = self._chunk[: end - start]
         y, w = self._epoch_y[start:end], self._epoch_w
         if self._weighted:
             w = w[start:end]
+        taken = np.empty(0, np.intp)
         if self._taken is None:
-            np.copyto(X, self._X[start:end])
+            X = self._X[start:end]
             y, w = y.copy(), w.copy()  # the user's own may be read-only
+        elif self.in_memory:
+            X, taken = self._X, np.asarray(self._taken[start:end], np.intp)
         else:
+            room = max(most_rows, end - start)
+            if self._chunk is None or len(self._chunk) < room:
+                self._chunk = np.empty((room, self._X.shape[1]), self._X.dtype)
+            X = self._chunk[: end - start]
             self._X.take(self._taken[start:end], 0, X, "clip")
-        return X, y, w, np.array(ends[batch : last + 1], np.intp) - start
+        X, taken = np.ascontiguousarray(X), np.ascontiguousarray(taken)
+        return X, taken, y, w, np.array(ends[batch : last + 1], np.intp) - start
 
     def chunk_targets(self) -> Array:
         """No targets, of the kind of array that `chunk` returns."""
@@ -267,7 +280,7 @@ class WindowedRows(GatheredRows):
         self._reach(batch)
         return super().take(batch)
 
-    def chunk(self, batch: int, most_rows: int) -> tuple[Array, Array, Array, Array]:
+    def chunk(self, batch: int, most_rows: int) -> Chunk:
         """See `GatheredRows.chunk`; a chunk ends with its window."""
         self._reach(batch)
         return super().chunk(batch, most_rows)

@@ -83,7 +83,7 @@ def fit(
     n_shards = None if n_jobs is None or n_jobs < 0 else int(n_jobs)
     kept = _watch.layout(estimator)
     if kept is not None:
-        n_shards = kept[0]
+        n_shards = kept["n_shards"]
     labels = is_classifier(estimator)
     check_features(estimator, X, reset=first)
     if y.ndim == 2 and y.meta.shape[1] == 1:
@@ -153,7 +153,7 @@ def fit_rows(
     units = _fit.layer_units(estimator, X.shape[1], y)
     n_shards, kept = place.n_ranks, _watch.layout(estimator)
     if kept is not None:
-        n_shards = kept[0]
+        n_shards = kept["n_shards"]
     elif get_config()["ranks"] != "as_asked":
         workers = place.client.scheduler_info(n_workers=-1)["workers"].values()
         n_asked = n_shards or max(len(workers), 1)

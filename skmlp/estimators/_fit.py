@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
 
-from skmlp import build, quasi_newton, supervise
+from skmlp import build, quasi_newton, steps, supervise
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
@@ -124,7 +124,7 @@ def fit_here(
         epochs,
         validation.n_rows,
     )
-    plan, place = settle(estimator, plan, place)
+    plan, place = settle(estimator, plan, place, not sparse.issparse(X))
     held_out = validation.held_out
     if held_out is not None:
         held_out = (*held_out[:2], held_out[2].astype(X.dtype, copy=False))
@@ -279,31 +279,45 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
     )
 
 
-def settle(estimator, plan, place):
-    """Decide how many shards, and the BLAS threads of each."""
+def settle(estimator, plan, place, dense=True):
+    """Decide how many shards, the BLAS threads of each, and the lanes of a single one.
+
+    `dense` says that the rows are no sparse matrix.
+    """
     kept = _watch.layout(estimator)
     if kept is not None:
-        return keep_layout(plan, place, *kept)
+        return keep_layout(plan, place, kept)
+    here = _in_lanes(plan) if dense and steps.can_run(plan) else plan
     if place.kind == "process":
-        return plan, place
+        return here, place
     n_shards = place.n_ranks
     if get_config()["ranks"] != "as_asked":
         n_shards = choose.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
+        if n_shards <= here.lanes:
+            n_shards = 1
         _effort.tell_fewer(estimator, n_shards, place.n_ranks, plan.batch_size)
     if n_shards == 1:
-        return plan, choose.HERE
+        return here, choose.HERE
     threads = max(1, usable_cores() // n_shards)
     plan = replace(plan, n_shards=n_shards, blas_threads=threads)
     return plan, replace(place, n_ranks=n_shards)
 
 
-def keep_layout(plan, place, n_shards, blas_threads):
+def _in_lanes(plan):
+    """The plan for this process, where its steps have a compiled function."""
+    n_lanes = choose.lanes(plan.units, plan.batch_size, plan.n_rows, plan.dtype)
+    if n_lanes == 1 and choose.usable_threads() != 1:
+        return plan
+    return replace(plan, lanes=n_lanes, blas_threads=1)
+
+
+def keep_layout(plan, place, kept):
     """Take up the shards of an earlier fit, with as many ranks as are here."""
-    n_ranks = min(place.n_ranks or 1, n_shards)
-    plan = replace(plan, n_shards=n_shards, blas_threads=blas_threads)
-    if n_shards == 1:
+    plan = replace(plan, **kept)
+    if plan.n_shards == 1:
         return plan, choose.HERE
     kind = "threads" if place.kind == "process" else place.kind
+    n_ranks = min(place.n_ranks or 1, plan.n_shards)
     return plan, replace(place, kind=kind, n_ranks=n_ranks)
 
 
@@ -314,7 +328,9 @@ def launcher(plan, rows, place) -> Launcher:
     if place.kind == "process":
         from skmlp.launch.local import InProcessGang
 
-        return LocalLauncher(lambda: InProcessGang(build.on_source, plan, rows))
+        return LocalLauncher(
+            lambda: InProcessGang(build.on_source, plan, rows, plan.blas_threads)
+        )
     limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
     if place.kind == "threads":
         from skmlp.launch.local import ThreadGang

@@ -295,11 +295,15 @@ def _apart(now):
 
 
 def layout(estimator):
-    """Shards and BLAS threads of the fit that is gone on with, or None.
+    """Fields of the plan of the fit that is gone on with, or None.
 
-    With the same shards the bits are the same, however many ranks hold them.
+    With the same shards and lanes the bits are the same, whoever holds them.
     """
     watch = vars(estimator).get("_watch")
     if watch is None or watch.found is None:
         return None
-    return watch.found["n_shards"], watch.found["blas_threads"]
+    return {
+        "n_shards": watch.found["n_shards"],
+        "blas_threads": watch.found["blas_threads"],
+        "lanes": watch.found.get("lanes", 1),
+    }

@@ -6,6 +6,7 @@ products in `skmlp.kernels.compiled_updates`.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="call-arg, unreachable"
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ from skmlp.kernels.compiled_updates import (
     inner,
     sgd_step,
 )
+from skmlp.kernels.pointers import line
 from skmlp.kernels.vector_math import exp_value, expit_value, tanh_value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -178,9 +180,9 @@ def softmax_forward(z: Array, b: Array) -> None:
         for j in range(z.shape[1]):
             z[i, j] -= top
     # In one line: a row is too short to fill the vectors.
-    line = z.reshape(z.size)
-    for k in range(line.size):
-        line[k] = exp_value(line[k])
+    flat: Array = line(z, 0, z.size)
+    for k in range(flat.size):
+        flat[k] = exp_value(flat[k])
     for i in range(z.shape[0]):
         total = z.dtype.type(0)
         for j in range(z.shape[1]):

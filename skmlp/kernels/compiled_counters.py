@@ -10,24 +10,19 @@ acquires it: that is LLVM's, and so C11's, order of memory, and holds on process
 move loads and stores about (ARM, POWER).
 """
 
-# mypy does not know what numba hands to an intrinsic.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy cannot see what numba infers.
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import extending, njit, types
+from numba import njit, types
+
+from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-#: Its results take other arguments than the functions that make them.
-intrinsic: Any = extending.intrinsic
-
-_INT64 = ir.IntType(64)
-_PROCESSOR = binding.get_process_triple().partition("-")[0]
 
 #: CLOCK_MONOTONIC of Linux, the only system that has memory to share in this way.
 _MONOTONIC = 1
@@ -42,65 +37,8 @@ _LOOKS = 32
 _clock_gettime: Any = types.ExternalFunction(
     "clock_gettime", types.int32(types.int32, types.intp)
 )
-_sched_yield: Any = types.ExternalFunction("sched_yield", types.int32())
 
 counting = njit(nogil=True, cache=True, error_model="numpy")
-
-
-def _pointer(builder, address):
-    return builder.inttoptr(address, _INT64.as_pointer())
-
-
-@intrinsic
-def _load(typingctx, address):
-    """Read a counter; what its writer did before is seen from here on."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.load_atomic(_pointer(builder, arguments[0]), "acquire", 8)
-
-    return types.int64(types.intp), codegen
-
-
-@intrinsic
-def _swap(typingctx, address, value):
-    """Write a counter after all that was done before; return what it held."""
-
-    def codegen(context, builder, signature, arguments):
-        where = _pointer(builder, arguments[0])
-        return builder.atomic_rmw("xchg", where, arguments[1], "acq_rel")
-
-    return types.int64(types.intp, types.int64), codegen
-
-
-@intrinsic
-def _replace(typingctx, address, old, new):
-    """Write a counter if it still holds `old`; return whether it did."""
-
-    def codegen(context, builder, signature, arguments):
-        where = _pointer(builder, arguments[0])
-        found = builder.cmpxchg(where, *arguments[1:], "acq_rel", "acquire")
-        return builder.extract_value(found, 1)
-
-    return types.boolean(types.intp, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _pause(typingctx):
-    """Tell the processor that this loop waits; nothing where it has no such word."""
-
-    def codegen(context, builder, signature, arguments):
-        name, values = {
-            "x86_64": ("llvm.x86.sse2.pause", []),
-            "aarch64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
-        }.get(_PROCESSOR, ("", []))
-        if name:
-            module = builder.module
-            kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-            known = module.globals.get(name)
-            builder.call(known or ir.Function(module, kind, name), values)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
 
 
 @counting
@@ -123,7 +61,7 @@ def publish(counters: Array, number: int, owed: Array) -> int:
     """
     n_owed = 0
     for i in range(len(counters)):
-        owed[i] = _swap(counters[i], 2 * number) & 1
+        owed[i] = swap(counters[i], 2 * number) & 1
         n_owed += owed[i]
     return n_owed
 
@@ -132,7 +70,7 @@ def publish(counters: Array, number: int, owed: Array) -> int:
 def missing(counters: Array, number: int) -> bool:
     """Whether a counter of another rank has not come to a number."""
     for i in range(len(counters)):  # noqa: SIM110 - numba knows no generators in any()
-        if _load(counters[i]) < 2 * number:
+        if load(counters[i]) < 2 * number:
             return True
     return False
 
@@ -176,7 +114,7 @@ def wait(
     room[2] = 0
     while missing(counters, number):
         for _ in range(_LOOKS):
-            _pause()
+            pause()
             if not missing(counters, number):
                 break
         else:
@@ -188,13 +126,13 @@ def wait(
             if now >= end:
                 break
             before = now
-            _sched_yield()
+            yield_core()
     n_owed = 0
     for i in range(len(counters)):
         asleep[i] = 0
-        held = _load(counters[i])
+        held = load(counters[i])
         while held < 2 * number and not asleep[i]:
-            asleep[i] = _replace(counters[i], held, held | 1)
-            held = _load(counters[i])
+            asleep[i] = replace(counters[i], held, held | 1)
+            held = load(counters[i])
         n_owed += asleep[i]
     return n_owed

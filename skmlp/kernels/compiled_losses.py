@@ -6,6 +6,7 @@ float64 but for the array's own numbers.
 
 # mypy cannot see what numba infers.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="call-arg, unreachable"
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels.compiled_updates import compiled, eps_of, inner
+from skmlp.kernels.pointers import line
 from skmlp.kernels.vector_math import exp_value, expit_value, log1p_value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -239,9 +241,9 @@ def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
                 z[i, j] -= top
             start = stop
     # In one line: a row is too short to fill the vectors.
-    line = z.reshape(z.size)
-    for k in range(line.size):
-        line[k] = exp_value(line[k])
+    flat: Array = line(z, 0, z.size)
+    for k in range(flat.size):
+        flat[k] = exp_value(flat[k])
     for i in range(z.shape[0]):
         start = 0
         for head in heads:

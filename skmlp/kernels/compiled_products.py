@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels.compiled_updates import compiled, inner
-from skmlp.kernels.pointers import pointer
+from skmlp.kernels.pointers import pointer, table
 from skmlp.kernels.tiles import VECTOR, tile
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What a product does with its factors: ``A @ B``, ``A.T @ B`` or ``A @ B.T``.
+AB, ATB, ABT = range(3)
 
 # Eight sums at once hide how long an addition takes.
 _wide = tile(4, 2, VECTOR)
@@ -30,11 +33,22 @@ _quarter = tile(8, 1, VECTOR // 4)
 
 
 @compiled
-def product(A: Array, B: Array, out: Array, transposed: bool) -> None:
-    """``out = A @ B``, or ``A.T @ B`` where `transposed`.
+def tiled_product(
+    gemm: int, A: Array, B: Array, out: Array, kind: int, scratch: Array
+) -> None:
+    """Write ``A @ B``, ``A.T @ B`` or ``A @ B.T`` to `out`.
 
-    All are C-contiguous and share no memory.
+    All are C-contiguous and share no memory. `scratch` has room for `B`; `gemm` is what
+    `skmlp.kernels.blas.blas_product` needs.
     """
+    if kind == ABT:
+        n, m = B.shape
+        turned = table(scratch, 0, m, n)
+        for j in range(n):
+            for k in range(m):
+                turned[k, j] = B[j, k]
+        B = turned
+    transposed = kind == ATB
     # A[i, k] stands at i * a_row + k * a_step.
     if transposed:
         a_row, a_step, n = 1, A.shape[1], A.shape[0]

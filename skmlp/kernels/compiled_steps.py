@@ -1,9 +1,15 @@
-"""Whole steps of small networks as one compiled function.
+"""Whole steps as one compiled function, which several threads can run together.
 
 In the steps of a small network the calls from Python cost as much as what they compute.
 Here a run of minibatches, with all products, activations, losses and updates, is one
-call. The kernels are the same ones: they are handed over as functions, so that
+call. The kernels are the same ones: they are handed over by their addresses, so that
 activations, losses and solvers need not be compiled together.
+
+Each thread calls it with the same arguments but the last, its own number; together they
+do what one would do alone. See `skmlp.kernels.compiled_lanes`.
+
+There are no slices here: numba counts the users of a slice's memory, for all threads in
+one place, which then goes from core to core.
 """
 
 # mypy cannot see what numba infers.
@@ -20,20 +26,94 @@ import numpy as np
 from numba import typeof, types
 
 from skmlp.kernels import compiled as compiled_kernels
-from skmlp.kernels.compiled_products import product
-from skmlp.kernels.compiled_updates import DIVISOR, compiled
-from skmlp.kernels.pointers import address_of, call, call_for_number, line, table
+from skmlp.kernels.atomics import load, pause, replace, store, yield_core
+from skmlp.kernels.blas import address_of_gemm, blas_product
+from skmlp.kernels.compiled_lanes import COUNTERS, DONE, LOOKS
+from skmlp.kernels.compiled_products import AB, ABT, ATB, tiled_product
+from skmlp.kernels.compiled_updates import DIVISOR, compiled, inner
+from skmlp.kernels.pointers import (
+    address_of,
+    call,
+    call_for_number,
+    far_line,
+    far_table,
+    line,
+    part_for,
+    part_of,
+    table,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: What a run adds up: the loss, the squared norm of the penalised parameters; and the
-#: squared norm of its last step's gradient.
+#: What each part of a run adds up: the loss, the squared norm of the penalised
+#: parameters; and the squared norm of its last step's gradient.
 LOSS, NORM, GRADIENT = range(3)
 
-
 #: Places of the kernels' addresses; `_DERIVING` is 0 where the derivative follows from
-#: the activation's own value.
-_PRODUCT, _FORWARD, _DERIVING, _BACKWARD, _LOSS_OF, _SOLVER = range(6)
+#: the activation's own value, `_GEMM` where the product asks no BLAS.
+_PRODUCT, _FORWARD, _DERIVING, _BACKWARD, _LOSS_OF, _SOLVER, _GEMM = range(7)
+
+#: What each part has for itself: its rows of each layer, the gradient by them, the
+#: derivatives; a matrix; its rows of a minibatch.
+_LAYERS, _DELTAS, _DERIVED, _SCRATCH, _ROWS = range(5)
+
+
+@inner
+def _gradient(kernels, units, params, total, room, x, y, w):
+    """Write the gradient of some rows' loss to `total`; return the loss."""
+    layers, deltas, derivatives = room[_LAYERS], room[_DELTAS], room[_DERIVED]
+    product, gemm, scratch = kernels[_PRODUCT], kernels[_GEMM], room[_SCRATCH]
+    derives, rows = kernels[_DERIVING] != 0, x.shape[0]
+    last, n_weights, width = units.size - 2, 0, 0
+    for i in range(last + 1):
+        n_weights += units[i] * units[i + 1]
+        width += units[i + 1]
+    most = layers.size // width
+    no_scratch = table(total, 0, 0, 1)
+    # Forward: `a` is what a layer is given, `z` what it gives.
+    a, z = x, x
+    bias, weight, place = n_weights, 0, 0
+    for i in range(last + 1):
+        n, m = units[i], units[i + 1]
+        W = table(params, weight, n, m)
+        z = table(layers, place, rows, m)
+        call(product, (gemm, a, W, z, AB, scratch))
+        if i < last:
+            b = line(params, bias, m)
+            if derives:
+                d = table(derivatives, place, rows, m)
+                call(kernels[_DERIVING], (z, b, d))
+            else:
+                call(kernels[_FORWARD], (z, b))
+            weight += n * m
+            bias += m
+            place += most * m
+        a = z
+    m = units[last + 1]
+    b, grad_b = line(params, bias, m), line(total, bias, m)
+    loss = call_for_number(kernels[_LOSS_OF], (z, b, y, w, grad_b, no_scratch))
+    # Backward: `delta` is the gradient by what the layer gave before its bias.
+    delta = z
+    for i in range(last, 0, -1):
+        n, m = units[i], units[i + 1]
+        place -= most * n
+        bias -= n
+        seen = table(layers, place, rows, n)
+        below = table(deltas, place, rows, n)
+        out = table(total, weight, n, m)
+        call(product, (gemm, seen, delta, out, ATB, scratch))
+        W = table(params, weight, n, m)
+        call(product, (gemm, delta, W, below, ABT, scratch))
+        derived = seen
+        if derives:
+            derived = table(derivatives, place, rows, n)
+        grad_b = line(total, bias, n)
+        call(kernels[_BACKWARD], (derived, below, grad_b, no_scratch))
+        delta = below
+        weight -= units[i - 1] * n
+    out = table(total, 0, units[0], units[1])
+    call(product, (gemm, x, delta, out, ATB, scratch))
+    return loss
 
 
 @compiled
@@ -43,96 +123,108 @@ def _run(
     settings,
     state,
     room,
+    counters,
     X,
+    taken,
     y,
     w,
     ends,
     numbers,
     sums,
+    phase,
+    me,
 ):
-    """Do the minibatches between the ends. See `skmlp.steps.CompiledSteps`."""
-    params, total, first, second = state
-    layers, deltas, derivatives, scratch = room
-    derives = kernels[_DERIVING] != 0
-    last, n_weights, width = units.size - 2, 0, 0
-    for i in range(last + 1):
+    """Do the minibatches between the ends. See `skmlp.steps.CompiledSteps`.
+
+    A step has two phases: the gradient, of which a part computes some rows' share; then
+    the sum of the shares and the solver's step, where a part has a segment.
+    """
+    params, totals, firsts, seconds = state
+    n_parts, size, n_weights = sums.shape[0], params.size, 0
+    for i in range(units.size - 1):
         n_weights += units[i] * units[i + 1]
-        width += units[i + 1]
-    most = layers.size // width
-    no_scratch = table(total, 0, 0, 1)
+    stride, n_settings = totals.size // n_parts, settings.shape[1]
     for number in range(ends.size - 1):
-        start, stop = ends[number], ends[number + 1]
-        rows = stop - start
-        x = table(X, start * units[0], rows, units[0])
-        # Forward: `a` is what a layer is given, `z` what it gives.
-        a, z = x, x
-        bias, weight, place = n_weights, 0, 0
-        for i in range(last + 1):
-            n, m = units[i], units[i + 1]
-            W = table(params, weight, n, m)
-            z = table(layers, place, rows, m)
-            call(kernels[_PRODUCT], (a, W, z, False))
-            if i < last:
-                b = line(params, bias, m)
-                if derives:
-                    d = table(derivatives, place, rows, m)
-                    call(kernels[_DERIVING], (z, b, d))
+        begin, n_rows = ends[number], ends[number + 1] - ends[number]
+        for moving in range(2):
+            phase += 1
+            for turn in range(n_parts):
+                part = (me + turn) % n_parts
+                where = counters + COUNTERS * part
+                if n_parts > 1 and (
+                    load(where) != phase - 1 or not replace(where, phase - 1, phase)
+                ):
+                    continue
+                if not moving:
+                    start = begin + part * n_rows // n_parts
+                    rows = begin + (part + 1) * n_rows // n_parts - start
+                    total, n = line(totals, part * stride, size), units[0]
+                    if rows:
+                        own = (
+                            part_for(room[_LAYERS], part, n_parts),
+                            part_for(room[_DELTAS], part, n_parts),
+                            part_for(room[_DERIVED], part, n_parts),
+                            part_for(room[_SCRATCH], part, n_parts),
+                        )
+                        x = far_table(X, start * n, params, rows, n)
+                        if taken.size:
+                            copies = part_for(room[_ROWS], part, n_parts)
+                            x = table(copies, 0, rows, n)
+                            for i in range(rows):
+                                row = far_line(X, taken[start + i] * n, params, n)
+                                copy = line(copies, i * n, n)
+                                for j in range(n):
+                                    copy[j] = row[j]
+                        given = line(w, start, rows) if w.size else w
+                        there = part_of(y, start, rows)
+                        sums[part, LOSS] += _gradient(
+                            kernels, units, params, total, own, x, there, given
+                        )
+                    else:
+                        for j in range(size):
+                            total[j] = 0
                 else:
-                    call(kernels[_FORWARD], (z, b))
-                weight += n * m
-                bias += m
-                place += most * m
-            a = z
-        m = units[last + 1]
-        b, grad_b = line(params, bias, m), line(total, bias, m)
-        given = line(w, start, rows) if w.size else w
-        sums[LOSS] += call_for_number(
-            kernels[_LOSS_OF], (z, b, y[start:stop], given, grad_b, no_scratch)
-        )
-        # Backward: `delta` is the gradient by what the layer gave before its bias.
-        delta = z
-        for i in range(last, 0, -1):
-            n, m = units[i], units[i + 1]
-            place -= most * n
-            bias -= n
-            seen = table(layers, place, rows, n)
-            below = table(deltas, place, rows, n)
-            out = table(total, weight, n, m)
-            call(kernels[_PRODUCT], (seen, delta, out, True))
-            W = table(params, weight, n, m)
-            W_T = table(scratch, 0, m, n)
-            for j in range(n):
-                for k in range(m):
-                    W_T[k, j] = W[j, k]
-            call(kernels[_PRODUCT], (delta, W_T, below, False))
-            derived = seen
-            if derives:
-                derived = table(derivatives, place, rows, n)
-            grad_b = line(total, bias, n)
-            call(kernels[_BACKWARD], (derived, below, grad_b, no_scratch))
-            delta = below
-            weight -= units[i - 1] * n
-        out = table(total, 0, units[0], units[1])
-        call(kernels[_PRODUCT], (x, delta, out, True))
-        if number == ends.size - 2:
-            square = total.dtype.type(0)
-            for j in range(total.size):
-                square += total[j] * total[j]
-            divisor = numbers[number, DIVISOR]
-            sums[GRADIENT] = square / (divisor * divisor)
-        sums[NORM] += call_for_number(
-            kernels[_SOLVER],
-            (
-                params,
-                total,
-                first,
-                second,
-                total[:0],
-                n_weights,
-                numbers[number],
-                settings,
-            ),
-        )
+                    start = part * size // n_parts
+                    length = (part + 1) * size // n_parts - start
+                    total = line(totals, part * stride + start, length)
+                    for other in range(1, n_parts):
+                        other = (part + other) % n_parts
+                        more = line(totals, other * stride + start, length)
+                        for j in range(length):
+                            total[j] += more[j]
+                    if number == ends.size - 2:
+                        square = total.dtype.type(0)
+                        for j in range(length):
+                            square += total[j] * total[j]
+                        divisor = numbers[number, DIVISOR]
+                        sums[part, GRADIENT] = square / (divisor * divisor)
+                    penalised = n_weights - start
+                    penalised = 0 if penalised < 0 else penalised
+                    penalised = length if penalised > length else penalised
+                    sums[part, NORM] += call_for_number(
+                        kernels[_SOLVER],
+                        (
+                            line(params, start, length),
+                            total,
+                            line(firsts, start, length),
+                            line(seconds, start, length),
+                            line(total, 0, 0),
+                            penalised,
+                            line(numbers, number * 3, 3),
+                            line(settings, part * n_settings, n_settings),
+                        ),
+                    )
+                if n_parts > 1:
+                    store(where + DONE, phase)
+            for part in range(n_parts if n_parts > 1 else 0):
+                where = counters + COUNTERS * part + DONE
+                n_looks = 0
+                while load(where) < phase:
+                    n_looks += 1
+                    if n_looks % LOOKS:
+                        pause()
+                    else:
+                        yield_core()
 
 
 @functools.cache
@@ -143,21 +235,22 @@ def _signatures(dtype: str, y: Any) -> tuple[list[Any], Any]:
     doubles, rows = types.float64[::1], types.float64[:, ::1]
     index, double, nothing = types.intp, types.float64, types.void
     kernels = [
-        nothing(table, table, table, types.boolean),
+        nothing(index, table, table, table, index, line),
         nothing(table, line),
         nothing(table, line, table),
         nothing(table, table, line, table),
         double(table, line, y, line, line, table),
         double(*[line] * 5, index, doubles, doubles),
     ]
-    ends, four = index[::1], types.UniTuple(line, 4)
-    rest = four, four, table, y, line, ends, rows, doubles
-    return kernels, nothing(ends, ends, doubles, *rest)
+    numbers, four, five = index[::1], types.UniTuple(line, 4), types.UniTuple(line, 5)
+    before = numbers, numbers, rows, four, five, index
+    chunk = index, numbers, y, line, numbers, rows, rows
+    return kernels, nothing(*before, *chunk, index, index)
 
 
 @functools.cache
 def runner(
-    dtype: str, y: Any, activation: str, loss: str, solver: str
+    dtype: str, y: Any, activation: str, loss: str, solver: str, tiled: bool
 ) -> Callable[..., None]:
     """What runs the steps of a kind of networks.
 
@@ -169,6 +262,8 @@ def runner(
         Of the targets, as `type_of` gives it.
     activation, loss, solver : str
         Names of kernels.
+    tiled : bool
+        Whether products are those of `skmlp.kernels.compiled_products`; or the BLAS's.
 
     Returns
     -------
@@ -177,7 +272,7 @@ def runner(
     """
     deriving = compiled_kernels.DERIVING.get(activation)
     kernels = (
-        product,
+        tiled_product if tiled else blas_product,
         compiled_kernels.FORWARD[activation],
         deriving,
         compiled_kernels.scaled_backward
@@ -191,6 +286,7 @@ def runner(
         address_of(*both) if both[0] else 0
         for both in zip(kernels, signatures, strict=True)
     ]
+    addresses.append(0 if tiled else address_of_gemm(dtype))
     _run.compile(run)
     return functools.partial(_run, np.array(addresses, np.intp))
 

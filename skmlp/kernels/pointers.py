@@ -35,10 +35,8 @@ def pointer(typingctx, array, offset):
     return signature, codegen
 
 
-def _part(context, builder, signature, arguments):
-    """The array of the last arguments' shape that begins at a place of another."""
-    array, offset, *shape = arguments
-    kind = signature.return_type
+def _part(context, builder, kind, data, shape):
+    """The array of a shape that begins where `data` points."""
     size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
     strides = [context.get_constant(types.intp, size)]
     for length in shape[:0:-1]:
@@ -46,7 +44,7 @@ def _part(context, builder, signature, arguments):
     part = make_array(kind)(context, builder)
     populate_array(
         part,
-        data=_place(context, builder, signature.args[0], array, offset),
+        data=data,
         shape=shape,
         strides=strides,
         itemsize=strides[-1],
@@ -55,18 +53,80 @@ def _part(context, builder, signature, arguments):
     return part._getvalue()
 
 
+def _near(context, builder, signature, arguments):
+    """A part of the first argument, from the second one's place on."""
+    array, offset, *shape = arguments
+    data = _place(context, builder, signature.args[0], array, offset)
+    return _part(context, builder, signature.return_type, data, shape)
+
+
+def _far(context, builder, signature, arguments):
+    """A part of what lies at the address that is the first argument."""
+    address, offset, _, *shape = arguments
+    kind = signature.return_type
+    first = context.get_data_type(kind.dtype).as_pointer()
+    data = builder.gep(builder.inttoptr(address, first), [offset])
+    return _part(context, builder, kind, data, shape)
+
+
 @intrinsic
 def line(typingctx, array, start, size):
     """A part of a C-contiguous array, which must outlive it, as a line."""
     kind = types.Array(array.dtype, 1, "C")
-    return kind(array, types.intp, types.intp), _part
+    return kind(array, types.intp, types.intp), _near
 
 
 @intrinsic
 def table(typingctx, array, start, rows, columns):
     """A part of a C-contiguous array, which must outlive it, as a table."""
     kind = types.Array(array.dtype, 2, "C")
-    return kind(array, types.intp, types.intp, types.intp), _part
+    return kind(array, types.intp, types.intp, types.intp), _near
+
+
+@intrinsic
+def part_for(typingctx, array, part, n_parts):
+    """One of so many equal parts of a C-contiguous line, which must outlive it."""
+    kind = types.Array(array.dtype, 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        array, part, n_parts = arguments
+        whole = make_array(signature.args[0])(context, builder, array)
+        size = builder.sdiv(builder.extract_value(whole.shape, 0), n_parts)
+        data = builder.gep(whole.data, [builder.mul(part, size)])
+        return _part(context, builder, kind, data, [size])
+
+    return kind(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def part_of(typingctx, array, start, size):
+    """Some entries along the first axis of a C-contiguous array, which outlives it."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.return_type
+        given = make_array(kind)(context, builder, arguments[0])
+        lengths = [builder.extract_value(given.shape, k) for k in range(1, kind.ndim)]
+        offset = arguments[1]
+        for length in lengths:
+            offset = builder.mul(offset, length)
+        data = builder.gep(given.data, [offset])
+        return _part(context, builder, kind, data, [arguments[2], *lengths])
+
+    return array(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def far_line(typingctx, address, start, like, size):
+    """A line of numbers of the dtype of `like`, of which the address is known."""
+    kind = types.Array(like.dtype, 1, "C")
+    return kind(types.intp, types.intp, like, types.intp), _far
+
+
+@intrinsic
+def far_table(typingctx, address, start, like, rows, columns):
+    """The same as a table."""
+    kind = types.Array(like.dtype, 2, "C")
+    return kind(types.intp, types.intp, like, types.intp, types.intp), _far
 
 
 def _calling(result: Any) -> Callable[..., Any]:

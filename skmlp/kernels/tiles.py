@@ -20,8 +20,10 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-#: Bytes of this processor's longest vectors.
-VECTOR = 64 if binding.get_host_cpu_features().get("avx512f") else 32
+#: Whether this processor has vectors of 64 bytes.
+LONG_VECTORS = bool(binding.get_host_cpu_features().get("avx512f"))
+#: Bytes of its longest vectors.
+VECTOR = 64 if LONG_VECTORS else 32
 
 _INDEX = ir.IntType(64)
 _INT32 = ir.IntType(32)

@@ -68,6 +68,10 @@ class Servant(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End what else runs for it. The last word to it but for `last_commit`."""
+        ...
+
 
 #: ``build(plan, comm, data)``: module-level, so that it can be pickled by name.
 Build = Callable[[Any, Communicator, Any], Servant]

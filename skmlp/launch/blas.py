@@ -115,6 +115,16 @@ class Guard:
             numbers = [library.get_num_threads() for library in self._libraries()]
         return max((n for n in numbers if n is not None), default=None)
 
+    def allowed(self) -> int | None:
+        """Return what `now` would say if there were no holders."""
+        with self._lock:
+            before = {id(library): number for library, number in self._before}
+            numbers = [
+                before.get(id(library)) or library.get_num_threads()
+                for library in self._libraries()
+            ]
+        return max((n for n in numbers if n is not None), default=None)
+
     def _apply(self) -> None:
         """Set what the holders ask for, or the original numbers if there are none."""
         for library, number in self._before:
@@ -198,3 +208,11 @@ def blas_limit(
 def blas_threads_now() -> int | None:
     """Say how many threads BLAS may use now in this thread; None if unknown."""
     return _GUARD.now()
+
+
+def blas_threads_allowed() -> int | None:
+    """Say how many threads BLAS may use but for our own limits; None if unknown.
+
+    So it does not depend on other fits of the moment.
+    """
+    return _GUARD.allowed()

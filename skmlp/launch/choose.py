@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from joblib.parallel import get_active_backend
 
 from skmlp.cores import usable_cores
-from skmlp.launch.blas import blas_threads_now
+from skmlp.launch.blas import blas_threads_allowed
 from skmlp.model.network import multiplications
 
 
@@ -133,7 +134,7 @@ def worthwhile(
     """
     assert place.n_ranks is not None
     if place.n_threads is not None:
-        here = min(usable_cores(), blas_threads_now() or 1)
+        here = min(usable_cores(), blas_threads_allowed() or 1)
         if place.n_threads <= min(here, FEW_THREADS):
             return 1
     work = multiplications(units) * batch_rows * (2 if dtype == "float64" else 1)
@@ -142,3 +143,47 @@ def worthwhile(
     if place.kind != "dask":
         limit = min(limit, usable_cores())
     return max(1, min(limit, useful))
+
+
+#: Rows of a step that each lane must get: the sums and the parameters go from core to
+#: core in every step, however few they are.
+LEAST_ROWS = 32
+#: Multiply-adds of a step that each lane must get: the lanes wait for each other twice
+#: in each.
+LEAST_STEP = 5.0e4
+#: Multiply-adds of an epoch below which it is over before a thread wakes up.
+LEAST_EPOCH = 6.0e6
+#: With more threads than that, large products are left to the threads of the BLAS.
+MOST_LANES = 8
+
+
+def usable_threads() -> int:
+    """Threads that the products of a fit in this process may use; 0 if unknown."""
+    return min(usable_cores(), blas_threads_allowed() or 0)
+
+
+def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
+    """How many threads of this process should compute the parts of each step.
+
+    A rule of shapes, batch, dtype and the threads that BLAS may use; see `worthwhile`.
+
+    Parameters
+    ----------
+    units, batch_rows, dtype
+        See `worthwhile`.
+    n_rows : int
+        Rows of an epoch.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    work = multiplications(units) * (2 if dtype == "float64" else 1)
+    by_work = int(work * batch_rows // LEAST_STEP)
+    n_lanes = min(usable_threads(), batch_rows // LEAST_ROWS, by_work)
+    if work * n_rows < LEAST_EPOCH or n_lanes > MOST_LANES:
+        return 1
+    if not hasattr(os, "sched_yield"):
+        return 1
+    return max(1, n_lanes)

@@ -302,12 +302,16 @@ class Post:
     def _finish(self, end: Packed) -> None:
         """Leave nothing behind, and let go of everybody who waits here."""
         with self._lock:
-            comm, self._comm, self._servant = self._comm, None, None
-            self._done = None
+            comm, servant = self._comm, self._servant
+            self._comm = self._servant = self._done = None
             self._end = end
-        if comm is not None:
-            comm.close()
-        self.listener.close()
+        try:
+            if servant is not None:
+                servant.close()
+        finally:
+            if comm is not None:
+                comm.close()
+            self.listener.close()
         self._tell(self._ready, end)
         while not self._inbox.empty():
             item = self._inbox.get()

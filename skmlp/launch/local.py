@@ -74,7 +74,9 @@ class InProcessGang(Gang):
 
     def close(self) -> None:
         """Let go of the servant and of the BLAS limit."""
-        self._held.close()
+        with self._held:
+            if self._servant is not None:
+                self._servant.close()
         self._last, self._servant = self.last_commit(), None
 
 
@@ -313,6 +315,9 @@ def _work(room: _Room, comm: Communicator) -> None:
         if rank == 0:
             room.lead = servant
         outbox.put((rank, _Said.READY, None))
-        while (message := inbox.get()).op != CLOSE:
-            answer = servant.handle(message)
-            outbox.put((rank, _Said.ANSWER, answer))
+        try:
+            while (message := inbox.get()).op != CLOSE:
+                answer = servant.handle(message)
+                outbox.put((rank, _Said.ANSWER, answer))
+        finally:
+            servant.close()

@@ -314,12 +314,15 @@ def _work(
             remains.append(object)
     line.at_pause = partial(_pause, servant, line)
     line.say(Kind.READY, Message(0))
-    while (message := line.inbox.get()).op != CLOSE:
-        answer = servant.handle(message)
-        if comm.rank == 0:
-            line.say(Kind.ANSWER, answer)
-        else:
-            line.say(Kind.DONE, Message(0))
+    try:
+        while (message := line.inbox.get()).op != CLOSE:
+            answer = servant.handle(message)
+            if comm.rank == 0:
+                line.say(Kind.ANSWER, answer)
+            else:
+                line.say(Kind.DONE, Message(0))
+    finally:
+        servant.close()
 
 
 def _pause(servant: Servant, line: _Line) -> None:

@@ -11,11 +11,19 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import skmlp
+from skmlp import lanes
+from skmlp.launch import choose
 
 RNG = np.random.default_rng(6)
 X = RNG.normal(size=(50, 4))
 Y = np.arange(50) % 3
-INSIDE = ("skmlp.train", "skmlp.evaluate", "skmlp.shard_work")
+INSIDE = (
+    "skmlp.train",
+    "skmlp.evaluate",
+    "skmlp.shard_work",
+    "skmlp.steps",
+    "skmlp.lanes",
+)
 MESSAGE = "Training interrupted by user."
 FOREVER = {"tol": 0.0, "n_iter_no_change": np.inf, "max_iter": 10**6}
 
@@ -73,9 +81,11 @@ def assert_is_a_fit_of_its_epochs(estimator: Any, **params: Any) -> None:
         assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("n_lanes", [1, 2])
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 @pytest.mark.parametrize("params", [{}, {"solver": "sgd"}, {"early_stopping": True}])
-def test_wherever_it_falls(params, name):
+def test_wherever_it_falls(params, name, n_lanes, monkeypatch):
+    monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
     epochs = set()
     for call in [*range(1, 40, 3), 60, 100, 161, 262, 423]:
         estimator = make(name, **params, **FOREVER)
@@ -86,6 +96,7 @@ def test_wherever_it_falls(params, name):
         epochs.add(estimator.n_iter_)
     assert 0 in epochs
     assert max(epochs) > 2
+    assert lanes.CORES.taken() == 0
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

@@ -1,4 +1,4 @@
-"""The products of small matrices are numpy's, whatever their shapes."""
+"""The products in compiled steps are numpy's, whatever their shapes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skmlp.kernels.compiled_products import product
+from skmlp.kernels.blas import address_of_gemm, blas_product
+from skmlp.kernels.compiled_products import AB, ABT, ATB, tiled_product
 
+PRODUCTS = {"tiles": tiled_product, "blas": blas_product}
 DTYPES = [np.float64, np.float32]
 #: Around the heights and widths of tiles, for vectors of 32 and of 64 bytes.
 HEIGHTS = (1, 3, 4, 5, 8, 9, 33)
@@ -22,11 +24,17 @@ def room(shape, dtype):
     return memory[:size].reshape(shape), memory[size:]
 
 
-def check(A, B, transposed):
+def multiply(product, A, B, out, kind):
+    scratch = np.empty(B.size, B.dtype)
+    gemm = address_of_gemm(A.dtype.name)
+    PRODUCTS[product](gemm, A, B, out, kind, scratch)
+
+
+def check(product, A, B, kind):
     dtype = A.dtype
-    expected = (A.T if transposed else A) @ B
+    expected = (A.T if kind == ATB else A) @ (B.T if kind == ABT else B)
     out, border = room(expected.shape, dtype)
-    product(A, B, out, transposed)
+    multiply(product, A, B, out, kind)
     eps = np.finfo(dtype).eps
     assert_allclose(out, expected, rtol=100 * eps, atol=100 * eps)
     assert_array_equal(border, np.full(64, 7))
@@ -34,27 +42,30 @@ def check(A, B, transposed):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inner", INNER)
-def test_products(inner, dtype):
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_products(product, inner, dtype):
     rng = np.random.default_rng(inner)
     for rows in HEIGHTS:
         for columns in WIDTHS:
             A = rng.normal(size=(rows, inner)).astype(dtype)
             B = rng.normal(size=(inner, columns)).astype(dtype)
-            check(A, B, False)
+            check(product, A, B, AB)
+            check(product, A, np.ascontiguousarray(B.T), ABT)
             D = rng.normal(size=(rows, columns)).astype(dtype)
-            check(A, D, True)
+            check(product, A, D, ATB)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_what_is_not_finite_stays_in_its_row(columns, dtype):
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_what_is_not_finite_stays_in_its_row(product, columns, dtype):
     rng = np.random.default_rng(columns)
     A = rng.normal(size=(9, 5)).astype(dtype)
     B = rng.normal(size=(5, columns)).astype(dtype)
     A[3, 2], A[8, 0] = np.nan, np.inf
     out = np.empty((9, columns), dtype)
     with np.errstate(invalid="ignore"):
-        product(A, B, out, False)
+        multiply(product, A, B, out, AB)
         expected = A @ B
     finite = np.isfinite(expected)
     assert_array_equal(np.isnan(out), np.isnan(expected))

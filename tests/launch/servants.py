@@ -111,6 +111,9 @@ class Servant:
     def pause(self) -> None:
         """There are no epochs here."""
 
+    def close(self) -> None:
+        """There is nothing else here."""
+
     def add(self, x: np.ndarray) -> Message:
         for shard, part in zip(self.comm.own_shards, self.parts, strict=True):
             part[:] = x * (shard + 1)

@@ -32,7 +32,7 @@ SMALL, MIDDLE, WIDE = (20, 100, 1), (512, 512, 1), (512, 1024, 1024, 10)
 )
 def test_the_ranks_that_are_taken(place, units, rows, expected, monkeypatch):
     monkeypatch.setattr(choose, "usable_cores", lambda: 8)
-    monkeypatch.setattr(choose, "blas_threads_now", lambda: 8)
+    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: 8)
     assert worthwhile(place, units, rows, "float32") == expected
     # Twice the work; where there is enough of it, nothing changes.
     assert expected <= worthwhile(place, units, rows, "float64") <= 2 * expected
@@ -42,7 +42,7 @@ def test_the_ranks_that_are_taken(place, units, rows, expected, monkeypatch):
 def test_rows_of_this_process_on_a_cluster(blas, expected, monkeypatch, capsys):
     """Two workers of a thread, against two BLAS threads of this process, or one."""
     monkeypatch.setattr(choose, "usable_cores", lambda: 2)
-    monkeypatch.setattr(choose, "blas_threads_now", lambda: blas)
+    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: blas)
     X = np.random.default_rng(0).normal(size=(1024, 512)).astype(np.float32)
     y = (X[:, 0] > 0).astype(int)
     model = skmlp.MLPClassifier((512,), batch_size=1024, verbose=True, max_iter=1)

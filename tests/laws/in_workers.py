@@ -34,6 +34,9 @@ class Failing:
     def pause(self) -> None:
         self._servant.pause()
 
+    def close(self) -> None:
+        self._servant.close()
+
 
 def divide_by_zero() -> None:
     raise ZeroDivisionError("in a rank")
@@ -87,6 +90,7 @@ class OfLongEpochs:
     def __init__(self, servant: Any) -> None:
         servant.long_epoch = 0.0
         self.handle, self.last_commit = servant.handle, servant.last_commit
+        self.close = servant.close
 
     def pause(self) -> None:
         """It would end its order, after its epoch."""

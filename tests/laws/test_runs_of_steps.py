@@ -14,6 +14,7 @@ from skmlp import MLPClassifier, MLPRegressor, config_context, steps
 from skmlp.data import files, order, sources
 from skmlp.data.files import FileRows
 from skmlp.data.sparse_files import SparseFileRows
+from skmlp.launch import choose
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.transforms import OPTIMIZERS
 
@@ -86,24 +87,39 @@ def same(one, other, dtype):
     assert_allclose(*norms, rtol=max(rtol, 1e-6), atol=rtol)
 
 
+def on(monkeypatch, n_lanes):
+    """Cut each step into so many parts, on a machine whose BLAS has two threads."""
+    monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
+    monkeypatch.setattr(choose, "usable_threads", lambda: 2)
+
+
+def one_by_one(monkeypatch):
+    """Let no step go in a run."""
+    on(monkeypatch, 1)
+    monkeypatch.setattr(steps, "MOST_WORK", 0)
+
+
+@pytest.mark.parametrize("n_lanes", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_model(name, dtype, runs, monkeypatch):
+def test_the_same_model(name, dtype, n_lanes, runs, monkeypatch):
+    on(monkeypatch, n_lanes)
     together = fitted(dtype=dtype, **CASES[name])
     assert len(runs) == together.n_iter_
-    monkeypatch.setattr(steps, "MOST_WORK", 0)
-    one_by_one = fitted(dtype=dtype, **CASES[name])
+    one_by_one(monkeypatch)
+    apart = fitted(dtype=dtype, **CASES[name])
     assert len(runs) == together.n_iter_
-    same(together, one_by_one, dtype)
+    same(together, apart, dtype)
 
 
 def test_rows_in_windows(runs, monkeypatch):
     """Where there are too many rows for an order as a whole, a chunk ends sooner."""
     monkeypatch.setattr(order, "EXACT_ROWS", 10)
     monkeypatch.setattr(sources, "WINDOW", 70)
+    on(monkeypatch, 2)
     together = fitted(**CLASSES)
     assert runs
-    monkeypatch.setattr(steps, "MOST_WORK", 0)
+    one_by_one(monkeypatch)
     same(together, fitted(**CLASSES), "float64")
 
 
@@ -157,7 +173,8 @@ def test_rows_in_files(kind, runs, monkeypatch, tmp_path):
     ],
     ids=lambda parameters: next(iter(parameters)),
 )
-def test_others_go_one_by_one(parameters, runs):
+def test_others_go_one_by_one(parameters, runs, monkeypatch):
+    on(monkeypatch, 1)
     fitted(**CLASSES, **parameters)
     assert not runs
 

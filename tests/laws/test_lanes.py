@@ -1,0 +1,331 @@
+"""Lanes: several threads at each step, and the same bits whoever does its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+
+from skmlp import MLPClassifier, MLPRegressor, config_context, lanes, steps
+from skmlp.callbacks import EPOCH, OwnCallback, training_of
+from skmlp.checkpoints import Checkpoint
+from skmlp.launch import choose
+from skmlp.launch.blas import blas_threads_now
+
+pytestmark = pytest.mark.timeout(120)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(600, 12))
+Y = (X[:, 0] * X[:, 1] > 0).astype(int) + (X[:, 2] > 0.7)
+PARAMETERS = {
+    "hidden_layer_sizes": (40, 24),
+    "batch_size": 64,
+    "max_iter": 8,
+    "random_state": 0,
+}
+LIMIT = 60.0  # seconds for another thread
+
+
+class Hook(OwnCallback):
+    """Calls a function with the number of each finished epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == EPOCH:
+            self.function(training_of(estimator).state.epoch)
+
+
+def fitted(*callbacks, **parameters):
+    model = MLPClassifier(**{**PARAMETERS, **parameters}).set_callbacks(*callbacks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X, Y)
+
+
+def same_bits(one, other):
+    for mine, its in zip(
+        [*one.coefs_, *one.intercepts_],
+        [*other.coefs_, *other.intercepts_],
+        strict=True,
+    ):
+        assert_array_equal(mine, its)
+    assert one.loss_curve_ == other.loss_curve_
+
+
+def own_threads():
+    return [t.name for t in threading.enumerate() if t.name.startswith("skmlp-lane")]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    """After each test no thread of ours is left, and BLAS has its threads again."""
+    before = blas_threads_now()
+    yield
+    assert own_threads() == []
+    assert blas_threads_now() == before
+    assert lanes.CORES.taken() == 0
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Cut steps into so many parts, on so many cores."""
+
+    def set_both(n_lanes, n_cores):
+        monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
+        monkeypatch.setattr(lanes, "usable_cores", lambda: n_cores)
+
+    return set_both
+
+
+@pytest.mark.parametrize("n_lanes", [2, 3, 5])
+def test_bits_do_not_depend_on_who_does_the_parts(n_lanes, on):
+    """Also with more threads than this machine has cores."""
+    on(n_lanes, 1)
+    alone = fitted()
+    for n_cores in (2, n_lanes, n_lanes):
+        on(n_lanes, n_cores)
+        same_bits(fitted(), alone)
+
+
+def test_the_number_of_parts_counts(on):
+    """Else the test before would show nothing."""
+    on(1, 1)
+    whole = fitted()
+    on(2, 1)
+    halves = fitted()
+    assert any((a != b).any() for a, b in zip(whole.coefs_, halves.coefs_, strict=True))
+    for a, b in zip(whole.coefs_, halves.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_helpers_do_help(on):
+    on(3, 3)
+    there, seen = threading.Barrier(3), []
+
+    def meet(lane):
+        there.wait(LIMIT)
+        seen.append((lane, threading.current_thread().name))
+
+    team = lanes.Lanes(3)
+    for _ in range(3):
+        team.run(meet)
+        there.reset()
+    team.close()
+    assert {lane for lane, _ in seen} == {0, 1, 2}
+    assert {name for lane, name in seen if lane} == {"skmlp-lane-1", "skmlp-lane-2"}
+
+
+def test_a_helper_that_sleeps_is_woken(on):
+    on(2, 2)
+    team, ran = lanes.Lanes(2), threading.Event()
+
+    def note(lane):
+        if lane:
+            ran.set()
+
+    for _ in range(3):
+        team.run(note)
+        assert ran.wait(LIMIT)
+        helper = team._helpers[0]
+        # It has given up looking when it has set the lowest bit.
+        while not helper._counter[0] & 1:
+            threading.Event().wait(0.001)
+        ran.clear()
+    team.close()
+
+
+def test_fits_share_the_cores(on):
+    """A second fit of the process finds no core free, and has the same bits."""
+    on(2, 2)
+    alone, counts, take = fitted(), [], lanes.CORES.take
+
+    def counting(owner, wanted):
+        counts.append(take(owner, wanted))
+        return counts[-1]
+
+    with ThreadPoolExecutor(4) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes.CORES, "take", counting)
+        for model in pool.map(lambda _: fitted(), range(8)):
+            same_bits(model, alone)
+    assert set(counts) <= {0, 1}
+
+
+def test_what_blas_may_use_is_not_what_other_fits_leave():
+    with ThreadPoolExecutor(2) as pool:
+        before = choose.usable_threads()
+        seen = []
+
+        def look(epoch):
+            seen.append(choose.usable_threads())
+
+        list(pool.map(lambda _: fitted(Hook(look)), range(2)))
+    assert set(seen) == {before}
+
+
+def test_in_a_grid_on_threads(on):
+    on(2, 2)
+    grid = {"alpha": [1e-4, 1e-2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        one = GridSearchCV(MLPClassifier(**PARAMETERS), grid, cv=2).fit(X, Y)
+        with joblib.parallel_config(backend="threading"):
+            two = GridSearchCV(MLPClassifier(**PARAMETERS), grid, cv=2, n_jobs=2)
+            two.fit(X, Y)
+    assert_array_equal(
+        one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"]
+    )
+    same_bits(one.best_estimator_, two.best_estimator_)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_between_two_runs(kind, on):
+    on(2, 2)
+
+    def stop(epoch):
+        if epoch == 3:
+            raise kind
+
+    if kind is ZeroDivisionError:
+        with pytest.raises(kind):
+            fitted(Hook(stop))
+        return
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = MLPClassifier(**PARAMETERS).set_callbacks(Hook(stop)).fit(X, Y)
+    assert model.n_iter_ == 3
+    same_bits(model, fitted(max_iter=3))
+
+
+def test_an_interrupt_before_a_run_waits_for_the_helper(on, monkeypatch):
+    """The helper has been told; it must have left the parameters when fit returns."""
+    on(2, 2)
+    entered, left, tell = threading.Event(), threading.Event(), lanes._Helper.tell
+
+    def hold(self, job):
+        if job is not None:
+            function, arguments, keep = job
+
+            def slowly(*given):
+                entered.set()
+                interrupted.wait(LIMIT)
+                function(*given)
+                left.set()
+
+            job = slowly, arguments, keep
+        tell(self, job)
+        if job is not None:
+            assert entered.wait(LIMIT)
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    interrupted = threading.Event()
+    monkeypatch.setattr(lanes._Helper, "tell", hold)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = MLPClassifier(**PARAMETERS).fit(X, Y)
+    assert left.is_set()
+    assert model.n_iter_ == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads there")
+def test_ctrl_c_in_a_long_run(on):
+    on(2, 2)
+    model = MLPClassifier(**{**PARAMETERS, "max_iter": 10**6}, tol=0)
+    started = threading.Event()
+    model.set_params(n_iter_no_change=10**6)
+    model.set_callbacks(Hook(lambda epoch: started.set()))
+
+    def press():
+        assert started.wait(LIMIT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.fit(X, Y)
+    presser.join()
+    assert model.predict(X).shape == Y.shape
+
+
+def test_a_resumed_fit_keeps_its_parts(on, tmp_path):
+    on(2, 2)
+    whole = fitted()
+    path = tmp_path / "fit.ckpt"
+    fitted(Checkpoint(path), max_iter=3)
+    on(1, 2)
+    resumed = fitted(Checkpoint(path, resume=True))
+    same_bits(resumed, whole)
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "reference"])
+def test_ranks_are_not_asked_for_where_lanes_do(kernels, monkeypatch):
+    """The same bits, then, for any `n_jobs` on this host."""
+    monkeypatch.setattr(choose, "usable_cores", lambda: 2)
+    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: 2)
+    monkeypatch.setattr(choose, "LEAST_WORK", {"threads": 1, "processes": 1})
+    monkeypatch.setattr(choose, "LEAST_EPOCH", 0)
+    with config_context(kernels=kernels):
+        one, two = fitted(), fitted(n_jobs=2)
+        assert two.n_shards_ == (1 if kernels == "compiled" else 2)
+        if kernels == "compiled":
+            same_bits(one, two)
+        with config_context(ranks="as_asked"):
+            assert fitted(n_jobs=2).n_shards_ == 2
+
+
+def test_sparse_rows_have_no_lanes(on, monkeypatch):
+    from scipy import sparse
+
+    on(2, 2)
+    monkeypatch.setattr(steps.CompiledSteps, "epoch", None)
+    model = MLPRegressor(**PARAMETERS)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(sparse.csr_array(X * (X > 0)), Y.astype(float))
+    assert np.isfinite(model.loss_)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_trains_with_helpers_of_its_own(on):
+    on(2, 2)
+    alone, children = fitted(), []
+
+    def child():
+        """Here no helper lives, nor has anybody a core."""
+        status = 1
+        try:
+            same_bits(fitted(), alone)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def fork(epoch):
+        if epoch == 2:
+            pid = os.fork()
+            if pid == 0:
+                child()
+            children.append(pid)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        same_bits(fitted(Hook(fork)), alone)
+    _, status = os.waitpid(children[0], 0)
+    assert os.waitstatus_to_exitcode(status) == 0
