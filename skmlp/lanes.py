@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from skmlp.cores import usable_cores
-from skmlp.launch.blas import blas_limit
+from skmlp.launch.blas import blas_threads_allowed, products_limit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,7 +26,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _PATIENCE = 100
 
 #: Seconds until a helper has ended: a run takes milliseconds, or one step.
-_LIMIT = 600.0
+_LIMIT = 3600.0
+#: And one of which nobody knows whether it began, since a Ctrl-C fell there.
+_SHORT_LIMIT = 1.0
 
 
 class _Cores:
@@ -83,66 +86,51 @@ class _Helper:
         self._counter = compiled_lanes.counters(1)
         self._address = int(self._counter.ctypes.data)
         self._n_runs = 0
-        self._wake = threading.Semaphore(0)
-        #: Held while it is at a run.
-        self._busy = threading.Lock()
         self._job: _Job | None = None
+        #: Ends its sleep; in C, so that no Ctrl-C leaves it locked.
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._started, self._ended = False, threading.Event()
         self._thread = threading.Thread(
             target=self._serve, name=f"skmlp-lane-{number}", daemon=True
         )
+
+    def start(self) -> None:
+        """Begin; RuntimeError if the system gives no thread."""
         self._thread.start()
+        self._started = True
 
     def tell(self, job: _Job | None) -> None:
         """Tell of a run, or with None of the end."""
         self._job = job
         self._n_runs += 1
-        if self._kernels.announce(self._address, self._n_runs):
-            self.wake()
+        if self._kernels.announce(self._address, self._n_runs) or job is None:
+            self._bell.put(None)
 
-    def wake(self) -> None:
-        """End its sleep, also one that it would only begin."""
-        self._wake.release()
-
-    def leave(self) -> None:
-        """Return when it is at no run; it begins none before it is told again.
-
-        What it has been told of must be done.
-        """
-        self._job = _NOTHING
-        if not self._busy.acquire(timeout=_LIMIT):
-            raise RuntimeError(
-                f"lane {self._number} has not ended its run within {_LIMIT:g} s"
-            )
-        self._busy.release()
-
-    def join(self) -> None:
+    def wait(self) -> None:
         """Wait for its end, of which it has been told."""
-        self._thread.join(_LIMIT)
-        if self._thread.is_alive():
-            raise RuntimeError(f"lane {self._number} has not ended in {_LIMIT:g} s")
+        limit = _LIMIT if self._started else _SHORT_LIMIT
+        if not self._ended.wait(limit) and self._started:
+            raise RuntimeError(f"lane {self._number} has not ended in {limit:g} s")
 
     def _serve(self) -> None:
-        attend, address = self._kernels.attend, self._address
-        # Where the limit is each thread's own, the driver's does not reach this one.
-        with blas_limit(1):
-            n_runs = 0
-            while True:
-                n_runs += 1
-                if attend(address, n_runs, _PATIENCE):
-                    self._wake.acquire()
-                with self._busy:
-                    job = self._job
-                    if job is None:
-                        return
-                    function, arguments, _ = job
-                    function(*arguments, self._number)
+        try:
+            # Where each thread has a limit of its own, the driver's is not this one's.
+            with products_limit():
+                self._do_runs()
+        finally:
+            self._ended.set()
 
-
-def _do_nothing(number: int) -> None:
-    """A run without steps."""
-
-
-_NOTHING: _Job = _do_nothing, (), None
+    def _do_runs(self) -> None:
+        attend, address, n_runs = self._kernels.attend, self._address, 0
+        while True:
+            n_runs += 1
+            if attend(address, n_runs, _PATIENCE):
+                self._bell.get()
+            job = self._job
+            if job is None:
+                return
+            function, arguments, _ = job
+            function(*arguments, self._number)
 
 
 class Lanes:
@@ -151,14 +139,18 @@ class Lanes:
     Parameters
     ----------
     n_lanes : int
-        How many parts a run has. Threads start with the first run.
+        How many parts a run has.
     keep : object
         Not to be freed while a thread is in a run.
+    at_once : bool
+        Whether the first run is worth the start of threads.
     """
 
-    def __init__(self, n_lanes: int, keep: Any = None) -> None:
-        self._n_lanes, self._keep = n_lanes, keep
+    def __init__(self, n_lanes: int, keep: Any = None, at_once: bool = True) -> None:
+        self._n_lanes, self._keep, self._at_once = n_lanes, keep, at_once
         self._helpers: list[_Helper] = []
+        #: So many there may be: who limits BLAS limits them, too.
+        self._most = min(n_lanes, blas_threads_allowed() or 1) - 1
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call ``function(*arguments, lane)`` in each of the threads that are free.
@@ -166,32 +158,44 @@ class Lanes:
         It returns when all parts are done, by whichever threads. A helper may enter the
         function later still, finds nothing to do, and leaves.
 
-        After an exception nobody may run anything any more.
+        After an exception no helper is at work any more, and nothing may be run.
         """
         if self._n_lanes == 1:
             function(*arguments, 0)
             return
         try:
-            n_helpers = CORES.take(self, self._n_lanes - 1)
-            while len(self._helpers) < n_helpers:
-                self._helpers.append(_Helper(len(self._helpers) + 1))
+            wanted = self._most if self._at_once else 0
+            self._at_once = True
+            n_helpers = CORES.take(self, wanted) if wanted else 0
+            if len(self._helpers) < n_helpers:
+                n_helpers = self._start(n_helpers)
             for helper in self._helpers[:n_helpers]:
                 helper.tell((function, arguments, self._keep))
             function(*arguments, 0)
         except BaseException:
             # Ctrl-C falls anywhere: whoever is at the parameters now shall leave them.
-            for helper in self._helpers:
-                helper.leave()
+            self.close()
             raise
         finally:
             CORES.give_back(self)
 
+    def _start(self, n_helpers: int) -> int:
+        """Have so many helpers, or as many as the system gives."""
+        while len(self._helpers) < n_helpers:
+            helper = _Helper(len(self._helpers) + 1)
+            self._helpers.append(helper)
+            try:
+                helper.start()
+            except RuntimeError:
+                self._helpers.pop()
+                self._most = n_helpers = len(self._helpers)
+        return n_helpers
+
     def close(self) -> None:
-        """End the threads. More than once does no harm."""
+        """End the threads. To be called again if it was interrupted."""
         CORES.give_back(self)
-        helpers, self._helpers = self._helpers, []
-        for helper in helpers:
+        for helper in self._helpers:
             helper.tell(None)
-            helper.wake()
-        for helper in helpers:
-            helper.join()
+        for helper in self._helpers:
+            helper.wait()
+        self._helpers = []

@@ -88,8 +88,8 @@ class Plan:
     blas_threads : int or None
         Threads of matrix products on each shard; None leaves them alone.
     lanes : int
-        Parts of each step of a single shard, for as many threads; then `blas_threads`
-        is 1. What is computed depends on it, but not on how many threads there are.
+        Parts of each step of a single shard, for as many threads. What is computed
+        depends on it, but not on how many threads there are.
     frozen : tuple of int
         Layers that are not trained, rising.
     kernels : {"reference", "compiled"}

@@ -9,12 +9,15 @@ how many parts, is a rule of the plan, never of a clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.lanes import Lanes
+from skmlp.launch.blas import products_limit
+from skmlp.launch.choose import SMALL_STEP
 from skmlp.model.network import multiplications
 from skmlp.optim.transforms import OPTIMIZERS, Optimizer
 from skmlp.plan import Plan
@@ -23,15 +26,21 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a step, those of float64 counted twice, up to which the products of
 #: `skmlp.kernels.compiled_products` on one core win (see docs/decisions).
-MOST_WORK = 6_500_000
+MOST_WORK = SMALL_STEP
 
 #: Bytes of the rows that a run takes at once if they have to be copied before: they
 #: stay in the cache until they are used.
 _BYTES = 2**17
 
+#: And of those that compiled code reads by itself: they may be mapped from a file.
+_MAPPED_BYTES = 2**26
+
 #: Multiply-adds of a run, about: it is over within some milliseconds, or one step, so
 #: that a Ctrl-C is heard.
 _RUN = 2 * 10**8
+
+#: Multiply-adds of an epoch from which on starting threads for one pays.
+_WORTH_A_THREAD = 4 * 10**7
 
 #: Numbers in two cache lines, of float32: what different lanes write lies so far apart.
 _LINE = 32
@@ -69,7 +78,7 @@ def in_runs(shard: ShardRows, plan: Plan) -> TypeGuard[GatheredRows]:
         can_run(plan)
         and isinstance(shard, GatheredRows)
         and shard.dense
-        and (plan.lanes > 1 or plan.blas_threads == 1 or _is_small(plan))
+        and (plan.lanes > 1 or _is_small(plan))
     )
 
 
@@ -115,7 +124,9 @@ class CompiledSteps:
         self._shard, self._n_lanes = shard, plan.lanes
         self._counters, self._phase = compiled_lanes.counters(2 * plan.lanes), 0
         # A thread that comes late looks at the counters, and at nothing else.
-        self._lanes = Lanes(plan.lanes, self._counters)
+        each = multiplications(plan.units)
+        at_once = plan.n_rows * each >= _WORTH_A_THREAD
+        self._lanes = Lanes(plan.lanes, self._counters, at_once)
         self._X: Array | None = None
         self._X_address = 0
         self._sums = np.zeros((plan.lanes, _LINE))
@@ -126,10 +137,9 @@ class CompiledSteps:
         rest = plan.batch(plan.n_batches - 1)
         self._numbers[-1, 0] = (rest.stop - rest.start) * mean_weight
         most = min(plan.batch_size, plan.n_rows)
-        self._most_rows = max(most, _RUN // multiplications(plan.units))
-        if not shard.in_memory:
-            row_bytes = plan.units[0] * params.itemsize
-            self._most_rows = max(most, _BYTES // row_bytes)
+        row_bytes = plan.units[0] * params.itemsize
+        most_bytes = _MAPPED_BYTES if shard.in_memory else _BYTES
+        self._most_rows = max(most, min(_RUN // each, most_bytes // row_bytes))
         kind = compiled_steps.type_of(shard.chunk_targets())
         # Between lanes, BLAS's products win where it has some for small matrices.
         tiled = _is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS)
@@ -141,6 +151,8 @@ class CompiledSteps:
             plan.solver,
             tiled,
         )
+        self._held = ExitStack()
+        self._limit = None if tiled else products_limit()
         dtype, rows = params.dtype, -(-most // plan.lanes)
         largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
         layers = rows * sum(plan.units[1:])
@@ -175,6 +187,10 @@ class CompiledSteps:
             Sum of the loss and of the squared norms of the penalised parameters before
             each step; the squared norm of the last minibatch's gradient.
         """
+        if self._limit is not None:
+            # From now to the end: this takes as long as a step of a small network.
+            limit, self._limit = self._limit, None
+            self._held.enter_context(limit)
         done, numbers, sums = 0, self._numbers, self._sums
         sums.fill(0.0)
         numbers[:, 1] = rates
@@ -201,5 +217,6 @@ class CompiledSteps:
         return total
 
     def close(self) -> None:
-        """End the lanes' threads."""
-        self._lanes.close()
+        """End the lanes' threads, and the limit of the BLAS."""
+        with self._held:
+            self._lanes.close()

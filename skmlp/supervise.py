@@ -40,6 +40,9 @@ LONGEST = 10.0
 FAILURES = 3
 MOST_FAILURES = 10
 
+#: How often to end a gang if Ctrl-C falls into it: what is open would stay so.
+CLOSINGS = 4
+
 
 @dataclass(frozen=True)
 class Restart:
@@ -147,9 +150,19 @@ class Supervisor:
             self._tell(f"Going on with other ranks: {reason}")
 
     def _end(self) -> None:
-        gang, self._gang = self._gang, None
-        if gang is not None:
-            gang.close()
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            for _ in range(CLOSINGS):
+                try:
+                    if self._gang is not None:
+                        self._gang.close()
+                    break
+                except KeyboardInterrupt as error:
+                    interrupt = error
+        finally:
+            self._gang = None
+        if interrupt is not None:
+            raise interrupt
 
     @property
     def n_ranks(self) -> int:

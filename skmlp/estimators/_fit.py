@@ -286,8 +286,11 @@ def settle(estimator, plan, place, dense=True):
     """
     kept = _watch.layout(estimator)
     if kept is not None:
-        return keep_layout(plan, place, kept)
-    here = _in_lanes(plan) if dense and steps.can_run(plan) else plan
+        return keep_layout(plan, place, kept, dense)
+    here = plan
+    if dense and steps.can_run(plan):
+        shapes = plan.units, plan.batch_size, plan.n_rows, plan.dtype
+        here = replace(plan, lanes=choose.lanes(*shapes))
     if place.kind == "process":
         return here, place
     n_shards = place.n_ranks
@@ -303,17 +306,11 @@ def settle(estimator, plan, place, dense=True):
     return plan, replace(place, n_ranks=n_shards)
 
 
-def _in_lanes(plan):
-    """The plan for this process, where its steps have a compiled function."""
-    n_lanes = choose.lanes(plan.units, plan.batch_size, plan.n_rows, plan.dtype)
-    if n_lanes == 1 and choose.usable_threads() != 1:
-        return plan
-    return replace(plan, lanes=n_lanes, blas_threads=1)
-
-
-def keep_layout(plan, place, kept):
+def keep_layout(plan, place, kept, dense=True):
     """Take up the shards of an earlier fit, with as many ranks as are here."""
     plan = replace(plan, **kept)
+    if not (dense and steps.can_run(plan)):
+        plan = replace(plan, lanes=1)
     if plan.n_shards == 1:
         return plan, choose.HERE
     kind = "threads" if place.kind == "process" else place.kind
@@ -328,9 +325,7 @@ def launcher(plan, rows, place) -> Launcher:
     if place.kind == "process":
         from skmlp.launch.local import InProcessGang
 
-        return LocalLauncher(
-            lambda: InProcessGang(build.on_source, plan, rows, plan.blas_threads)
-        )
+        return LocalLauncher(lambda: InProcessGang(build.on_source, plan, rows))
     limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
     if place.kind == "threads":
         from skmlp.launch.local import ThreadGang

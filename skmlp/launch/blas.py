@@ -20,6 +20,7 @@ What other code of the process sets by itself in the meantime is not seen here.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -86,8 +87,13 @@ class Guard:
             for library in libraries:
                 if not _per_thread(library) and id(library) not in known:
                     self._before.append((library, library.get_num_threads() or 1))
-            self._asked.append((n_threads, of_scipy))
-            self._apply()
+            try:
+                self._asked.append((n_threads, of_scipy))
+                self._apply()
+            except BaseException:  # Ctrl-C falls anywhere
+                self._asked.remove((n_threads, of_scipy))
+                self._apply()
+                raise
             own = [
                 (library, library.get_num_threads() or 1)
                 for library in libraries
@@ -125,6 +131,18 @@ class Guard:
             ]
         return max((n for n in numbers if n is not None), default=None)
 
+    def scipy_has_its_own(self) -> bool:
+        """Whether scipy's BLAS is another library than numpy's."""
+        with self._lock:
+            return any(map(_of_scipy, self._libraries()))
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, where the parent's holders are not."""
+        self._lock = threading.Lock()
+        self._asked = []
+        self._apply()
+        self._before = []
+
     def _apply(self) -> None:
         """Set what the holders ask for, or the original numbers if there are none."""
         for library, number in self._before:
@@ -155,6 +173,8 @@ def _of_scipy(library: Library) -> bool:
 
 
 _GUARD = Guard(_Libraries())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_GUARD.forget)
 _NO_LIMIT = nullcontext()
 
 
@@ -203,6 +223,14 @@ def blas_limit(
     if n_threads < 1:
         raise ValueError(f"BLAS needs at least one thread, not {n_threads}")
     return _Limit(n_threads, of_scipy)
+
+
+def products_limit() -> AbstractContextManager[None]:
+    """Limit to one thread the BLAS that compiled steps call: that of scipy.
+
+    Where scipy has none of its own, it is numpy's, too.
+    """
+    return _Limit(1, _GUARD.scipy_has_its_own())
 
 
 def blas_threads_now() -> int | None:

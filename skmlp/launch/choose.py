@@ -153,19 +153,18 @@ LEAST_ROWS = 32
 LEAST_STEP = 5.0e4
 #: Multiply-adds of an epoch below which it is over before a thread wakes up.
 LEAST_EPOCH = 6.0e6
-#: With more threads than that, large products are left to the threads of the BLAS.
+#: More of them add up more sums than they save.
 MOST_LANES = 8
-
-
-def usable_threads() -> int:
-    """Threads that the products of a fit in this process may use; 0 if unknown."""
-    return min(usable_cores(), blas_threads_allowed() or 0)
+#: Multiply-adds of a step, those of float64 counted twice, from which on the threads of
+#: the BLAS share its products: a larger one is cut only if every core gets a part.
+SMALL_STEP = 6.5e6
 
 
 def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
-    """How many threads of this process should compute the parts of each step.
+    """Into how many parts the steps of a fit in this process are cut.
 
-    A rule of shapes, batch, dtype and the threads that BLAS may use; see `worthwhile`.
+    A rule of shapes, batch, dtype and cores, as in `worthwhile`. It does not depend on
+    the threads that BLAS may use: with fewer of them, fewer compute the same parts.
 
     Parameters
     ----------
@@ -179,11 +178,11 @@ def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> i
     int
         At least 1.
     """
-    work = multiplications(units) * (2 if dtype == "float64" else 1)
-    by_work = int(work * batch_rows // LEAST_STEP)
-    n_lanes = min(usable_threads(), batch_rows // LEAST_ROWS, by_work)
-    if work * n_rows < LEAST_EPOCH or n_lanes > MOST_LANES:
+    if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1
-    if not hasattr(os, "sched_yield"):
+    work = multiplications(units) * (2 if dtype == "float64" else 1)
+    cores, step = usable_cores(), work * batch_rows
+    n_lanes = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_LANES)
+    if work * n_rows < LEAST_EPOCH or (step > SMALL_STEP and n_lanes < cores):
         return 1
     return max(1, n_lanes)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
+import threadpoolctl
 from numpy.testing import assert_array_equal
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
@@ -20,7 +24,7 @@ from skmlp import MLPClassifier, MLPRegressor, config_context, lanes, steps
 from skmlp.callbacks import EPOCH, OwnCallback, training_of
 from skmlp.checkpoints import Checkpoint
 from skmlp.launch import choose
-from skmlp.launch.blas import blas_threads_now
+from skmlp.launch.blas import blas_threads_allowed, blas_threads_now
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -89,11 +93,12 @@ def nothing_stays():
 
 @pytest.fixture
 def on(monkeypatch):
-    """Cut steps into so many parts, on so many cores."""
+    """Cut steps into so many parts, on so many cores, which BLAS may use, too."""
 
     def set_both(n_lanes, n_cores):
         monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
         monkeypatch.setattr(lanes, "usable_cores", lambda: n_cores)
+        monkeypatch.setattr(lanes, "blas_threads_allowed", lambda: n_cores)
 
     return set_both
 
@@ -171,16 +176,49 @@ def test_fits_share_the_cores(on):
     assert set(counts) <= {0, 1}
 
 
-def test_what_blas_may_use_is_not_what_other_fits_leave():
-    with ThreadPoolExecutor(2) as pool:
-        before = choose.usable_threads()
-        seen = []
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_limit_of_blas_limits_the_threads_and_changes_no_bit(
+    n_threads, on, monkeypatch
+):
+    on(3, 3)
+    alone = fitted()
+    monkeypatch.setattr(lanes, "blas_threads_allowed", blas_threads_allowed)
+    names = set()
+    with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
+        limited = fitted(Hook(lambda epoch: names.update(own_threads())))
+    assert len(names) == n_threads - 1
+    same_bits(limited, alone)
 
-        def look(epoch):
-            seen.append(choose.usable_threads())
 
-        list(pool.map(lambda _: fitted(Hook(look)), range(2)))
-    assert set(seen) == {before}
+def test_the_same_bits_in_a_process_of_loky():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        there = joblib.Parallel(2)(joblib.delayed(_large_fit)() for _ in range(2))
+        here = _large_fit()
+    for model in there:
+        same_bits(model, here)
+
+
+def _large_fit():
+    """Of enough rows for lanes, where there are cores for them."""
+    rows = np.random.default_rng(0).normal(size=(3000, 30))
+    model = MLPClassifier((50,), batch_size=128, random_state=0, max_iter=3)
+    return model.fit(rows, rows[:, 0] > 0)
+
+
+def test_a_system_without_threads(on, monkeypatch):
+    on(3, 3)
+    alone, start = fitted(), threading.Thread.start
+
+    def refuse(self):
+        if self.name == "skmlp-lane-2":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    names = set()
+    same_bits(fitted(Hook(lambda epoch: names.update(own_threads()))), alone)
+    assert names == {"skmlp-lane-1"}
 
 
 def test_in_a_grid_on_threads(on):
@@ -243,27 +281,55 @@ def test_an_interrupt_before_a_run_waits_for_the_helper(on, monkeypatch):
     with pytest.warns(UserWarning, match="interrupted"):
         model = MLPClassifier(**PARAMETERS).fit(X, Y)
     assert left.is_set()
-    assert model.n_iter_ == 0
+    # The first run of so few rows is not worth a thread.
+    assert model.n_iter_ == 1
+    monkeypatch.undo()
+    on(2, 2)
+    same_bits(model, fitted(max_iter=1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads there")
-def test_ctrl_c_in_a_long_run(on):
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_at_any_moment(presses, on, monkeypatch):
+    """Whatever comes of it, nothing stays: see the fixture, and its checks here."""
     on(2, 2)
-    model = MLPClassifier(**{**PARAMETERS, "max_iter": 10**6}, tol=0)
-    started = threading.Event()
-    model.set_params(n_iter_no_change=10**6)
-    model.set_callbacks(Hook(lambda epoch: started.set()))
+    monkeypatch.setattr(lanes, "_LIMIT", LIMIT)
+    rng = random.Random(presses)
+    main, before = threading.main_thread().ident, blas_threads_now()
+    model = MLPClassifier(**PARAMETERS)
+    fitted()  # the kernels are there
+    began = time.perf_counter()
+    fitted()
+    span = time.perf_counter() - began
+    for _ in range(40):
+        # When to press first, and how long to wait after each time.
+        waits = [1.2 * span * rng.random()]
+        waits += [rng.random() / 2000 for _ in range(presses)]
+        pressed = threading.Event()
+        presser = threading.Thread(target=_press, args=(main, waits, pressed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while not pressed.is_set():
+                try:
+                    if presser.ident is None:
+                        presser.start()
+                        model.fit(X, Y)
+                    assert pressed.wait(LIMIT)
+                except KeyboardInterrupt:
+                    continue
+        presser.join()
+        assert own_threads() == []
+        assert blas_threads_now() == before
+        assert lanes.CORES.taken() == 0
 
-    def press():
-        assert started.wait(LIMIT)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    presser = threading.Thread(target=press)
-    presser.start()
-    with pytest.warns(UserWarning, match="interrupted"):
-        model.fit(X, Y)
-    presser.join()
-    assert model.predict(X).shape == Y.shape
+def _press(thread, waits, pressed):
+    first, *others = waits
+    pressed.wait(first)
+    for wait in others:
+        signal.pthread_kill(thread, signal.SIGINT)
+        pressed.wait(wait)
+    pressed.set()
 
 
 def test_a_resumed_fit_keeps_its_parts(on, tmp_path):
@@ -292,9 +358,21 @@ def test_ranks_are_not_asked_for_where_lanes_do(kernels, monkeypatch):
             assert fitted(n_jobs=2).n_shards_ == 2
 
 
-def test_sparse_rows_have_no_lanes(on, monkeypatch):
-    from scipy import sparse
+def test_a_fit_that_goes_on_without_lanes_has_the_threads_of_blas(on, tmp_path):
+    on(2, 2)
+    path = tmp_path / "fit.ckpt"
+    fitted(Checkpoint(path), max_iter=3)
+    seen, rows = [], sparse.csr_array(X)
+    model = MLPClassifier(**PARAMETERS).set_callbacks(
+        Checkpoint(path, resume=True), Hook(lambda epoch: seen.append(own_threads()))
+    )
+    with pytest.warns(ConvergenceWarning):
+        model.fit(rows, Y)
+    assert model.n_iter_ == PARAMETERS["max_iter"]
+    assert seen == [[]] * len(seen)
 
+
+def test_sparse_rows_have_no_lanes(on, monkeypatch):
     on(2, 2)
     monkeypatch.setattr(steps.CompiledSteps, "epoch", None)
     model = MLPRegressor(**PARAMETERS)
@@ -306,13 +384,14 @@ def test_sparse_rows_have_no_lanes(on, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_trains_with_helpers_of_its_own(on):
     on(2, 2)
-    alone, children = fitted(), []
+    alone, children, before = fitted(), [], blas_threads_now()
 
     def child():
         """Here no helper lives, nor has anybody a core."""
         status = 1
         try:
             same_bits(fitted(), alone)
+            assert blas_threads_now() == before
             status = 0
         finally:
             os._exit(status)

@@ -88,9 +88,8 @@ def same(one, other, dtype):
 
 
 def on(monkeypatch, n_lanes):
-    """Cut each step into so many parts, on a machine whose BLAS has two threads."""
+    """Cut each step into so many parts."""
     monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
-    monkeypatch.setattr(choose, "usable_threads", lambda: 2)
 
 
 def one_by_one(monkeypatch):
