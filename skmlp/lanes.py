@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -178,6 +178,40 @@ class Lanes:
             raise
         finally:
             CORES.give_back(self)
+
+    def share(self, work: Callable[[int], None]) -> None:
+        """Call ``work(part)`` once for each part, in the threads that are free.
+
+        Raises
+        ------
+        Exception
+            The first that `work` raised.
+        """
+        todo: SimpleQueue[int] = SimpleQueue()
+        done: SimpleQueue[BaseException | None] = SimpleQueue()
+        for part in range(self._n_lanes):
+            todo.put(part)
+
+        def take(lane: int) -> None:
+            while True:
+                try:
+                    part = todo.get_nowait()
+                except Empty:
+                    return
+                try:
+                    work(part)
+                except BaseException as error:
+                    if not lane:
+                        raise
+                    done.put(error)
+                else:
+                    done.put(None)
+
+        self.run(take)
+        for _ in range(self._n_lanes):
+            error = done.get(timeout=_LIMIT)
+            if error is not None:
+                raise error
 
     def _start(self, n_helpers: int) -> int:
         """Have so many helpers, or as many as the system gives."""

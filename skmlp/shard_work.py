@@ -67,18 +67,7 @@ class ShardWork:
                 self._dtype,
                 max_rows,
             )
-        self._network = Network(
-            layout,
-            plan.activation,
-            plan.loss,
-            self._kernels,
-            self._dtype,
-            max_rows,
-            self._dropout,
-            plan.loss_settings,
-            plan.masked,
-            plan.frozen,
-        )
+        self._network = self._make_network(max_rows, self._dropout)
         # Zeros: of frozen layers nothing else is ever written.
         self._parts = [comm.array(size, self._dtype) for _ in self._own]
         self._params: Array = comm.once(lambda: comm.array(size, self._dtype))
@@ -88,6 +77,27 @@ class ShardWork:
         ]
         self._mean_weight = self._measure_weight()
         self._pausing = False
+
+    def _make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
+        """Make what computes on so many rows."""
+        plan, options = self._plan, {}
+        if plan.lanes > 1:
+            from skmlp.kernels.blas import dot_of
+
+            options["dot"] = dot_of(plan.dtype)
+        return Network(
+            plan.layout,
+            plan.activation,
+            plan.loss,
+            self._kernels,
+            self._dtype,
+            max_rows,
+            dropout,
+            plan.loss_settings,
+            plan.masked,
+            plan.frozen,
+            **options,
+        )
 
     def pause(self) -> None:
         """Have all ranks end the order under way after this epoch. From any thread."""

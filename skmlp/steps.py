@@ -105,6 +105,11 @@ class CompiledSteps:
         The rows; dense.
     mean_weight : float
         Of the training rows.
+
+    Attributes
+    ----------
+    lanes : Lanes
+        The threads.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class CompiledSteps:
         # A thread that comes late looks at the counters, and at nothing else.
         each = multiplications(plan.units)
         at_once = plan.n_rows * each >= _WORTH_A_THREAD
-        self._lanes = Lanes(plan.lanes, self._counters, at_once)
+        self.lanes = Lanes(plan.lanes, self._counters, at_once)
         self._X: Array | None = None
         self._X_address = 0
         self._sums = np.zeros((plan.lanes, _LINE))
@@ -152,7 +157,7 @@ class CompiledSteps:
             tiled,
         )
         self._held = ExitStack()
-        self._limit = None if tiled else products_limit()
+        self._limit = products_limit() if plan.lanes > 1 else None
         dtype, rows = params.dtype, -(-most // plan.lanes)
         largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
         layers = rows * sum(plan.units[1:])
@@ -200,7 +205,7 @@ class CompiledSteps:
             if X is not self._X:
                 self._X, self._X_address = X, X.ctypes.data
             before, done = done, done + len(ends) - 1
-            self._lanes.run(
+            self.lanes.run(
                 self._run,
                 *self._arrays,
                 self._X_address,
@@ -219,4 +224,4 @@ class CompiledSteps:
     def close(self) -> None:
         """End the lanes' threads, and the limit of the BLAS."""
         with self._held:
-            self._lanes.close()
+            self.lanes.close()

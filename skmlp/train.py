@@ -254,8 +254,13 @@ class Trainer(Validating):
         if plan.n_validation:
             if plan.average is not None:
                 self._moment_exchanges[-1].gather()
-            for shard, k in zip(self._shards, self._own, strict=True):
-                self._validate(self._model_views, shard, self._table[k, self._scores])
+            views = self._model_views
+            if self._looks and self._compiled is not None:
+                row = self._table[0, self._scores]
+                self._validate_on(self._compiled.lanes, views, row)
+            else:
+                for shard, k in zip(self._shards, self._own, strict=True):
+                    self._validate(views, shard, self._table[k, self._scores])
         rate = state.learning_rate
         exchanged = self._exchange.seconds - exchanged
         computing = time.perf_counter() - began - exchanged

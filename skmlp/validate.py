@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from skmlp import metrics
 from skmlp.comm.base import Communicator
 from skmlp.data.sources import ShardRows, Source
+from skmlp.lanes import Lanes
 from skmlp.launch.base import Message
 from skmlp.model.layout import Views
+from skmlp.model.network import Network
 from skmlp.plan import Plan
 from skmlp.shard_work import PREDICT, ShardWork
 
@@ -39,6 +42,14 @@ class Validating(ShardWork):
         super().__init__(plan, comm, source)
         self.n_validation_parts = _PARTS + metrics.n_parts(plan.loss, plan.units[-1])
         self._spread = self._measure_spread()
+        #: What each lane looks at, and with what.
+        self._looks: list[tuple[ShardRows, Network]] = []
+        if plan.lanes > 1 and plan.n_validation:
+            # As shards of a fit without minibatches, which have blocks of rows alone.
+            cut = replace(plan, n_shards=plan.lanes, solver="lbfgs")
+            for part in range(plan.lanes):
+                shard = source.shard(cut, part)
+                self._looks.append((shard, self._make_network(shard.max_rows)))
 
     def _measure_spread(self) -> Array:
         """Denominators of R2 on the validation rows; empty for classes."""
@@ -59,11 +70,30 @@ class Validating(ShardWork):
 
         return self._sum_over_shards(width, add_spread)
 
-    def _validate(self, views: Views, shard: ShardRows, parts: Array) -> None:
+    def _validate_on(self, lanes: Lanes, views: Views, parts: Array) -> None:
+        """Add what all validation rows say of a model, a part of them on each lane."""
+        rows = np.zeros((len(self._looks), len(parts)))
+
+        def look(part: int) -> None:
+            shard, network = self._looks[part]
+            with np.errstate(all="ignore"):
+                self._validate(views, shard, rows[part], network)
+
+        lanes.share(look)
+        parts += rows.sum(axis=0)
+
+    def _validate(
+        self,
+        views: Views,
+        shard: ShardRows,
+        parts: Array,
+        network: Network | None = None,
+    ) -> None:
         """Add what a shard's validation rows say of a model."""
         plan, masked = self._plan, self._plan.masked
+        network = network or self._network
         for X, y, w in shard.validation_blocks():
-            prediction, loss = self._network.validate(views, X, y, w)
+            prediction, loss = network.validate(views, X, y, w)
             parts[_LOSS] += loss
             parts[_WEIGHT] += metrics.weight_of(y, w, masked)
             metrics.score_parts(

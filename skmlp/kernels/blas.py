@@ -10,6 +10,7 @@ ours, in rows, are their transposes, and ``(A B)^T = B^T A^T``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numba import types
 from numba.extending import get_cython_function_address, intrinsic
 from numba.np.arrayobj import make_array
 
-from skmlp.kernels.compiled_products import ABT, ATB
+from skmlp.kernels.compiled_products import AB, ABT, ATB
 from skmlp.kernels.compiled_updates import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,6 +33,22 @@ def address_of_gemm(dtype: str) -> int:
     name = "sgemm" if dtype == "float32" else "dgemm"
     address: int = get_cython_function_address("scipy.linalg.cython_blas", name)
     return address
+
+
+def dot_of(dtype: str) -> Callable[[Array, Array, Array], None]:
+    """Make ``dot(A, B, out)``, which numpy's BLAS has no part in.
+
+    The threads of an OpenBLAS spin for some milliseconds after each product, and take
+    the cores from others that compute.
+    """
+    address, nothing = address_of_gemm(dtype), np.empty(0, dtype)
+
+    def dot(A: Array, B: Array, out: Array) -> None:
+        # Some are slices of what the user has given.
+        A = np.require(A, requirements=["C", "A", "W"])
+        blas_product(address, A, B, out, AB, nothing)
+
+    return dot
 
 
 @intrinsic

@@ -60,6 +60,8 @@ class Network:
     frozen : sequence of int
         Layers whose weights need no gradient: a bound function leaves theirs as it is,
         and goes back no further than to the lowest of the others.
+    dot : callable, default=numpy.dot
+        ``dot(A, B, out)`` multiplies matrices where there is only a forward pass.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class Network:
         loss_settings: Sequence[float] = (),
         masked: bool = False,
         frozen: Sequence[int] = (),
+        dot: Callable[[Array, Array, Array], Any] = np.dot,
     ) -> None:
-        self.layout = layout
+        self.layout, self._dot = layout, dot
         n_layers = len(layout.units) - 1
         self._trained = [i for i in range(n_layers) if i not in frozen]
         self._dropout = dropout
@@ -130,7 +133,7 @@ class Network:
         if isinstance(X, SparseRows):
             self._csr_dot(*X.parts, X.rows, W, out)
         else:
-            X.dot(W, out)
+            self._dot(X, W, out)
 
     def forward(self, views: Views, X: Array | SparseRows) -> Array:
         """Predictions of some rows, after the output activation.
@@ -150,7 +153,7 @@ class Network:
         self._times(X, views[0][0], layers[0])
         for i, (_, b) in enumerate(views[:-1]):
             self._forward[i](layers[i], b)
-            np.dot(layers[i], views[i + 1][0], out=layers[i + 1])
+            self._dot(layers[i], views[i + 1][0], layers[i + 1])
         return layers[-1]
 
     def validate(

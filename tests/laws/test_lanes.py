@@ -124,40 +124,32 @@ def test_the_number_of_parts_counts(on):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_helpers_do_help(on):
-    on(3, 3)
-    there, seen = threading.Barrier(3), []
-
-    def meet(lane):
-        there.wait(LIMIT)
-        seen.append((lane, threading.current_thread().name))
-
-    team = lanes.Lanes(3)
-    for _ in range(3):
-        team.run(meet)
-        there.reset()
-    team.close()
-    assert {lane for lane, _ in seen} == {0, 1, 2}
-    assert {name for lane, name in seen if lane} == {"skmlp-lane-1", "skmlp-lane-2"}
+X_VAL = {
+    "as it is": X[:99],
+    "in columns": np.asfortranarray(X[:99]),
+    "a slice": X[:198:2],
+    "sparse": sparse.csr_array(X[:99]),
+    "one row": X[:1],
+}
 
 
-def test_a_helper_that_sleeps_is_woken(on):
-    on(2, 2)
-    team, ran = lanes.Lanes(2), threading.Event()
-
-    def note(lane):
-        if lane:
-            ran.set()
-
-    for _ in range(3):
-        team.run(note)
-        assert ran.wait(LIMIT)
-        helper = team._helpers[0]
-        # It has given up looking when it has set the lowest bit.
-        while not helper._counter[0] & 1:
-            threading.Event().wait(0.001)
-        ran.clear()
-    team.close()
+@pytest.mark.parametrize("kind", X_VAL)
+def test_validation_rows_are_shared_too(kind, on):
+    """The scores are those of one lane, whoever looks at the rows."""
+    rows = X_VAL[kind]
+    parameters = {**PARAMETERS, "early_stopping": True}
+    found = []
+    for n_lanes, n_cores in ((1, 1), (3, 1), (3, 3)):
+        on(n_lanes, n_cores)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = MLPClassifier(**parameters)
+            model.fit(X, Y, X_val=rows, y_val=Y[: rows.shape[0]])
+        found.append(model)
+    one, alone, shared = found
+    same_bits(alone, shared)
+    assert alone.validation_scores_ == shared.validation_scores_
+    np.testing.assert_allclose(one.validation_scores_, shared.validation_scores_)
 
 
 def test_fits_share_the_cores(on):
