@@ -296,7 +296,7 @@ def settle(estimator, plan, place, dense=True):
     n_shards = place.n_ranks
     if get_config()["ranks"] != "as_asked":
         n_shards = choose.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
-        if n_shards <= here.lanes:
+        if choose.lanes_do(here.lanes, n_shards):
             n_shards = 1
         _effort.tell_fewer(estimator, n_shards, place.n_ranks, plan.batch_size)
     if n_shards == 1:

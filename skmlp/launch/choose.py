@@ -186,3 +186,11 @@ def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> i
     if work * n_rows < LEAST_EPOCH or (step > SMALL_STEP and n_lanes < cores):
         return 1
     return max(1, n_lanes)
+
+
+def lanes_do(n_lanes: int, n_ranks: int) -> bool:
+    """Whether the lanes of one rank do as well as so many ranks on this host.
+
+    There are no more threads in them than BLAS may use.
+    """
+    return n_ranks <= min(n_lanes, blas_threads_allowed() or 1)

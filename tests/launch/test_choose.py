@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from skmlp.launch import choose
-from skmlp.launch.choose import Place, worthwhile
+from skmlp.launch.choose import Place, lanes, worthwhile
 from tests.launch.dask_clusters import cluster
 
 SMALL, MIDDLE, WIDE = (20, 100, 1), (512, 512, 1), (512, 1024, 1024, 10)
@@ -36,6 +36,32 @@ def test_the_ranks_that_are_taken(place, units, rows, expected, monkeypatch):
     assert worthwhile(place, units, rows, "float32") == expected
     # Twice the work; where there is enough of it, nothing changes.
     assert expected <= worthwhile(place, units, rows, "float64") <= 2 * expected
+
+
+@pytest.mark.parametrize(
+    ("units", "batch", "rows", "cores", "expected"),
+    [
+        (SMALL, 200, 20_000, 1, 1),
+        (SMALL, 200, 20_000, 2, 2),
+        (SMALL, 200, 20_000, 16, 6),  # 32 rows each
+        (SMALL, 1024, 20_000, 16, 8),
+        (SMALL, 63, 20_000, 2, 1),
+        (SMALL, 64, 20_000, 2, 2),
+        (SMALL, 200, 200, 2, 1),  # over before a thread wakes up
+        ((4, 3), 64, 10**6, 2, 1),  # nothing to share
+        (WIDE, 1024, 8192, 2, 2),
+        (WIDE, 1024, 8192, 8, 8),
+        (WIDE, 1024, 8192, 9, 1),  # BLAS takes all cores
+        (WIDE, 100, 8192, 4, 1),
+    ],
+)
+def test_the_lanes_of_a_step(units, batch, rows, cores, expected, monkeypatch):
+    monkeypatch.setattr(choose, "usable_cores", lambda: cores)
+    for blas in (1, cores):  # which changes the threads, but not the parts
+        monkeypatch.setattr(choose, "blas_threads_allowed", lambda n=blas: n)
+        assert lanes(units, batch, rows, "float32") == expected
+    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: None)
+    assert lanes(units, batch, rows, "float32") == 1  # a BLAS that nobody can limit
 
 
 @pytest.mark.parametrize(("blas", "expected"), [(2, 1), (1, 2)])

@@ -334,17 +334,22 @@ def test_a_resumed_fit_keeps_its_parts(on, tmp_path):
     same_bits(resumed, whole)
 
 
-@pytest.mark.parametrize("kernels", ["compiled", "reference"])
-def test_ranks_are_not_asked_for_where_lanes_do(kernels, monkeypatch):
-    """The same bits, then, for any `n_jobs` on this host."""
+@pytest.mark.parametrize(
+    ("kernels", "n_threads", "n_ranks"),
+    [("compiled", 2, 1), ("compiled", 1, 2), ("reference", 2, 2)],
+)
+def test_ranks_are_not_asked_for_where_lanes_do(
+    kernels, n_threads, n_ranks, monkeypatch
+):
+    """Then any `n_jobs` gives the same bits. But BLAS must have threads for them."""
     monkeypatch.setattr(choose, "usable_cores", lambda: 2)
-    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: 2)
+    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: n_threads)
     monkeypatch.setattr(choose, "LEAST_WORK", {"threads": 1, "processes": 1})
     monkeypatch.setattr(choose, "LEAST_EPOCH", 0)
     with config_context(kernels=kernels):
         one, two = fitted(), fitted(n_jobs=2)
-        assert two.n_shards_ == (1 if kernels == "compiled" else 2)
-        if kernels == "compiled":
+        assert two.n_shards_ == n_ranks
+        if n_ranks == 1:
             same_bits(one, two)
         with config_context(ranks="as_asked"):
             assert fitted(n_jobs=2).n_shards_ == 2
