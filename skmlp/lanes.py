@@ -19,8 +19,6 @@ import numpy as np
 from skmlp.cores import usable_cores
 from skmlp.launch.blas import blas_threads_allowed, products_limit
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 #: How often a helper looks for the next run, some microseconds at a time, before it
 #: goes to sleep. What is done between two epochs of a small net takes less.
 _PATIENCE = 100
@@ -58,11 +56,15 @@ class _Cores:
         with self._lock:
             return sum(self._taken.values())
 
+    def forget(self) -> None:
+        """Begin anew in a forked child, where the parent's runs are not."""
+        self._lock = threading.Lock()
+        self._taken = {}
+
 
 CORES = _Cores()
 if hasattr(os, "register_at_fork"):
-    # What the parent's other threads were at is not done in the child.
-    os.register_at_fork(after_in_child=CORES.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=CORES.forget)
 
 
 #: A function, its arguments but the last, and what is not to be freed meanwhile.
@@ -80,11 +82,13 @@ class _Helper:
 
     def __init__(self, number: int) -> None:
         from skmlp.kernels import compiled_lanes
+        from skmlp.kernels.compiled_counters import publish
 
-        self._kernels = compiled_lanes
+        self._publish, self._attend = publish, compiled_lanes.attend
         self._number = number
         self._counter = compiled_lanes.counters(1)
-        self._address = int(self._counter.ctypes.data)
+        self._address = np.array([self._counter.ctypes.data], np.intp)
+        self._owed = np.zeros(1, np.int64)
         self._n_runs = 0
         self._job: _Job | None = None
         #: Ends its sleep; in C, so that no Ctrl-C leaves it locked.
@@ -103,7 +107,7 @@ class _Helper:
         """Tell of a run, or with None of the end."""
         self._job = job
         self._n_runs += 1
-        if self._kernels.announce(self._address, self._n_runs) or job is None:
+        if self._publish(self._address, self._n_runs, self._owed) or job is None:
             self._bell.put(None)
 
     def wait(self) -> None:
@@ -121,10 +125,10 @@ class _Helper:
             self._ended.set()
 
     def _do_runs(self) -> None:
-        attend, address, n_runs = self._kernels.attend, self._address, 0
+        address, n_runs = int(self._address[0]), 0
         while True:
             n_runs += 1
-            if attend(address, n_runs, _PATIENCE):
+            if self._attend(address, n_runs, _PATIENCE):
                 self._bell.get()
             job = self._job
             if job is None:

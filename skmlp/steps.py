@@ -17,7 +17,7 @@ import numpy as np
 from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.lanes import Lanes
 from skmlp.launch.blas import products_limit
-from skmlp.launch.choose import SMALL_STEP
+from skmlp.launch.choose import SMALL_STEP, work_of
 from skmlp.model.network import multiplications
 from skmlp.optim.transforms import OPTIMIZERS, Optimizer
 from skmlp.plan import Plan
@@ -84,8 +84,8 @@ def in_runs(shard: ShardRows, plan: Plan) -> TypeGuard[GatheredRows]:
 
 def _is_small(plan: Plan) -> bool:
     """Whether the products of a plan are those for small matrices."""
-    work = multiplications(plan.units) * min(plan.batch_size, plan.n_rows)
-    return work * (2 if plan.dtype == "float64" else 1) <= MOST_WORK
+    rows = min(plan.batch_size, plan.n_rows)
+    return work_of(plan.units, rows, plan.dtype) <= MOST_WORK
 
 
 class CompiledSteps:

@@ -221,17 +221,16 @@ class GatheredRows(RowTable, ShardRows):
             w = w[start:end]
         taken = np.empty(0, np.intp)
         if self._taken is None:
-            X = self._X[start:end]
+            X = np.require(self._X[start:end], requirements=["C", "A"])
             y, w = y.copy(), w.copy()  # the user's own may be read-only
         elif self.in_memory:
-            X, taken = self._X, np.asarray(self._taken[start:end], np.intp)
+            X, taken = self._X, np.ascontiguousarray(self._taken[start:end], np.intp)
         else:
             room = max(most_rows, end - start)
             if self._chunk is None or len(self._chunk) < room:
                 self._chunk = np.empty((room, self._X.shape[1]), self._X.dtype)
             X = self._chunk[: end - start]
             self._X.take(self._taken[start:end], 0, X, "clip")
-        X, taken = np.ascontiguousarray(X), np.ascontiguousarray(taken)
         return X, taken, y, w, np.array(ends[batch : last + 1], np.intp) - start
 
     def chunk_targets(self) -> Array:

@@ -279,7 +279,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
     )
 
 
-def settle(estimator, plan, place, dense=True):
+def settle(estimator, plan, place, dense):
     """Decide how many shards, the BLAS threads of each, and the lanes of a single one.
 
     `dense` says that the rows are no sparse matrix.
@@ -306,7 +306,7 @@ def settle(estimator, plan, place, dense=True):
     return plan, replace(place, n_ranks=n_shards)
 
 
-def keep_layout(plan, place, kept, dense=True):
+def keep_layout(plan, place, kept, dense):
     """Take up the shards of an earlier fit, with as many ranks as are here."""
     plan = replace(plan, **kept)
     if not (dense and steps.can_run(plan)):

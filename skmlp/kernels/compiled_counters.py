@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit, types
 
 from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
+from skmlp.kernels.compiled_updates import inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,6 +83,17 @@ def _now(room: Array) -> int:
     return int(room[0]) * 1_000_000_000 + int(room[1])
 
 
+@inner
+def fall_asleep(counter: int, number: int) -> bool:
+    """Say in a counter that its reader sleeps, unless it has come to a number."""
+    held = load(counter)
+    while held < 2 * number:
+        if replace(counter, held, held | 1):
+            return True
+        held = load(counter)
+    return False
+
+
 @counting
 def wait(
     counters: Array, number: int, nanoseconds: int, room: Array, asleep: Array
@@ -129,10 +141,6 @@ def wait(
             yield_core()
     n_owed = 0
     for i in range(len(counters)):
-        asleep[i] = 0
-        held = load(counters[i])
-        while held < 2 * number and not asleep[i]:
-            asleep[i] = replace(counters[i], held, held | 1)
-            held = load(counters[i])
+        asleep[i] = fall_asleep(counters[i], number)
         n_owed += asleep[i]
     return n_owed

@@ -10,8 +10,9 @@ task was claimed, and the last one whose task is done. A phase begins when all t
 the one before are done, so nobody can claim the task of another phase than the present
 one, however late he is.
 
-Between two runs of steps a helper looks for the next one for a while; then it says in
-the counter of runs that it sleeps, as in `skmlp.kernels.compiled_counters`.
+Between two runs of steps a helper looks for the next one for a while; then it falls
+asleep. Its counter of runs is one of `skmlp.kernels.compiled_counters`, with no clock:
+that is Linux's.
 """
 
 # mypy cannot see what numba infers.
@@ -23,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
+from skmlp.kernels.atomics import load, pause, yield_core
+from skmlp.kernels.compiled_counters import fall_asleep
 from skmlp.kernels.compiled_updates import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,21 +49,6 @@ def counters(number: int) -> Array:
 
 
 @compiled
-def announce(counter: int, number: int) -> bool:
-    """Say that a run is there; return whether the helper sleeps and must be woken.
-
-    Parameters
-    ----------
-    counter : int
-        Address of the helper's counter of runs.
-    number : int
-        Of the run; larger than all before.
-    """
-    asleep: bool = (swap(counter, 2 * number) & 1) != 0
-    return asleep
-
-
-@compiled
 def attend(counter: int, number: int, patience: int) -> bool:
     """Wait for a run; return whether the caller gave up and will be woken for it.
 
@@ -80,9 +67,5 @@ def attend(counter: int, number: int, patience: int) -> bool:
                 return False
             pause()
         yield_core()
-    held = load(counter)
-    while held < 2 * number:
-        if replace(counter, held, held | 1):
-            return True
-        held = load(counter)
-    return False
+    asleep: bool = fall_asleep(counter, number)
+    return asleep

@@ -87,11 +87,12 @@ class Guard:
             for library in libraries:
                 if not _per_thread(library) and id(library) not in known:
                     self._before.append((library, library.get_num_threads() or 1))
+            asked = list(self._asked)
             try:
                 self._asked.append((n_threads, of_scipy))
                 self._apply()
             except BaseException:  # Ctrl-C falls anywhere
-                self._asked.remove((n_threads, of_scipy))
+                self._asked = asked
                 self._apply()
                 raise
             own = [

@@ -108,6 +108,11 @@ LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
 FEW_THREADS = 4
 
 
+def work_of(units: tuple[int, ...], rows: int, dtype: str) -> int:
+    """Multiply-adds of some rows' gradient; those of float64 count twice."""
+    return multiplications(units) * rows * (2 if dtype == "float64" else 1)
+
+
 def worthwhile(
     place: Place, units: tuple[int, ...], batch_rows: int, dtype: str
 ) -> int:
@@ -137,8 +142,7 @@ def worthwhile(
         here = min(usable_cores(), blas_threads_allowed() or 1)
         if place.n_threads <= min(here, FEW_THREADS):
             return 1
-    work = multiplications(units) * batch_rows * (2 if dtype == "float64" else 1)
-    useful = int(work // LEAST_WORK[place.kind])
+    useful = int(work_of(units, batch_rows, dtype) // LEAST_WORK[place.kind])
     limit = place.n_ranks
     if place.kind != "dask":
         limit = min(limit, usable_cores())
@@ -180,10 +184,10 @@ def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> i
     """
     if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1
-    work = multiplications(units) * (2 if dtype == "float64" else 1)
-    cores, step = usable_cores(), work * batch_rows
+    cores, step = usable_cores(), work_of(units, batch_rows, dtype)
     n_lanes = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_LANES)
-    if work * n_rows < LEAST_EPOCH or (step > SMALL_STEP and n_lanes < cores):
+    small = work_of(units, n_rows, dtype) < LEAST_EPOCH
+    if small or (step > SMALL_STEP and n_lanes < cores):
         return 1
     return max(1, n_lanes)
 
