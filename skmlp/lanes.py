@@ -1,9 +1,10 @@
 """The threads that help with the steps of one shard: lanes.
 
-Where BLAS may use several threads, a rank that has one shard computes each step on as
-many lanes: in compiled code, without the interpreter, each with a BLAS of one thread.
-The plan says into how many parts the steps are cut, and so what the bits are; which
-threads do them is decided from run to run, by the cores that this process has left.
+Where there are several cores, a rank that has one shard computes each step on as many
+lanes: in compiled code, without the interpreter, each with a BLAS of one thread. The
+plan says into how many parts the steps are cut, and so what the bits are; which threads
+do them is decided from run to run, by the threads that BLAS may use and the cores that
+this process has left.
 """
 
 from __future__ import annotations
