@@ -10,7 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from skmlp.config import config_context, get_config, set_config
-from skmlp.exceptions import CommunicationWarning, UnusedParameterWarning
+from skmlp.exceptions import (
+    CommunicationWarning,
+    ModelQualityWarning,
+    UnusedParameterWarning,
+)
 from skmlp.versions import show_versions
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ __all__ = [
     "LossCurveDisplay",
     "MLPClassifier",
     "MLPRegressor",
+    "ModelQualityWarning",
     "ScalingDisplay",
     "TrainingProgress",
     "UnusedParameterWarning",

@@ -12,3 +12,10 @@ class UnusedParameterWarning(UserWarning):
 
 class CommunicationWarning(UserWarning):
     """The ranks of a fit have communicated for longer than they computed."""
+
+
+class ModelQualityWarning(UserWarning):
+    """A fit has ended in order, but its model is probably worse than it could be.
+
+    The message names what was seen and the cure.
+    """

@@ -99,7 +99,9 @@ def warned(call: Callable[[], Any]) -> list[tuple[type, str]]:
     return [
         (w.category, str(w.message))
         for w in caught
-        if not issubclass(w.category, skmlp.UnusedParameterWarning)
+        if not issubclass(
+            w.category, (skmlp.UnusedParameterWarning, skmlp.ModelQualityWarning)
+        )
     ]
 
 

@@ -36,6 +36,8 @@ pytestmark = pytest.mark.filterwarnings(
     "default",
     "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore::skmlp.UnusedParameterWarning",
+    # None of these fits deserves it.
+    "error::skmlp.ModelQualityWarning",
 )
 
 
