@@ -18,9 +18,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
+from skmlp.kernels.cached import cached_njit
 from skmlp.kernels.compiled_updates import inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,7 +40,7 @@ _clock_gettime: Any = types.ExternalFunction(
     "clock_gettime", types.int32(types.int32, types.intp)
 )
 
-counting = njit(nogil=True, cache=True, error_model="numpy")
+counting = cached_njit()
 
 
 @counting

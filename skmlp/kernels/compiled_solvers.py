@@ -13,8 +13,8 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from skmlp.kernels.cached import cached_njit
 from skmlp.kernels.compiled_updates import (
     COUNT,
     DIVISOR,
@@ -29,9 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Without reassociation, by which "b * v + (1 - b) * g" becomes "g + b * (v - g)": NaN
 # instead of infinity. Only sums need it.
-elementwise = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}
-)
+elementwise = cached_njit(fastmath={"contract", "nsz"})
 
 
 @elementwise

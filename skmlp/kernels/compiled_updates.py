@@ -13,17 +13,13 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
+
+from skmlp.kernels.cached import cached_njit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-compiled = njit(
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath={"reassoc", "contract", "nsz"},
-)
+compiled = cached_njit(fastmath={"reassoc", "contract", "nsz"})
 
 #: For what only other kernels call: Python has no way to the compiled function, which
 #: saves a third of the time that it takes to compile.

@@ -1,0 +1,67 @@
+"""numba's cache on disk, which all compiled kernels use and none needs."""
+
+# mypy: disable-error-code="misc, no-untyped-call"
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+_warned = False
+
+
+def _do_without(error: Exception) -> None:
+    """Warn, once in a process, that kernels are compiled anew."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "numba has no folder for its cache of compiled code, or can't use it "
+            f"({type(error).__name__}: {error}): each process compiles the kernels of "
+            "skmlp anew, which takes seconds. Set the environment variable "
+            "NUMBA_CACHE_DIR to a folder that this user may read and write",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+class _Cache(FunctionCache):
+    """A cache that is left alone once it has failed, as on a full disk."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load compiled code; None if there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self.disable()
+            return _do_without(error)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep compiled code, if that can be done."""
+        try:
+            super().save_overload(sig, data)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self.disable()
+            _do_without(error)
+
+
+def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` of a kernel: without the GIL, with the cache if there is one.
+
+    ``cache=True`` raises where numba finds no folder that it may write to.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
+        try:
+            dispatcher._cache = _Cache(function)
+        except (RuntimeError, OSError) as error:
+            _do_without(error)
+        return dispatcher
+
+    return compiled
