@@ -158,6 +158,7 @@ class LokyGang(Gang):
                 limit,
                 step_limit,
                 max_bytes,
+                os.getpid(),
             )
             tasks: list[Task] = [
                 (serve, (invitation, rank, [(build, plan, data)]))

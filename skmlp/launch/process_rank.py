@@ -9,7 +9,9 @@ so the end of the driver, or of the gang, reaches a rank that is computing, too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import multiprocessing
 import os
 import pickle
 import selectors
@@ -80,6 +82,8 @@ class Invitation:
         Seconds for which ranks may be apart in their work.
     max_bytes : int
         The most that the arrays of one message may hold.
+    driver : int
+        The driver's process.
     """
 
     address: tuple[str, int]
@@ -90,6 +94,27 @@ class Invitation:
     limit: float
     step_limit: float
     max_bytes: int
+    driver: int
+
+
+@functools.cache
+def _end_with(driver: int, this: int) -> Beat:
+    """End process `this` soon after its parent `driver`, whatever it does then.
+
+    loky's workers would wait for work for minutes.
+    """
+
+    def look() -> bool:
+        parent = multiprocessing.parent_process()
+        if os.name == "nt":  # the number of a dead parent stays
+            gone = parent is not None and not parent.is_alive()
+        else:
+            gone = os.getppid() != driver
+        if gone:
+            os._exit(1)  # in the midst of a task of anybody's
+        return True
+
+    return Beat(look)
 
 
 def own_fingerprint() -> bytes:
@@ -220,6 +245,8 @@ def serve(invitation: Invitation, rank: int, parcel: list[Parcel]) -> None:
         one, or of the driver, only returns.
     """
     check_worker(invitation.shards.n_ranks)
+    if os.getppid() == invitation.driver:
+        _end_with(invitation.driver, os.getpid())
     with contextlib.ExitStack() as stack:
         # In a terminal, Ctrl-C reaches all processes: what it means is the driver's
         # matter, who closes the gang in order.

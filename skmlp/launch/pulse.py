@@ -16,12 +16,12 @@ BEAT = 1.0
 
 
 class Beat:
-    """Says that this process is alive, in a thread, until told to stop.
+    """Calls a function each second in a thread, until told to stop.
 
     Parameters
     ----------
     say : callable
-        Called at each beat. Returns False when nobody listens any more.
+        Says that this process is alive, say. Returns False to end the thread.
     """
 
     def __init__(self, say: Callable[[], bool]) -> None:

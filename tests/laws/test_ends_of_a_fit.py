@@ -11,6 +11,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
 from distributed import Client
 
@@ -110,3 +111,54 @@ def test_ctrl_c_in_a_terminal_keeps_the_model(tmp_path):
     ((_, n_iter, n_predicted),) = told
     assert int(n_iter) >= 3
     assert int(n_predicted) == len(ENDLESS.data()[1])
+
+
+# ---- A driver that dies --------------------------------------------------------------
+
+JOBLIB_DRIVER = """
+import sys
+from tests.laws.places import processes
+from tests.laws.test_ends_of_a_fit import ENDLESS, SHORT
+
+if __name__ == "__main__":
+    ENDLESS.params["verbose"] = True
+    with processes(2).around():
+        SHORT.estimator(None).fit(*SHORT.data())
+        if sys.argv[1] == "idle":
+            print("Idle", flush=True)
+            sys.stdin.read()
+        ENDLESS.estimator(None).fit(*ENDLESS.data())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes otherwise")
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(("work", "sign"), [("idle", "Idle"), ("fit", "Iteration 3,")])
+def test_joblibs_workers_end_with_their_driver(tmp_path, how, work, sign):
+    """loky's would still be there for minutes."""
+    script = tmp_path / "driver.py"
+    script.write_text(JOBLIB_DRIVER)
+    with subprocess.Popen(
+        [sys.executable, "-u", str(script), work],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        try:
+            assert driver.stdout is not None
+            lines: list[str] = []
+            while not (lines and lines[-1].startswith(sign)):
+                lines.append(driver.stdout.readline())
+                assert lines[-1], "".join(lines)
+            children = psutil.Process(driver.pid).children(recursive=True)
+            workers = [p for p in children if "LokyProcess" in " ".join(p.cmdline())]
+            assert len(workers) == 2
+            driver.send_signal(getattr(signal, how))
+            _, alive = psutil.wait_procs(workers, timeout=40)
+            assert not alive, "after 40 s workers are still there"
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
