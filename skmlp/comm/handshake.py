@@ -18,7 +18,7 @@ on the way can change numbers. On such a network, use TLS below this.
 
 The protocol is written once, as generators without a socket: `dialer` and `acceptor`
 (see `skmlp.comm.nonblocking`). `send_hello` and `accept_hello` run it on one socket;
-`skmlp.comm.meeting` runs it on many at once.
+`skmlp.comm.rendezvous` runs it on many at once.
 """
 
 from __future__ import annotations

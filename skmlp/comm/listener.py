@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 from skmlp.comm.base import Aborted
 
 Address = tuple[str, int]
 
-#: The address of a rank that has no port of its own.
-NOWHERE: Address = ("", 0)
-#: Connections that came another way and wait for the meeting; one more is turned away.
-MOST_DELIVERED = 1024
+#: A port that the system chooses.
+ANY_PORT = (0,)
 #: Connections that the system may hold until they are accepted; it may allow fewer.
 BACKLOG = 1024
 #: A host that vanishes is noticed after 30 s, as by distributed: after 10 s of silence
@@ -28,114 +28,88 @@ KEEPALIVE = {
 }
 
 
-#: A rank or None, and a connection to it or why there is none; see `Listener.deliver`.
-Delivery = tuple[int | None, socket.socket | OSError]
-
-
 class Listener:
-    """A listening socket on a port of the system's choice, kept for all generations.
+    """A listening socket, kept for all generations.
 
     Parameters
     ----------
-    host : str or None
-        A numeric address of this host that the other ranks can dial. None for no port:
-        connections come by `deliver` only.
+    host : str
+        An address of this host that the other ranks can dial. If the host does not know
+        it, as behind a router, the listener takes connections on all interfaces.
+    ports : sequence of int
+        The first free one is taken; 0 stands for one of the system's choice.
 
     Attributes
     ----------
     address : tuple of (str, int)
-        Host and port to dial, or `NOWHERE`.
+        Host and port to dial.
     """
 
-    def __init__(self, host: str | None) -> None:
-        self.socket = None if host is None else _listening(host)
-        self.address: Address = NOWHERE
+    def __init__(self, host: str, ports: Sequence[int] = ANY_PORT) -> None:
+        self.socket, host = _listening(host, ports)
         try:
-            if self.socket is not None:
-                name = self.socket.getsockname()
-                self.address = (name[0], name[1])
-            # A byte from `abort` or `deliver` wakes the meeting.
-            self.bell, self._button = socket.socketpair()
+            self.address: Address = (host, self.socket.getsockname()[1])
+            # One byte from `abort` wakes the rendezvous.
+            self.wake_up, self._waker = socket.socketpair()
         except BaseException:
-            if self.socket is not None:
-                self.socket.close()
+            self.socket.close()
             raise
-        self.bell.setblocking(False)
-        self._button.setblocking(False)
+        for sock in (self.socket, self.wake_up, self._waker):
+            sock.setblocking(False)
         self._stop: tuple[float, str] = (-1, "")
-        self._lock = threading.Lock()
-        self._closed = False
-        self._delivered: list[Delivery] = []
 
     def abort(self, reason: str, generation: int) -> None:
-        """Make meetings of `generation` and before raise `Aborted`. From any thread."""
+        """Make rendezvous up to `generation` raise `Aborted`. From any thread."""
         self._stop = max(self._stop, (generation, reason))
-        self._ring()
-
-    def deliver(self, rank: int | None, thing: socket.socket | OSError) -> None:
-        """Hand the meeting a connection that came another way. From any thread.
-
-        Parameters
-        ----------
-        rank : int or None
-            The rank that this one wanted to reach; None if somebody reached this rank.
-        thing : socket or OSError
-            A connected socket, which is the listener's from now on; or why there is
-            none.
-        """
-        with self._lock:
-            taken = not self._closed and len(self._delivered) < MOST_DELIVERED
-            if taken:
-                self._delivered.append((rank, thing))
-        if taken:
-            self._ring()
-        elif isinstance(thing, socket.socket):
-            thing.close()
-
-    def _ring(self) -> None:
-        # A full pipe wakes as well; a closed one has nobody to wake.
+        # A full pipe wakes as well; a closed one has no reader to wake.
         with contextlib.suppress(OSError):
-            self._button.send(b"\0")
+            self._waker.send(b"\0")
 
     def check(self, generation: int) -> None:
-        """Raise `Aborted` if meetings of `generation` were told to stop."""
+        """Raise `Aborted` if the rendezvous of `generation` was told to stop."""
         last, reason = self._stop
         if generation <= last:
             raise Aborted(reason)
 
-    def deliveries(self) -> list[Delivery]:
-        """Silence the bell, and take what `deliver` has brought since the last time."""
+    def clear_wake_up(self) -> None:
+        """Take the bytes of past aborts."""
         with contextlib.suppress(BlockingIOError):
-            self.bell.recv(4096)
-        with self._lock:
-            delivered, self._delivered = self._delivered, []
-        return delivered
+            self.wake_up.recv(4096)
 
     def close(self) -> None:
-        """Give back port and descriptors. Abort a meeting under way before."""
-        with self._lock:
-            self._closed = True
-            delivered, self._delivered = self._delivered, []
-        things = [self.socket, self.bell, self._button, *(t for _, t in delivered)]
-        for thing in things:
-            if isinstance(thing, socket.socket):
-                thing.close()
+        """Give back port and descriptors. Abort a rendezvous under way before."""
+        for sock in (self.socket, self.wake_up, self._waker):
+            sock.close()
 
 
-def _listening(host: str) -> socket.socket:
-    """A socket that listens on a free port."""
+def _listening(host: str, ports: Sequence[int]) -> tuple[socket.socket, str]:
+    """A socket that listens on the first free port, and the numeric host to dial."""
     family, kind, protocol, _, where = socket.getaddrinfo(
         host, 0, type=socket.SOCK_STREAM
     )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.bind(where)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    all_interfaces = "::" if family == socket.AF_INET6 else "0.0.0.0"
+    for port in ports:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                # Connections of an earlier fit may hold its port for a minute.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((where[0], port, *where[2:]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                sock.bind((all_interfaces, port, *where[2:]))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return sock, str(where[0])
+    raise OSError(
+        errno.EADDRINUSE, f"no port from {ports[0]} to {ports[-1]} of {host} is free"
+    )
 
 
 def prepare(sock: socket.socket) -> None:
@@ -150,9 +124,7 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def name_of(address: Any) -> str:
-    """Write an address of TCP over IPv4 or IPv6 for people."""
+def format_address(address: Any) -> str:
+    """Host and port of TCP over IPv4 or IPv6, as text."""
     host, port = address[:2]
-    if not port:
-        return "no port of its own"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

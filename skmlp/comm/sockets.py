@@ -18,12 +18,11 @@ from skmlp.comm import shared
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
 from skmlp.comm.counters import Counters, Watch
 from skmlp.comm.handshake import Hello, Secret
-from skmlp.comm.listener import Address, Listener, name_of
-from skmlp.comm.meeting import Contexts, meet
+from skmlp.comm.listener import Address, Listener, format_address
 from skmlp.comm.mesh import Lane, Link, Mesh
+from skmlp.comm.rendezvous import Contexts, meet
 from skmlp.comm.sums import Call, check_buffers, sum_calls
 from skmlp.comm.tables import Move, TableSums
-from skmlp.comm.ways import Detour
 
 __all__ = ["Listener", "SocketCommunicator"]
 
@@ -168,7 +167,7 @@ class SocketCommunicator(Communicator):
         self.shards = shards
         links = {}
         for peer, sock in sorted(sockets.items()):
-            where = f" at {name_of(addresses[peer])}" if addresses else ""
+            where = f" at {format_address(addresses[peer])}" if addresses else ""
             links[peer] = Link(sock, f"rank {peer}{where}")
         self._mesh = Mesh(links, step_limit)
         #: What moves messages, and the connections by rank.
@@ -193,7 +192,6 @@ class SocketCommunicator(Communicator):
         limit: float,
         step_limit: float | None = None,
         ssl_contexts: Contexts | None = None,
-        detour: Detour | None = None,
     ) -> SocketCommunicator:
         """Meet the other ranks.
 
@@ -222,8 +220,6 @@ class SocketCommunicator(Communicator):
             class. By default `limit`.
         ssl_contexts : tuple of (SSLContext, SSLContext), optional
             Of the accepting and the dialing side: talk TLS.
-        detour : callable, optional
-            Another way to ranks that can't be dialed; see `skmlp.comm.meeting.meet`.
 
         Raises
         ------
@@ -239,7 +235,7 @@ class SocketCommunicator(Communicator):
                 f"{shards.n_ranks} ranks need as many addresses, not {len(addresses)}"
             )
         hello = Hello(run, generation, rank, fingerprint)
-        sockets = meet(listener, addresses, secret, hello, limit, ssl_contexts, detour)
+        sockets = meet(listener, addresses, secret, hello, limit, ssl_contexts)
         return cls(
             rank,
             shards,

@@ -1,4 +1,4 @@
-"""Where the calls of drivers and of other ranks come in on a Dask worker."""
+"""Where the calls of drivers come in on a Dask worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Worker
 
-from skmlp.launch import dask_port
 from skmlp.launch.dask_rank import Kind, Packed
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit
 
 
 class Desk:
-    """The handlers of one worker's calls, for the `Host` that is there.
+    """The handler of one worker's calls, for the `Host` that is there.
 
     Dask remembers each handler that it ever called, with all that it holds. So there
     is one desk for each worker, however many hosts come and go, and it holds none.
@@ -42,14 +41,6 @@ class Desk:
         """See `Host.handle`."""
         host = self._host()
         return GONE if host is None else await host.handle(verb, **facts)
-
-    # The parameter's name makes Dask hand over the connection itself.
-    async def take_detour(self, comm: Any, **facts: Any) -> Any:
-        """See `Host.take_detour`."""
-        host = self._host()
-        if host is None:
-            return await dask_port.take_over(comm, None, -1, raw=False)
-        return await host.take_detour(comm, **facts)
 
 
 _desks: weakref.WeakKeyDictionary[Worker, Desk] = weakref.WeakKeyDictionary()

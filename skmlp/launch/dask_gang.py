@@ -23,7 +23,7 @@ from skmlp.launch.dask_client import results, together
 from skmlp.launch.dask_crew import CALL, Limits
 from skmlp.launch.dask_data import AdoptedData, adopt
 from skmlp.launch.dask_lost import WorkerLost
-from skmlp.launch.dask_port import direct
+from skmlp.launch.dask_network import is_encrypted, ports_setting
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
 from skmlp.launch.dask_tasks import rank_key, submit_to_each
 from skmlp.launch.dask_worker_tasks import serve_rank
@@ -151,15 +151,20 @@ class DaskGang(Gang):
 
     async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
         await self._locks.acquire(self._crew, self._limits.lock)
-        answers = await self._call_all("listen", CALL, direct=direct())
+        answers = await self._call_all("listen", CALL, ports=ports_setting())
         addresses = tuple(
             (host, port) for host, port in (a["address"] for a in answers)
         )
+        # Where any part of the cluster is encrypted, all ranks talk TLS.
+        client = self._line.client
+        encrypted = is_encrypted(client.security, client.scheduler.address)
+        encrypted |= any(answer["encrypted"] for answer in answers)
         duty = Duty(
             run=self._crew.run,
             shards=self.shards,
             addresses=addresses,
             secret=Secret.new(),
+            encrypted=encrypted,
             build=build,
             plan=plan,
             stats=self._data.stats,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,12 +24,13 @@ from distributed.protocol.pickle import dumps, loads
 
 from skmlp.comm.base import Aborted, Communicator, PeerLost, Shards
 from skmlp.comm.handshake import Secret, default_facts, fingerprint
+from skmlp.comm.rendezvous import Contexts, Unreachable
 from skmlp.comm.sockets import Listener, SocketCommunicator
-from skmlp.comm.ways import Detour
 from skmlp.data.partitions import PartStats
 from skmlp.data.store import ShardStore
 from skmlp.launch.base import Build, Message, Servant
 from skmlp.launch.blas import blas_limit
+from skmlp.launch.dask_network import ADVICE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -67,6 +68,8 @@ class Duty:
         Of the ranks' listeners.
     secret : Secret
         The fit's.
+    encrypted : bool
+        The ranks talk TLS.
     build : callable
         Makes the servant; see `skmlp.launch.base.Build`.
     plan : object
@@ -83,6 +86,7 @@ class Duty:
     shards: Shards
     addresses: tuple[tuple[str, int], ...]
     secret: Secret
+    encrypted: bool
     build: Build
     plan: Any
     stats: PartStats
@@ -102,16 +106,16 @@ class Post:
         Of the gang.
     rank : int
         The rank that will serve here.
-    host : str or None
-        Address of this host for the listener; None for no port.
+    listener : Listener
+        Where the other ranks reach this one. The post closes it.
     """
 
-    def __init__(self, generation: int, rank: int, host: str | None) -> None:
+    def __init__(self, generation: int, rank: int, listener: Listener) -> None:
         self.generation = generation
         self.rank = rank
         #: The pickle of the rank's `Duty`; set before its task is submitted.
         self.duty = b""
-        self.listener = Listener(host)
+        self.listener = listener
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Packed] = self._loop.create_future()
         self._ended = asyncio.Event()
@@ -202,8 +206,7 @@ class Post:
         self,
         stores: Mapping[int, ShardStore],
         threads: int,
-        tls: Any,
-        detour: Detour | None = None,
+        tls: Callable[[], Contexts],
     ) -> str:
         """Be the rank: meet the others, build the servant, answer until the end.
 
@@ -213,10 +216,8 @@ class Post:
             The rows of each shard of this worker.
         threads : int
             Of the worker.
-        tls : tuple of (SSLContext, SSLContext), or None
-            The cluster's, for both ends of a connection.
-        detour : callable, optional
-            The way to ranks that can't be dialed.
+        tls : callable
+            Makes the TLS contexts, where the ranks talk TLS.
 
         Returns
         -------
@@ -231,7 +232,7 @@ class Post:
         try:
             duty: Duty = loads(self.duty)
             with blas_limit(duty.blas_threads or threads):
-                self._build(duty, stores, tls, detour)
+                self._build(duty, stores, tls)
                 self._answer_orders()
         except BaseException as error:
             end = describe(error)
@@ -243,24 +244,25 @@ class Post:
         self,
         duty: Duty,
         stores: Mapping[int, ShardStore],
-        tls: Any,
-        detour: Detour | None,
+        tls: Callable[[], Contexts],
     ) -> None:
         """Find the other ranks and make the servant."""
-        comm = SocketCommunicator.connect(
-            self.listener,
-            self.rank,
-            duty.shards,
-            duty.addresses,
-            secret=duty.secret,
-            run=bytes.fromhex(duty.run),
-            generation=self.generation,
-            fingerprint=fingerprint(**default_facts()),
-            limit=duty.meet_limit,
-            step_limit=duty.step_limit,
-            ssl_contexts=tls,
-            detour=detour,
-        )
+        try:
+            comm = SocketCommunicator.connect(
+                self.listener,
+                self.rank,
+                duty.shards,
+                duty.addresses,
+                secret=duty.secret,
+                run=bytes.fromhex(duty.run),
+                generation=self.generation,
+                fingerprint=fingerprint(**default_facts()),
+                limit=duty.meet_limit,
+                step_limit=duty.step_limit,
+                ssl_contexts=tls() if duty.encrypted else None,
+            )
+        except Unreachable as error:
+            raise Unreachable(f"{error}. {ADVICE}") from error
         # The next gang has another one: from here on nobody finds an open port.
         self.listener.close()
         with self._lock:

@@ -17,15 +17,14 @@ from typing import Any
 
 import numpy as np
 from distributed import Worker
-from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
 from skmlp.data import files
 from skmlp.data.placement import Span
 from skmlp.data.store import ShardStore
-from skmlp.launch import dask_port
 from skmlp.launch.dask_desk import GONE, NAME, desk_of
+from skmlp.launch.dask_network import is_encrypted, listener_of
 from skmlp.launch.dask_rank import Kind, Packed, Post, describe
 from skmlp.launch.dask_run import Anchor, Run
 
@@ -55,16 +54,13 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     def setup(self, worker: Worker) -> None:
         """Take up the drivers' calls."""
         self._worker = worker
-        desk = desk_of(worker)
-        worker.handlers[NAME] = desk.handle
-        worker.handlers[dask_port.OP] = desk.take_detour
+        worker.handlers[NAME] = desk_of(worker).handle
 
     async def teardown(self, worker: Worker) -> None:
         """End all fits here: the worker closes, or the last fit is over."""
         for run in list(self._runs):
             self._drop(run, "the worker is closing")
-        for name in (NAME, dask_port.OP):
-            worker.handlers.pop(name, None)
+        worker.handlers.pop(NAME, None)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """Watch the anchors."""
@@ -114,8 +110,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         plugins = self._worker.plugins
         if not self._runs and plugins.get(NAME) is self:
             del plugins[NAME]
-            for name in (NAME, dask_port.OP):
-                self._worker.handlers.pop(name, None)
+            self._worker.handlers.pop(NAME, None)
 
     # -- calls of the driver -----------------------------------------------------------
 
@@ -237,23 +232,20 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         run.locks, run.members = tuple(names), tuple(members)
         return {"kind": Kind.DONE}
 
-    async def _on_listen(
-        self, run: Run, generation: int, direct: bool = True
-    ) -> Packed:
+    async def _on_listen(self, run: Run, generation: int, ports: str) -> Packed:
         """Make a post for this worker's rank, and tell its listener's address."""
         if run.post is not None:
             run.post.stop("the gang has started again")
-        host = None
-        if direct and dask_port.direct():
-            host = get_address_host(self._worker.address)
         rank = run.members.index(self._worker.address)
-        try:
-            run.post = Post(generation, rank, host)
-        except OSError as error:
-            # The address may be one that this host does not know: behind a router.
-            logger.warning("rank %d can't listen on %s: %s", rank, host, error)
-            run.post = Post(generation, rank, None)
-        return {"kind": Kind.DONE, "address": list(run.post.listener.address)}
+        run.post = Post(generation, rank, listener_of(self._worker, ports))
+        worker = self._worker
+        return {
+            "kind": Kind.DONE,
+            "address": list(run.post.listener.address),
+            "encrypted": is_encrypted(
+                worker.security, worker.address, worker.scheduler.address
+            ),
+        }
 
     async def _on_duty(self, run: Run, generation: int, duty: bytes) -> Packed:
         """Tell the rank what it will need when its task begins."""
@@ -307,17 +299,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         """The post of one gang; None for one that is over."""
         post = run.post
         return post if post is not None and post.generation == generation else None
-
-    # -- calls of other ranks ----------------------------------------------------------
-
-    async def take_detour(
-        self, comm: Any, run: str = "", generation: int = -1, raw: bool = False
-    ) -> Any:
-        """Give a connection of another rank to the one here."""
-        mine = self._runs.get(run)
-        post = None if mine is None else self.post(mine, generation)
-        listener = None if post is None else post.listener
-        return await dask_port.take_over(comm, listener, generation, raw)
 
     # -- for the tasks -----------------------------------------------------------------
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from distributed import Worker, get_worker, secede
+from distributed import get_worker, secede
 
 from skmlp.comm.handshake import default_facts
 from skmlp.data.partitions import PartStats, merge
 from skmlp.data.store import ShardStore
-from skmlp.launch import dask_port
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_desk import GONE, NAME, host_of
+from skmlp.launch.dask_network import tls_contexts
 from skmlp.launch.dask_run import Anchor
 from skmlp.launch.dask_worker import Host
 
@@ -149,14 +150,4 @@ def serve_rank(run: str, generation: int, address: str) -> str:
     # From here on the rank's thread takes none of the worker's slots.
     secede()
     threading.current_thread().name = f"skmlp-rank-{post.rank}"
-    detour = dask_port.WorkerPorts(worker, post.listener, mine.members, run, generation)
-    return post.serve(mine.stores, worker.state.nthreads, _tls(worker), detour)
-
-
-def _tls(worker: Worker) -> tuple[Any, Any] | None:
-    """The cluster's TLS contexts, for the listening and for the dialing end."""
-    if not worker.address.startswith("tls://"):
-        return None
-    listening = worker.security.get_listen_args("worker")["ssl_context"]
-    dialing = worker.security.get_connection_args("worker")["ssl_context"]
-    return listening, dialing
+    return post.serve(mine.stores, worker.state.nthreads, partial(tls_contexts, worker))

@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import pytest
 
-from skmlp.comm import meeting
+from skmlp.comm import rendezvous
 from skmlp.comm.base import PeerLost
 from skmlp.comm.handshake import Hello, Refused, Secret, send_hello
 from tests.comm import laws
@@ -64,7 +64,7 @@ def vanish(address):
 
 
 def flood(address):
-    return [dial(address) for _ in range(meeting.MOST_STRANGERS + 50)]
+    return [dial(address) for _ in range(rendezvous.MAX_STRANGERS + 50)]
 
 
 def introduce(secret=SECRET, **changes):
@@ -103,7 +103,7 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_strangers_are_refused_and_the_ranks_meet(attack, listeners, pool, caplog):
     # A silent stranger has longer than this meeting: it must not be waited for.
-    limit = 0.9 * meeting.STRANGER_LIMIT
+    limit = 0.9 * rendezvous.STRANGER_LIMIT_S
     assault, reason = ATTACKS[attack]
     caplog.set_level(logging.DEBUG)
     listeners = listeners[:2]
@@ -135,7 +135,7 @@ def test_strangers_are_refused_and_the_ranks_meet(attack, listeners, pool, caplo
 
 
 def test_many_refusals_do_not_flood_the_log(listeners, caplog):
-    n_bad = 3 * meeting.MOST_WARNINGS
+    n_bad = 3 * rendezvous.MAX_WARNINGS
     socks = [dial(listeners[0].address) for _ in range(n_bad)]
     for sock in socks:
         sock.sendall(bytes(100))
@@ -151,7 +151,7 @@ def test_many_refusals_do_not_flood_the_log(listeners, caplog):
     for sock in socks:
         sock.close()
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert len(warnings) == meeting.MOST_WARNINGS + 1
+    assert len(warnings) == rendezvous.MAX_WARNINGS + 1
     assert f"{n_bad} connections were refused" in caplog.text
 
 

@@ -1,41 +1,69 @@
-"""How ranks on Dask workers talk: over TLS, and through the workers' own ports."""
+"""How ranks on Dask workers talk where the cluster is encrypted."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
-from functools import partial
 
-import dask
 import dask.array as da
 import joblib
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 import skmlp
-from skmlp.launch.base import Message
 from skmlp.launch.dask_gang import adopt
+from skmlp.launch.dask_network import is_encrypted
 from tests.comm.gangs import dial, make_certificate
-from tests.launch import servants
 from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.launch.dask_doors import added, held_up, undisturbed
-from tests.launch.dask_servants import N, RowPlan, X, Y, ask, gang_on
+from tests.launch.dask_servants import X, Y, gang_on
 
 pytestmark = pytest.mark.timeout(90)
 
 
-@pytest.fixture(scope="module")
-def tls_client(tmp_path_factory):
-    """Of a cluster of two workers that talk TLS only."""
+@contextlib.contextmanager
+def mixed_cluster(security):
+    """A client of a cluster in which one of two workers listens without TLS."""
+    here = {"host": "127.0.0.1", "security": security}
+    scheduler = {"protocol": "tls://", "port": 0, "dashboard_address": ":0", **here}
+    workers = {
+        name: {
+            "cls": Nanny,
+            "options": {"nthreads": 1, "protocol": protocol, **here},
+        }
+        for name, protocol in enumerate(("tls://", "tcp://"))
+    }
+    with (
+        SpecCluster(
+            scheduler={"cls": Scheduler, "options": scheduler},
+            workers=workers,
+            security=security,
+        ) as local,
+        Client(local) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        yield client
+
+
+@pytest.fixture(scope="module", params=["tls://", "wss://", "mixed"])
+def tls_client(request, tmp_path_factory):
+    """Of a cluster of two workers with certificates that is encrypted, or in part."""
     certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
     roles = ("scheduler", "worker", "client")
     files = {f"tls_{role}_cert": str(certificate) for role in roles}
     files |= {f"tls_{role}_key": str(key) for role in roles}
-    security = Security(require_encryption=True, tls_ca_file=str(certificate), **files)
-    with cluster(2, security=security, protocol="tls://") as client:
+    # Where Dask does not require encryption, the addresses alone tell of it.
+    required = request.param == "tls://"
+    security = Security(
+        require_encryption=required, tls_ca_file=str(certificate), **files
+    )
+    with (
+        mixed_cluster(security)
+        if request.param == "mixed"
+        else cluster(2, security=security, protocol=request.param)
+    ) as client:
         yield client
 
 
@@ -53,18 +81,9 @@ def kinds_of_links(dask_worker):
     """Of what kind a rank's connections are."""
     (run,) = dask_worker.plugins["skmlp"]._runs.values()
     links = run.post._comm._mesh.links
-    # Dask's own: a worker's address ends with its port.
-    ports = {address.rpartition(":")[2] for address in run.members}
     kinds = []
     for sock in [link.sock for link in links.values()]:
-        if sock.family == socket.AF_UNIX:
-            kinds.append("carried")
-        elif isinstance(sock, ssl.SSLSocket):
-            kinds.append("tls")
-        elif ports & {str(sock.getsockname()[1]), str(sock.getpeername()[1])}:
-            kinds.append("the worker's port")
-        else:
-            kinds.append("direct")
+        kinds.append("tls" if isinstance(sock, ssl.SSLSocket) else "clear")
     return kinds
 
 
@@ -121,168 +140,35 @@ def test_on_a_tls_cluster_nobody_without_tls_is_listened_to(tls, tmp_path):
             assert links_of(tls) == ["tls"] * 2
 
 
-# ---- The worker's own port -----------------------------------------------------------
+def require_encryption(required, dask_worker):
+    dask_worker.security.require_encryption = required
 
 
-def close_doors(silent):
-    """Let the listeners to come tell of a port that refuses or ignores who calls."""
-    from skmlp.comm import meeting
-    from skmlp.launch import dask_rank
-
-    meeting.DIRECT_LIMIT /= 20
-
-    class Closed(dask_rank.Listener):
-        def __init__(self, host):
-            super().__init__(host)
-            # Bound, so that it is nobody else's; but nobody listens.
-            self.door = socket.socket()
-            self.door.bind((host, 0))
-            self.address = self.door.getsockname()
-            self.callers = []
-            if silent:
-                # Its queue is full: the system answers no more.
-                self.door.listen(0)
-                self.callers = [socket.socket() for _ in range(4)]
-            for caller in self.callers:
-                caller.setblocking(False)
-                caller.connect_ex(self.address)
-
-        def close(self):
-            super().close()
-            for sock in (self.door, *self.callers):
-                sock.close()
-
-    dask_rank.Closed, dask_rank.Listener = dask_rank.Listener, Closed
+def test_a_worker_without_certificates_is_refused_where_encryption_is_required(clean):
+    """One worker of three says so: no rank falls back to talking in clear."""
+    one = sorted(clean.scheduler_info()["workers"])[:1]
+    clean.run(require_encryption, True, workers=one)
+    try:
+        with pytest.raises(RuntimeError, match=r"is encrypted, .*tls_worker_cert"):
+            list(fits(clean))
+    finally:
+        clean.run(require_encryption, False, workers=one)
 
 
-def open_doors():
-    from skmlp.comm import meeting
-    from skmlp.launch import dask_rank
-
-    meeting.DIRECT_LIMIT *= 20
-    dask_rank.Listener = dask_rank.Closed
-    del dask_rank.Closed
-
-
-def move_away():
-    """Let the workers' host not know the address by which the others know it."""
-    from skmlp.launch import dask_worker
-
-    dask_worker.true_host = dask_worker.get_address_host
-    dask_worker.get_address_host = lambda address: "203.0.113.1"  # of no host at all
-
-
-def move_back():
-    from skmlp.launch import dask_worker
-
-    dask_worker.get_address_host = dask_worker.true_host
-    del dask_worker.true_host
-
-
-WALLS = {
-    "closed doors": (partial(close_doors, False), open_doors),
-    "silent doors": (partial(close_doors, True), open_doors),
-    "a router": (move_away, move_back),
-}
-
-
-@pytest.fixture(params=["the setting", *WALLS])
-def no_way(request):
-    """No direct way to a rank, for one of the reasons."""
-
-    @contextlib.contextmanager
-    def entered(client):
-        if request.param == "the setting":
-            with dask.config.set({"skmlp.direct": False}):
-                yield
-            return
-        build, pull_down = WALLS[request.param]
-        client.run(build)
-        try:
-            yield
-        finally:
-            client.run(pull_down)
-
-    return entered
-
-
-def test_without_a_direct_way_the_ranks_use_the_workers_ports(clean, no_way):
-    with no_way(clean), adopt(clean, X, Y) as data:
-        for generation in range(2):
-            with gang_on(data, generation=generation) as gang:
-                assert gang.shards.n_ranks == 3
-                assert added(gang) == undisturbed(3)
-                assert links_of(clean) == ["the worker's port"] * 6
-
-
-def test_over_tls_dask_carries_what_the_ranks_say(tls, no_way):
-    with no_way(tls), adopt(tls, X, Y) as data, gang_on(data) as gang:
-        assert added(gang) == undisturbed(2)
-        assert links_of(tls) == ["carried"] * 2
-
-
-def test_large_sums_are_carried(tls):
-    x = np.random.RandomState(0).normal(size=500_000)
-    plan = RowPlan(n_rows=N, size=x.size)
-    with (
-        dask.config.set({"skmlp.direct": False}),
-        adopt(tls, X, Y) as data,
-        gang_on(data, plan=plan) as gang,
-    ):
-        total = x + x * 2
-        assert ask(gang, servants.ADD, x).tobytes() == total.tobytes()
-        total = total + (x + x * 2)
-        assert ask(gang, servants.ADD, x).tobytes() == total.tobytes()
-
-
-def test_workers_of_one_process_need_no_port():
-    with (
-        cluster(2, processes=False) as client,
-        dask.config.set({"skmlp.direct": False}),
-        adopt(client, X, Y) as data,
-        gang_on(data) as gang,
-    ):
-        assert added(gang) == undisturbed(2)
-        assert links_of(client) == ["carried"] * 2
-
-
-@pytest.mark.parametrize("kind", ["tcp", "tls"])
-def test_a_fit_through_the_workers_ports_is_the_same_model(kind, clean, tls):
-    client = {"tcp": clean, "tls": tls}[kind]
-    with dask.config.set({"skmlp.direct": False}):
-        for here, there in fits(client):
-            assert there.n_shards_ > 1
-            for one, other in zip(here.coefs_, there.coefs_, strict=True):
-                np.testing.assert_allclose(other, one, rtol=1e-6)
-
-
-def test_a_rank_lost_behind_the_workers_port_is_told(tls):
-    """An abort ends what is carried, and the next gang works."""
-    with dask.config.set({"skmlp.direct": False}), adopt(tls, X, Y) as data:
-        plan = RowPlan(n_rows=N, error=ValueError)
-        with gang_on(data, plan=plan) as gang, pytest.raises(ValueError, match="not"):
-            gang.ask(Message(servants.FAIL, (np.array([1]),)))
-        with gang_on(data, generation=1) as gang:
-            assert added(gang) == undisturbed(2)
-    until(lambda: not any(tls.run(detours_here).values()), "an end of all detours")
-
-
-def detours_here():
-    from skmlp.launch import dask_port
-
-    return len(dask_port._under_way)
-
-
-def test_who_takes_a_detour_to_no_rank_is_turned_away(clean):
-    async def call(dask_worker):
-        from distributed.comm import connect
-
-        comm = await connect(dask_worker.address)
-        await comm.write({"op": "skmlp-detour", "run": "0" * 32, "generation": 0})
-        try:
-            return await comm.read()
-        except OSError:
-            return "closed"
-
-    with adopt(clean, X, Y), adopt(clean, X, Y):
-        assert set(clean.run(call).values()) == {"closed"}
+@pytest.mark.parametrize(
+    ("address", "encrypted"),
+    [
+        ("tcp://h:1", False),
+        ("ws://h:1", False),
+        ("inproc://h/1/2", False),
+        ("ucx://h:1", False),
+        ("tls://h:1", True),
+        ("wss://h:1", True),
+        ("somebodys-own://h:1", True),
+    ],
+)
+def test_a_protocol_that_is_not_known_to_be_clear_counts_as_encrypted(
+    address, encrypted
+):
+    assert is_encrypted(Security(), "tcp://h:1", address) is encrypted
+    assert is_encrypted(Security(require_encryption=True), address)

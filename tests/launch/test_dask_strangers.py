@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from skmlp.comm import meeting
+from skmlp.comm import rendezvous
 from skmlp.comm.base import CommError
 from skmlp.comm.handshake import Hello, Secret, send_hello
 from skmlp.launch.dask_gang import adopt
@@ -187,13 +187,13 @@ def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
                 midst = clean.run(cost)
                 with held.go_on() as gang:
                     assert added(gang) == undisturbed(N_SHARDS)
-            assert flood.n_begun > meeting.MOST_STRANGERS
-            assert cheap(before, midst, meeting.MOST_STRANGERS + 50), (before, midst)
+            assert flood.n_begun > rendezvous.MAX_STRANGERS
+            assert cheap(before, midst, rendezvous.MAX_STRANGERS + 50), (before, midst)
     until(lambda: cheap(before, clean.run(cost), 30), "an end of all connections")
     logs = clean.run(log_of)
     told = logs[data.crew.workers[0]]
     refusals = [line for line in told if "refused a connection" in line]
-    assert len(refusals) == meeting.MOST_WARNINGS
+    assert len(refusals) == rendezvous.MAX_WARNINGS
     assert all("too many connections" in line for line in refusals)
     assert "connections were refused" in told[-1]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 
 import numpy as np
 import pytest
 
+from skmlp.comm import rendezvous
 from skmlp.comm.base import Aborted, PeerLost, Shards
 from skmlp.comm.handshake import (
     Expected,
@@ -315,3 +317,62 @@ def test_ranks_meet_over_ipv4_and_ipv6(host):
     good(run(comms, lambda c: laws.steps(c, np.float64, 97)))
     for closing in (*comms, *listeners):
         closing.close()
+
+
+# ---- Where a rank listens ----------------------------------------------------------
+
+
+def test_a_host_that_does_not_know_its_own_address_listens_everywhere():
+    """As in a container, whose address outside is the router's."""
+    outside = "203.0.113.1"  # reserved for documentation: of no host at all
+    with contextlib.closing(Listener(outside)) as listener:
+        host, port = listener.address
+        assert host == outside
+        dial((HOST, port)).close()
+
+
+def test_the_first_free_port_is_taken():
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.closing(Listener(HOST)))
+        port = first.address[1]
+        other = stack.enter_context(contextlib.closing(Listener(HOST)))
+        free = other.address[1]
+        other.close()
+        second = stack.enter_context(contextlib.closing(Listener(HOST, (port, free))))
+        assert second.address == (HOST, free)
+        with pytest.raises(OSError, match=f"no port from {port} to {free} of {HOST}"):
+            Listener(HOST, (port, free))
+
+
+def test_a_host_that_does_not_answer_is_given_up(listeners, monkeypatch):
+    monkeypatch.setattr(rendezvous, "CONNECT_LIMIT_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        # A listener whose queue is full: the system does not answer.
+        sock = stack.enter_context(socket.socket())
+        sock.bind((HOST, 0))
+        sock.listen(0)
+        for _ in range(4):  # some systems take more than one
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(sock.getsockname())
+        where = [sock.getsockname(), listeners[1].address]
+        match = f"rank 0 at {name(where[0])} is gone, or can't be reached from rank 1"
+        with pytest.raises(rendezvous.Unreachable, match=match):
+            connect(listeners[1], 1, (0, 1), where, secret=SECRET)
+
+
+def test_a_rank_that_is_late_is_waited_for(listeners, pool, monkeypatch):
+    monkeypatch.setattr(rendezvous, "CONNECT_LIMIT_S", 0.05)
+
+    def meet(rank, limit=LIMIT):
+        addresses = addresses_of(listeners[:2])
+        return connect(
+            listeners[rank], rank, (0, 1), addresses, secret=SECRET, limit=limit
+        )
+
+    # Its system has accepted the connection: the rank may take its time.
+    with pytest.raises(PeerLost, match=r"waited 0\.5 s"):
+        meet(1, 0.5)
+    one = pool.submit(meet, 1)
+    for comm in (meet(0), one.result(LIMIT)):
+        comm.close()
