@@ -1,10 +1,9 @@
-"""How far two cores are from each other: what ranks pay for each cache line."""
+"""How far two cores are from each other: what threads pay for each cache line."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import numpy as np
 
@@ -17,25 +16,23 @@ def round_trip(n_trips: int = 3000, repeats: int = 3) -> float:
     """
     from numba import njit
 
-    from skmlp.kernels.compiled_counters import publish, wait
+    from skmlp.kernels.atomics import load, pause, store
 
     @njit(nogil=True)
-    def play(ours: Any, theirs: Any, n_trips: int, first: bool, room: Any) -> None:
+    def play(ours: int, theirs: int, n_trips: int, first: bool) -> None:
         for number in range(1, n_trips + 1):
             if first:
-                publish(ours, number, room)
-                wait(theirs, number, 10**10, room, room[3:])
-            else:
-                wait(theirs, number, 10**10, room, room[3:])
-                publish(ours, number, room)
+                store(ours, number)
+            while load(theirs) < number:
+                pause()
+            if not first:
+                store(ours, number)
 
     def once(n_trips: int) -> float:
         memory = np.zeros(64, np.int64)
-        ends = [np.array([memory[at:].ctypes.data], np.intp) for at in (0, 32)]
+        ends = [memory[at:].ctypes.data for at in (0, 32)]
         threads = [
-            threading.Thread(
-                target=play, args=(*order, n_trips, first, np.zeros(4, np.int64))
-            )
+            threading.Thread(target=play, args=(*order, n_trips, first))
             for order, first in ((ends, True), (ends[::-1], False))
         ]
         began = time.perf_counter()

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from skmlp.cores import usable_cores
 from skmlp.launch.blas import blas_threads_allowed, products_limit
 
@@ -83,13 +81,12 @@ class _Helper:
 
     def __init__(self, number: int) -> None:
         from skmlp.kernels import compiled_lanes
-        from skmlp.kernels.compiled_counters import publish
 
-        self._publish, self._attend = publish, compiled_lanes.attend
+        self._publish = compiled_lanes.publish
+        self._attend = compiled_lanes.attend
         self._number = number
         self._counter = compiled_lanes.counters(1)
-        self._address = np.array([self._counter.ctypes.data], np.intp)
-        self._owed = np.zeros(1, np.int64)
+        self._address = self._counter.ctypes.data
         self._n_runs = 0
         self._job: _Job | None = None
         #: Ends its sleep; in C, so that no Ctrl-C leaves it locked.
@@ -108,7 +105,7 @@ class _Helper:
         """Tell of a run, or with None of the end."""
         self._job = job
         self._n_runs += 1
-        if self._publish(self._address, self._n_runs, self._owed) or job is None:
+        if self._publish(self._address, self._n_runs) or job is None:
             self._bell.put(None)
 
     def wait(self) -> None:
@@ -126,7 +123,7 @@ class _Helper:
             self._ended.set()
 
     def _do_runs(self) -> None:
-        address, n_runs = int(self._address[0]), 0
+        address, n_runs = self._address, 0
         while True:
             n_runs += 1
             if self._attend(address, n_runs, _PATIENCE):

@@ -21,12 +21,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from skmlp.comm.base import Aborted, Array, CommError, PeerLost
-
-if TYPE_CHECKING:
-    from skmlp.comm.counters import Watch
 
 _HEADER = struct.Struct("!QQ")
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -111,24 +107,14 @@ class Lane:
         self.moved = False
         self.deadline = math.inf
 
-    def begin(self, number: int, out: bool = True, into: bool = True) -> None:
-        """Start the move of this number, and send what can be sent at once.
-
-        Parameters
-        ----------
-        number : int
-            Of the move.
-        out, into : bool
-            Whether there is a message out, and one in: one of them at least.
-        """
+    def begin(self, number: int) -> None:
+        """Start the move of this number, and send what can be sent at once."""
         self._number = number
         self.moved = True
-        if into:
-            self._in, self.in_left = self._all_in, self._in_bytes + _HEADER.size
-        if out:
-            _HEADER.pack_into(self._out_header, 0, number, self._out_bytes)
-            self._out, self.out_left = self._all_out, self._out_bytes + _HEADER.size
-            self._push()
+        self._in, self.in_left = self._all_in, self._in_bytes + _HEADER.size
+        _HEADER.pack_into(self._out_header, 0, number, self._out_bytes)
+        self._out, self.out_left = self._all_out, self._out_bytes + _HEADER.size
+        self._push()
 
     def work(self) -> bool:
         """Move what can be moved now; return whether more may move without waiting."""
@@ -215,15 +201,13 @@ class Mesh:
         self._aborted: str | None = None
         self._failed: tuple[type[CommError], str] | None = None
 
-    def run(self, lanes: Sequence[Lane], watch: Watch | None = None) -> None:
+    def run(self, lanes: Sequence[Lane]) -> None:
         """Send and receive the messages of `lanes`, one for each peer.
 
         Parameters
         ----------
         lanes : sequence of Lane
             What moves.
-        watch : Watch, optional
-            Of peers of whom nothing is wanted but to know that they are there.
 
         Raises
         ------
@@ -237,23 +221,15 @@ class Mesh:
         self.check()
         self._number = number = self._number + 1
         try:
-            busy: list[Lane] = []
-            if watch is not None:
-                busy = watch.publish(number)
             for lane in lanes:
                 lane.begin(number)
-                busy.append(lane)
-            late = watch.wait(number) if watch is not None else []
-            busy += [lane for lane in late if lane not in busy]
-            todo = busy
+            todo = busy = list(lanes)
             while busy:
                 again = [lane for lane in todo if lane.work()]
                 busy = [lane for lane in busy if lane.out_left or lane.in_left]
                 todo = [lane for lane in again if lane in busy]
                 if busy and not todo:
                     todo = self._wait(busy)
-            if watch is not None and late:
-                watch.woke()
         except CommError as error:
             self._failed = type(error), str(error)
             if self._aborted is not None:
@@ -325,8 +301,7 @@ def _wait_by_poll(wishes: Mapping[int, int], seconds: float) -> set[int]:
     for descriptor, events in wishes.items():
         flags = select.POLLIN if events & READ else 0
         poll.register(descriptor, flags | (select.POLLOUT if events & WRITE else 0))
-    # Looking 10 to 200 times before going to sleep made no step faster on two cores: a
-    # look here is a call to the system. Those of `skmlp.comm.counters` are none.
+    # Polling 10 to 200 times before sleeping made no step faster on two cores.
     return {descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))}
 
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from skmlp.comm import shared
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
-from skmlp.comm.counters import Counters, Watch
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener, format_address
 from skmlp.comm.mesh import Lane, Link, Mesh
 from skmlp.comm.rendezvous import Contexts, meet
-from skmlp.comm.sums import Call, check_buffers, sum_calls
-from skmlp.comm.tables import Move, TableSums
+from skmlp.comm.sums import Call, check_buffers, check_table, sum_calls, sum_table
 
 __all__ = ["Listener", "SocketCommunicator"]
 
 T = TypeVar("T")
+
+#: Tables whose messages stay bound; a fit has one or two that come again and again.
+MAX_TABLES = 4
 
 
 class SocketExchange(Exchange):
@@ -48,9 +49,9 @@ class SocketExchange(Exchange):
         self._comm, self._parts, self._flat = comm, list(parts), flat
         self.segments = comm.segments(comm.rank, flat.size)
         self.totals = [np.empty(s.stop - s.start, flat.dtype) for s in self.segments]
-        self._scatter: Move | None = None
+        self._scatter: list[Lane] | None = None
         self._calls: list[Call] = []
-        self._gather: Move | None = None
+        self._gather: list[Lane] | None = None
         #: Segments in the memory of others, and where they go.
         self._copies: list[tuple[Array, Array]] = []
 
@@ -59,7 +60,7 @@ class SocketExchange(Exchange):
         if self._scatter is None:
             self._scatter = self._bind_sum()
         began = time.perf_counter()
-        self._comm.run(*self._scatter)
+        self._comm.run(self._scatter)
         for function, arguments in self._calls:
             function(*arguments)
         self.seconds += time.perf_counter() - began
@@ -69,12 +70,12 @@ class SocketExchange(Exchange):
         if self._gather is None:
             self._gather = self._bind_gather()
         began = time.perf_counter()
-        self._comm.run(*self._gather)
+        self._comm.run(self._gather)
         for target, source in self._copies:
             np.copyto(target, source)
         self.seconds += time.perf_counter() - began
 
-    def _bind_sum(self) -> Move:
+    def _bind_sum(self) -> list[Lane]:
         comm, parts = self._comm, self._parts
         size, dtype = self._flat.size, self._flat.dtype
         shown = comm.show(parts, size, dtype, by_shard=True)
@@ -84,7 +85,7 @@ class SocketExchange(Exchange):
             {k: p[segment] for k, p in zip(comm.own_shards, parts, strict=True)}
             for segment in self.segments
         ]
-        lanes = {}
+        lanes = []
         for peer, link in comm.links.items():
             theirs = comm.shards.held_by(peer)
             seen = shown.get(peer)
@@ -102,26 +103,26 @@ class SocketExchange(Exchange):
                     else:
                         received[k] = np.empty_like(total)
                         into.append(received[k])
-            lanes[peer] = Lane(link, out, into)
+            lanes.append(Lane(link, out, into))
         for total, received in zip(self.totals, by_shard, strict=True):
             in_order = [received[k] for k in range(comm.shards.n_shards)]
             self._calls += sum_calls(in_order, total)
-        return comm.move(lanes, shown)
+        return lanes
 
-    def _bind_gather(self) -> Move:
+    def _bind_gather(self) -> list[Lane]:
         comm, flat = self._comm, self._flat
         shown = comm.show([flat], flat.size, flat.dtype, by_shard=False)
-        lanes = {}
+        lanes = []
         for peer, link in comm.links.items():
             theirs = comm.segments(peer, flat.size)
             if peer in shown:
                 (seen,) = shown[peer]
                 self._copies += [(flat[segment], seen[segment]) for segment in theirs]
-                lanes[peer] = Lane(link, [], [])
+                lanes.append(Lane(link, [], []))
             else:
                 ours = [flat[segment] for segment in self.segments]
-                lanes[peer] = Lane(link, ours, [flat[segment] for segment in theirs])
-        return comm.move(lanes, shown)
+                lanes.append(Lane(link, ours, [flat[segment] for segment in theirs]))
+        return lanes
 
 
 class SocketCommunicator(Communicator):
@@ -174,8 +175,8 @@ class SocketCommunicator(Communicator):
         self.run, self.links = self._mesh.run, self._mesh.links
         self._plain = not any(link.until_blocked for link in links.values())
         self._files: list[shared.File] = []
-        self._counters: Counters | None = None
-        self._sum_table = TableSums(self)
+        #: The table is kept, so that no other one gets its identity.
+        self._tables: dict[int, tuple[Array, list[Lane]]] = {}
 
     @classmethod
     def connect(
@@ -257,15 +258,6 @@ class SocketCommunicator(Communicator):
         dtype = np.dtype(dtype)
         if not self._plain or size * dtype.itemsize < shared.LEAST:
             return np.zeros(size, dtype)
-        return self.share(size, dtype)
-
-    @property
-    def shares(self) -> bool:
-        """Whether the ranks have looked for memory that they share."""
-        return self._counters is not None
-
-    def share(self, size: int, dtype: np.dtype[Any]) -> Array:
-        """Zeros that peers of the same host can read, by `show`."""
         file = shared.File(size, dtype)
         self._files.append(file)
         return file.array
@@ -317,47 +309,11 @@ class SocketCommunicator(Communicator):
         self._swap(here, there)
         for file in files:
             file.close()
-        if self._counters is None:
-            self._counters = self._meet_counters()
         return {
             peer: [one for one in found if one is not None]
             for peer, found in seen.items()
             if here[peer][0] and there[peer][0]
         }
-
-    def _meet_counters(self) -> Counters:
-        """See the peers' counters, as far as that works both ways."""
-        counters = Counters(self.rank, self.shards.n_ranks)
-        offers = {peer: np.zeros(shared.OFFER, np.int64) for peer in self.links}
-        self._swap(dict.fromkeys(self.links, counters.offer), offers)
-        here = {
-            peer: np.array([counters.look(peer, offer)], np.int64)
-            for peer, offer in offers.items()
-        }
-        there = {peer: np.zeros(1, np.int64) for peer in self.links}
-        self._swap(here, there)
-        counters.close_offer()
-        for peer, looks in there.items():
-            if not looks[0]:
-                counters.forget(peer)
-        return counters
-
-    def move(self, lanes: Mapping[int, Lane], shown: Container[int]) -> Move:
-        """Bind a move: of peers whose numbers are seen where they are, only a word.
-
-        Parameters
-        ----------
-        lanes : mapping from int to Lane
-            The messages to and from each peer.
-        shown : container of int
-            The peers with which messages have no payload.
-        """
-        counters = self._counters
-        if counters is None:
-            return list(lanes.values()), None
-        quiet = {p: lane for p, lane in lanes.items() if p in shown and p in counters}
-        others = [lane for peer, lane in lanes.items() if peer not in quiet]
-        return others, Watch(counters, quiet, not others) if quiet else None
 
     def _swap(self, out: Mapping[int, Array], into: Mapping[int, Array]) -> None:
         """Send an array to each peer, and receive one."""
@@ -369,7 +325,19 @@ class SocketCommunicator(Communicator):
 
     def sum_rows(self, table: Array) -> Array:
         """Receive the rows of the others, and sum all in shard order."""
-        return self._sum_table(table)
+        bound = self._tables.get(id(table))
+        if bound is None:
+            check_table(table, self.shards.n_shards)
+            if len(self._tables) == MAX_TABLES:
+                del self._tables[next(iter(self._tables))]
+            ours = [table[k] for k in self.own_shards]
+            lanes = [
+                Lane(link, ours, [table[k] for k in self.shards.held_by(peer)])
+                for peer, link in self.links.items()
+            ]
+            bound = self._tables[id(table)] = table, lanes
+        self.run(bound[1])
+        return sum_table(table)
 
     def once(self, function: Callable[[], T]) -> T:
         """Call `function`: this rank is the only one of its process."""

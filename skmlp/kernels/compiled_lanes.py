@@ -10,9 +10,11 @@ task was claimed, and the last one whose task is done. A phase begins when all t
 the one before are done, so nobody can claim the task of another phase than the present
 one, however late he is.
 
-Between two runs of steps a helper looks for the next one for a while; then it falls
-asleep. Its counter of runs is one of `skmlp.kernels.compiled_counters`, with no clock:
-that is Linux's.
+Between two runs of steps a helper polls its counter of runs for a while; then it falls
+asleep. The counter holds twice the number of the last run that was posted, plus one if
+the helper has fallen asleep since: then it must be woken. Both sides change it by one
+atomic instruction each, so they always agree. Posting releases what was written before
+and reading acquires it, which holds on processors that reorder memory (ARM, POWER).
 """
 
 # mypy cannot see what numba infers.
@@ -24,9 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.atomics import load, pause, yield_core
-from skmlp.kernels.compiled_counters import fall_asleep
-from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
+from skmlp.kernels.compiled_updates import compiled, inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,6 +47,27 @@ def counters(number: int) -> Array:
     room = np.zeros((number + 1) * each, np.int64)
     first = -room.ctypes.data % _SPACING // 8
     return room[first : first + number * each]
+
+
+@compiled
+def publish(counter: int, number: int) -> bool:
+    """Post a run, larger than all before; whether the helper sleeps and must be woken.
+
+    `counter` is the address of the helper's counter of runs.
+    """
+    held: int = swap(counter, 2 * number)
+    return held & 1 == 1
+
+
+@inner
+def fall_asleep(counter: int, number: int) -> bool:
+    """Mark in a counter that its helper sleeps, unless a run has been posted."""
+    held = load(counter)
+    while held < 2 * number:
+        if replace(counter, held, held | 1):
+            return True
+        held = load(counter)
+    return False
 
 
 @compiled

@@ -9,9 +9,8 @@ import threading
 import numpy as np
 import pytest
 
-from skmlp.comm import counters, mesh, shared
+from skmlp.comm import mesh, shared
 from skmlp.comm.base import Aborted, CommError
-from skmlp.comm.sockets import SocketCommunicator
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
 
@@ -68,29 +67,17 @@ def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
             assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
 
 
-#: How ranks of a host tell each other that numbers are there: the least size of arrays
-#: that are shared, and the nanoseconds that counters are looked at before sleeping.
-WAYS = {
-    "counted": (1, 10**7),
-    "counted, and slept": (1, 0),
-    "shared": (1, None),
-    "sent": (10**9, None),
-}
+#: The least size of arrays that are shared.
+WAYS = {"shared": 1, "sent": 10**9}
 
 
 @all_cases
 @pytest.mark.parametrize("way", WAYS)
 def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
-    least, look = WAYS[way]
-    counts = shared.AVAILABLE and look is not None
-    monkeypatch.setattr(shared, "LEAST", least)
-    monkeypatch.setattr(counters, "available", lambda: counts)
-    monkeypatch.setattr(counters, "usable_cores", lambda: 64)
-    monkeypatch.setattr(counters, "LONGEST_LOOK", look)
+    monkeypatch.setattr(shared, "LEAST", WAYS[way])
     n_shards = comms[0].shards.n_shards
 
     def rank(comm):
-        # Tables too, now that the ranks know how they see each other.
         return [*laws.steps(comm, np.float32, 131, 50), *laws.row_sums(comm, 5, 20)]
 
     wants = [
@@ -99,26 +86,18 @@ def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
     ]
     for want, *results in zip(wants, *good(run(comms, rank)), strict=True):
         assert [a.tobytes() for a in results] == [want.tobytes()] * len(comms)
-    for comm in comms:
-        if isinstance(comm, SocketCommunicator) and comm._counters is not None:
-            assert [peer in comm._counters for peer in comm.links] == [
-                counts for _ in comm.links
-            ]
 
 
 @pytest.mark.parametrize("blind", [0, 1, 2])
-@pytest.mark.parametrize("to", ["numbers", "counters"])
-def test_who_cannot_look_is_sent_the_numbers(blind, to, monkeypatch):
+def test_who_cannot_look_is_sent_the_numbers(blind, monkeypatch):
     """Each pair of ranks finds its own way; the sums are the same."""
     monkeypatch.setattr(shared, "LEAST", 1)
-    monkeypatch.setattr(counters, "available", lambda: shared.AVAILABLE)
     look = shared.look
 
-    def squint(*offered, write=False):
-        name = threading.current_thread().name
-        if name == f"rank-{blind}" and write == (to == "counters"):
+    def squint(*offered):
+        if threading.current_thread().name == f"rank-{blind}":
             return None
-        return look(*offered, write=write)
+        return look(*offered)
 
     monkeypatch.setattr(shared, "look", squint)
     holders = (0, 1, 1, 0, 2)
