@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skmlp.display.scaling import ScalingDisplay
     from skmlp.display.weights import FirstLayerWeightsDisplay
     from skmlp.estimators._keep import load, save
+    from skmlp.estimators._losses import d2_pinball_scorer
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
     from skmlp.estimators.transformer import HiddenLayerTransformer
@@ -47,6 +48,7 @@ __all__ = [
     "UnusedParameterWarning",
     "__version__",
     "config_context",
+    "d2_pinball_scorer",
     "get_config",
     "history_frame",
     "load",
@@ -68,6 +70,7 @@ _LATER = {
     "MLPRegressor": "skmlp.estimators.regressor",
     "ScalingDisplay": "skmlp.display.scaling",
     "TrainingProgress": "skmlp.callbacks",
+    "d2_pinball_scorer": "skmlp.estimators._losses",
     "history_frame": "skmlp.display.history",
     "load": "skmlp.estimators._keep",
     "save": "skmlp.estimators._keep",

@@ -6,12 +6,17 @@ does this and converts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import VotingClassifier
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+from sklearn.utils import get_tags
 
-from skmlp.display.history import last_step
+from skmlp.display.inside import parts
 from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.regressor import MLPRegressor
 from skmlp.kernels.reference_activations import LEAK, SELU_ALPHA, SELU_SCALE
@@ -29,24 +34,25 @@ class _Graph:
         self._container.add_initializer(name, self._type, array.shape, array.ravel())
         return name
 
-    def integers(self, value: Any) -> str:
+    def integers(self, value: Any, dtype: Any = np.int64) -> str:
         name: str = self._scope.get_unique_variable_name("skmlp_integers")
         from skl2onnx.proto import onnx_proto
 
-        array = np.asarray(value, dtype=np.int64)
-        kind = onnx_proto.TensorProto.INT64
+        array = np.asarray(value, dtype=dtype)
+        kinds = onnx_proto.TensorProto
+        kind = kinds.UINT64 if array.dtype == np.uint64 else kinds.INT64
         self._container.add_initializer(name, kind, array.shape, array)
         return name
 
-    def labels(self, classes: Any) -> str:
+    def labels(self, classes: Any, unsigned: bool = False) -> str:
         """Labels of classes, as ONNX has them: whole numbers or texts."""
         if classes.dtype.kind in "iubf":
-            numbers = classes.astype(np.int64)
+            numbers = classes.astype(np.uint64 if unsigned else np.int64)
             if not np.array_equal(classes, numbers):
                 raise ValueError(
                     "ONNX takes class labels that are whole numbers, or texts"
                 )
-            return self.integers(numbers)
+            return self.integers(numbers, numbers.dtype)
         from skl2onnx.proto import onnx_proto
 
         name: str = self._scope.get_unique_variable_name("skmlp_classes")
@@ -197,12 +203,13 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     model, g, rows = _begin(scope, operator, container)
     labels, probabilities = (output.full_name for output in operator.outputs)
     raw = _network(model, g, rows)
+    unsigned = _needs_unsigned(model)
     if hasattr(model, "n_classes_"):
         widths = model.n_classes_
         best = [
             g.add("ArgMax", head, axis=1, keepdims=1) for head in _heads(g, raw, widths)
         ]
-        names = [g.labels(classes) for classes in model.classes_]
+        names = [g.labels(classes, unsigned) for classes in model.classes_]
         columns = [g.add("Gather", *p, axis=0) for p in zip(names, best, strict=True)]
         g.add("Concat", *columns, axis=1, out=labels)
         shape = g.integers([1, -1, max(widths)])
@@ -219,8 +226,21 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
         g.add("Concat", other, raw, axis=1, out=probabilities)
     else:
         g.add("Identity", raw, out=probabilities)
-    likeliest = g.add("ArgMax", probabilities, axis=1, keepdims=0)
-    g.add("Gather", g.labels(model.classes_), likeliest, axis=0, out=labels)
+    # A single class has two probabilities, as in scikit-learn, and is always predicted.
+    best_of = raw if len(model.classes_) == 1 else probabilities
+    likeliest = g.add("ArgMax", best_of, axis=1, keepdims=0)
+    labelling = g.labels(model.classes_, unsigned)
+    g.add("Gather", labelling, likeliest, axis=0, out=labels)
+
+
+def _needs_unsigned(model: Any) -> bool:
+    """Whether there are labels above the largest int64; else labels are int64."""
+    several = hasattr(model, "n_classes_")
+    largest = np.iinfo(np.int64).max
+    return any(
+        classes.dtype == np.uint64 and classes.max() > largest
+        for classes in (model.classes_ if several else [model.classes_])
+    )
 
 
 def _classifier_shape(operator: Any) -> None:
@@ -230,11 +250,18 @@ def _classifier_shape(operator: Any) -> None:
 
     calculate_linear_classifier_output_shapes(operator)
     model = operator.raw_operator
+    if _needs_unsigned(model):
+        from skl2onnx.common.data_types import UInt64TensorType
+
+        labels = operator.outputs[0]
+        labels.set_type(UInt64TensorType(labels.type.shape))
     if hasattr(model, "n_classes_"):
         return
+    rows = operator.inputs[0].get_first_dimension()
     if model._label_binarizer.y_type_.startswith("multilabel"):
-        rows = operator.inputs[0].get_first_dimension()
         operator.outputs[0].type.shape = [rows, model.n_outputs_]
+    elif len(model.classes_) == 1:
+        operator.outputs[1].type.shape = [rows, 2]
 
 
 def _regressor_shape(operator: Any) -> None:
@@ -242,8 +269,50 @@ def _regressor_shape(operator: Any) -> None:
     operator.outputs[0].type.shape = [rows, operator.raw_operator.n_outputs_]
 
 
+def _line_back(model: Any) -> tuple[Any, Any]:
+    """Factor and summand of the inverse of a `TransformedTargetRegressor`'s target."""
+    scaler = model.transformer_
+    if isinstance(scaler, StandardScaler):
+        factor = scaler.scale_ if scaler.with_std else 1.0
+        return factor, scaler.mean_ if scaler.with_mean else 0.0
+    if isinstance(scaler, MinMaxScaler):
+        return 1 / scaler.scale_, -scaler.min_ / scaler.scale_
+    if isinstance(scaler, FunctionTransformer) and scaler.inverse_func is None:
+        return 1.0, 0.0
+    function = getattr(scaler, "inverse_func", None)
+    what = getattr(function, "__name__", None) or type(scaler).__name__
+    raise ValueError(
+        f"there is no ONNX for a target that {what} transforms back, only for "
+        "StandardScaler and MinMaxScaler: convert `regressor_`, which predicts the "
+        "transformed target, and transform its output back yourself"
+    )
+
+
+def _convert_target(scope: Any, operator: Any, container: Any) -> None:
+    from skl2onnx.algebra.onnx_operator import OnnxSubEstimator
+    from skl2onnx.algebra.onnx_ops import OnnxAdd, OnnxMul
+    from skl2onnx.common.data_types import guess_numpy_type
+
+    model, version = operator.raw_operator, container.target_opset
+    rows = operator.inputs[0]
+    dtype = np.float64 if guess_numpy_type(rows.type) is np.float64 else np.float32
+    factor, summand = (np.atleast_1d(a).astype(dtype) for a in _line_back(model))
+    inner = OnnxSubEstimator(model.regressor_, rows, op_version=version)
+    back = OnnxMul(inner, factor, op_version=version)
+    back = OnnxAdd(back, summand, op_version=version, output_names=operator.outputs)
+    back.add_to(scope=scope, container=container)
+
+
+def _target_shape(operator: Any) -> None:
+    from skl2onnx.common.utils import check_input_and_output_numbers
+
+    check_input_and_output_numbers(operator, output_count_range=1)
+    rows = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type.shape = [rows, None]
+
+
 def register_converters() -> None:
-    """Teach skl2onnx to convert `MLPClassifier` and `MLPRegressor`.
+    """Teach skl2onnx our networks, and `TransformedTargetRegressor` around any.
 
     Raises
     ------
@@ -270,12 +339,20 @@ def register_converters() -> None:
     update_registered_converter(
         MLPRegressor, "SkmlpMLPRegressor", _regressor_shape, _convert_regressor
     )
+    update_registered_converter(
+        TransformedTargetRegressor,
+        "SkmlpTransformedTargetRegressor",
+        _target_shape,
+        _convert_target,
+    )
 
 
 def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
-    """Convert a fitted network, or a pipeline around one, to ONNX.
+    """Convert a fitted network, or an estimator around networks, to ONNX.
 
-    All activations of skmlp are converted, and several outputs too.
+    All activations of skmlp are converted, and several outputs too; so are pipelines,
+    searches, `TransformedTargetRegressor` with `StandardScaler` or `MinMaxScaler`,
+    `CalibratedClassifierCV`, and what else skl2onnx knows.
 
     Parameters
     ----------
@@ -300,7 +377,9 @@ def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
     ImportError
         skl2onnx is not installed: ``pip install skmlp[onnx]``.
     ValueError
-        A network has an activation of the user's own.
+        A network has an activation of the user's own, class labels are neither whole
+        numbers nor texts, or a target is transformed back by something else than
+        `StandardScaler` or `MinMaxScaler`.
 
     Examples
     --------
@@ -316,6 +395,15 @@ def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
 
     if X is None:
         X = np.zeros((1, estimator.n_features_in_), np.float32)
-    if isinstance(last_step(estimator), MLPClassifier):
+    # skl2onnx knows one of scikit-learn's searches, around estimators of its own list.
+    while hasattr(estimator, "best_estimator_"):
+        estimator = estimator.best_estimator_
+    if get_tags(estimator).estimator_type == "classifier":
         kwargs.setdefault("options", {"zipmap": False})
+    if any(isinstance(part, VotingClassifier) for _, part in parts(estimator)):
+        # It concerns `transform` alone, but skl2onnx takes no other.
+        estimator = copy.deepcopy(estimator)
+        for _, part in parts(estimator):
+            if isinstance(part, VotingClassifier):
+                part.flatten_transform = False
     return skl2onnx.to_onnx(estimator, X, **kwargs)

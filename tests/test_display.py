@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skmlp
@@ -149,21 +153,72 @@ def test_scaling_over_workers(monkeypatch):
         skmlp.ScalingDisplay.from_estimator(model.set_params(solver="lbfgs"), X, Y)
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda model: make_pipeline(StandardScaler(), model),
-        lambda model: GridSearchCV(
-            make_pipeline(model), {"mlpclassifier__alpha": [0.1]}, cv=2
-        ),
-    ],
-    ids=["pipeline", "search"],
-)
-def test_inside_others(around):
-    outer = around(skmlp.MLPClassifier(5, max_iter=3, random_state=0)).fit(X, Y)
-    display = skmlp.LossCurveDisplay.from_estimator(outer)
-    assert len(display.lines_[0].get_ydata()) == 3
+def searched(model: Any) -> Any:
+    return GridSearchCV(make_pipeline(model), {f"{name_of(model)}__alpha": [0.1]}, cv=2)
+
+
+def name_of(model: Any) -> str:
+    return type(model).__name__.lower()
+
+
+AROUND = {
+    "pipeline": lambda model: make_pipeline(StandardScaler(), model),
+    "search": searched,
+    "calibrated": lambda model: CalibratedClassifierCV(model, cv=2, ensemble=False),
+    "voting": lambda model: VotingClassifier([("net", model), ("nb", GaussianNB())]),
+    "features": lambda model: make_pipeline(
+        skmlp.HiddenLayerTransformer(model), GaussianNB()
+    ),
+    "union": lambda model: make_pipeline(
+        FeatureUnion([("net", skmlp.HiddenLayerTransformer(model))]), GaussianNB()
+    ),
+    "threshold": lambda model: TunedThresholdClassifierCV(searched(model), cv=2),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_inside_others(name):
+    y = Y % 2
+    network = skmlp.MLPClassifier(5, max_iter=3, random_state=0)
+    fitted_before = skmlp.MLPClassifier(5, max_iter=2, random_state=0).fit(X, y)
+    for inner in (network, fitted_before.set_params(max_iter=3)):
+        outer = AROUND[name](inner).fit(X, y)
+        display = skmlp.LossCurveDisplay.from_estimator(outer)
+        assert len(display.lines_[0].get_ydata()) == 3
+        assert len(skmlp.history_frame(outer)) == 3
+        weights = skmlp.FirstLayerWeightsDisplay.from_estimator(outer)
+        assert len(weights.images_) == 5
+
+
+def test_inside_a_transformed_target():
+    network = skmlp.MLPRegressor(hidden_layer_sizes=5, max_iter=3, random_state=0)
+    outer = TransformedTargetRegressor(searched(network), transformer=StandardScaler())
+    outer = make_pipeline(StandardScaler(), outer).fit(X, X[:, 0])
+    skmlp.LearningRateDisplay.from_estimator(outer)
     assert len(skmlp.history_frame(outer)) == 3
+    frozen = FrozenEstimator(outer)
+    assert len(skmlp.history_frame(frozen)) == 3
+
+
+def test_of_several_networks_the_places_are_told():
+    network = skmlp.MLPClassifier(5, max_iter=3, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), network)
+    pairs = [("one", pipeline), ("other", network)]
+    several = {
+        "VotingClassifier": VotingClassifier(pairs),
+        "CalibratedClassifierCV": CalibratedClassifierCV(network, cv=2),
+        "BaggingClassifier": BaggingClassifier(pipeline, n_estimators=12),
+    }
+    for name, estimator in several.items():
+        estimator.fit(X, Y)
+        with pytest.raises(ValueError, match=f"this {name} holds") as raised:
+            skmlp.history_frame(estimator)
+        places = str(raised.value).partition(": ")[2].split(", ")
+        # Each place is Python that leads to the network.
+        for place in places[:10]:
+            inner = eval(place, {"estimator": estimator})
+            assert len(skmlp.history_frame(inner)) == 3
+    assert places[10:] == ["2 more"]
 
 
 def test_unfitted_ones_say_so():
@@ -176,6 +231,8 @@ def test_unfitted_ones_say_so():
             show(skmlp.MLPClassifier())
         with pytest.raises(ValueError, match="this GaussianNB has no history_"):
             show(GaussianNB().fit(X, Y))
+        with pytest.raises(NotFittedError, match="This VotingClassifier"):
+            show(VotingClassifier([("net", skmlp.MLPClassifier())]))
     show = skmlp.FirstLayerWeightsDisplay.from_estimator
     with pytest.raises(NotFittedError, match="is not fitted"):
         show(skmlp.MLPClassifier())

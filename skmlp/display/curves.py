@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from skmlp.display.history import axes_for, column, history_of, last_step
+from skmlp.display.history import axes_for, column, history_of
+from skmlp.display.inside import network_of
 
 
 class LossCurveDisplay:
@@ -66,8 +67,9 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        estimator : MLPClassifier or MLPRegressor
-            Fitted; or a pipeline that ends in one, or a search over one.
+        estimator : MLPClassifier, MLPRegressor or an estimator around one
+            Fitted. Pipelines, searches and other wrappers may hold one network; of
+            several, give one.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default on a new figure.
         **kwargs : dict
@@ -83,7 +85,7 @@ class LossCurveDisplay:
             for name in ("validation_loss", "validation_score")
             if not np.isnan(values := column(history, name)).all()
         }
-        name = type(last_step(estimator)).__name__
+        name = type(network_of(estimator)).__name__
         display = cls(column(history, "loss"), estimator_name=name, **given)
         return display.plot(ax=ax, **kwargs)
 
@@ -176,7 +178,7 @@ class LearningRateDisplay:
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            Fitted with a stochastic solver; or a pipeline or search around one.
+            Fitted with a stochastic solver; or an estimator around one such network.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default on a new figure.
         **kwargs : dict
@@ -196,7 +198,7 @@ class LearningRateDisplay:
             raise ValueError(
                 "this fit has no learning rate: solver='lbfgs' chooses its steps itself"
             )
-        name = type(last_step(estimator)).__name__
+        name = type(network_of(estimator)).__name__
         return cls(rates, estimator_name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+
+from skmlp.display.inside import network_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,17 +30,16 @@ def axes_for(ax: Any) -> tuple[Any, Any]:
 
 
 def history_of(estimator: Any) -> list[Mapping[str, Any]]:
-    """The records of a fitted estimator's epochs; of a pipeline's, its last step's.
+    """The records of the epochs of the one network in a fitted estimator.
 
     Raises
     ------
     NotFittedError
         It is not fitted.
     ValueError
-        It is none of skmlp's.
+        It holds none of skmlp's networks, or several.
     """
-    model = last_step(estimator)
-    check_is_fitted(model)
+    model = network_of(estimator)
     history = getattr(model, "history_", None)
     if not history:
         raise ValueError(
@@ -49,22 +49,14 @@ def history_of(estimator: Any) -> list[Mapping[str, Any]]:
     return list(history)
 
 
-def last_step(estimator: Any) -> Any:
-    """The network inside pipelines, searches and the like."""
-    for name in ("best_estimator_", "_final_estimator"):
-        inner = getattr(estimator, name, None)
-        if inner is not None:
-            return last_step(inner)
-    return estimator
-
-
 def history_frame(estimator: Any) -> Any:
     """The history of a fit as a pandas DataFrame.
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
-        Fitted. Of a pipeline the last step is taken, of a search the best estimator.
+    estimator : MLPClassifier, MLPRegressor or an estimator around one
+        Fitted. Pipelines, searches, `TransformedTargetRegressor` and other wrappers
+        may hold one network; of several, give one.
 
     Returns
     -------
@@ -81,7 +73,7 @@ def history_frame(estimator: Any) -> Any:
     NotFittedError
         It is not fitted.
     ValueError
-        It is none of skmlp's.
+        It holds none of skmlp's networks, or several.
     ImportError
         pandas is not installed.
 
@@ -102,7 +94,7 @@ def history_frame(estimator: Any) -> Any:
             "history_frame makes a pandas DataFrame, but pandas is not installed"
         ) from error
     # Earlier calls of a warm start lie before the epochs that the restarts count.
-    model = last_step(estimator)
+    model = network_of(estimator)
     before = len(history) - getattr(model, "n_iter_", len(history))
     restarts = Counter(
         before + restart["epoch"] for restart in getattr(model, "restarts_", [])

@@ -6,9 +6,9 @@ import math
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
-from skmlp.display.history import axes_for, last_step
+from skmlp.display.history import axes_for
+from skmlp.display.inside import network_of
 
 
 class FirstLayerWeightsDisplay:
@@ -56,8 +56,9 @@ class FirstLayerWeightsDisplay:
 
         Parameters
         ----------
-        estimator : MLPClassifier or MLPRegressor
-            Fitted; or a pipeline that ends in one, or a search over one.
+        estimator : MLPClassifier, MLPRegressor or an estimator around one
+            Fitted. Pipelines, searches and other wrappers may hold one network; of
+            several, give one.
         shape : tuple of (int, int), default=None
             Height and width of the images. By default a square, if the number of
             features is one, else a single row.
@@ -77,8 +78,7 @@ class FirstLayerWeightsDisplay:
         NotFittedError
             It is not fitted.
         """
-        model = last_step(estimator)
-        check_is_fitted(model)
+        model = network_of(estimator)
         if not hasattr(model, "coefs_"):
             raise ValueError(
                 f"this {type(model).__name__} has no weights (coefs_) to show"

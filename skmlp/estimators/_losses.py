@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import d2_pinball_score
+from sklearn.utils.validation import check_is_fitted
 
+from skmlp.display.inside import networks
 from skmlp.estimators import _heads
 from skmlp.model.losses import METHOD, OUTPUTS, entry
 
@@ -124,14 +127,77 @@ def check_loss_with_gaps(loss):
         )
 
 
-def score_quantiles(estimator, y, predictions, sample_weight):
+def score_quantiles(quantiles, y, predictions, sample_weight):
     """The mean over the quantiles of D2, the share of the pinball loss explained."""
     y = np.asarray(y).reshape(-1)
     scores = [
         d2_pinball_score(y, column, sample_weight=sample_weight, alpha=level)
-        for column, level in zip(predictions.T, levels(estimator), strict=True)
+        for column, level in zip(predictions.T, quantiles, strict=True)
     ]
     return float(np.mean(scores))
+
+
+def d2_pinball_scorer(
+    estimator: Any, X: Any, y: Any, sample_weight: Any = None
+) -> float:
+    """Score predicted quantiles by the mean of their D2, behind any estimator.
+
+    `MLPRegressor.score` does so for several quantiles, and searches and pipelines call
+    it. `TransformedTargetRegressor` and others compute R2 of one column; there, hand
+    this function to ``scoring`` or call it.
+
+    Parameters
+    ----------
+    estimator : MLPRegressor or an estimator around such networks
+        Fitted with ``loss="quantile"``; the quantiles are those of the networks.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        The rows.
+    y : array-like of shape (n_samples,)
+        The truth.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights.
+
+    Returns
+    -------
+    float
+        The mean over the quantiles of `sklearn.metrics.d2_pinball_score`.
+
+    Raises
+    ------
+    NotFittedError
+        The estimator is not fitted.
+    ValueError
+        It holds no network for quantiles, or networks for different ones.
+
+    Examples
+    --------
+    >>> from sklearn.compose import TransformedTargetRegressor
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skmlp import MLPRegressor, d2_pinball_scorer
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> network = MLPRegressor("quantile", quantile=[0.1, 0.9], random_state=0)
+    >>> reg = TransformedTargetRegressor(network, transformer=StandardScaler())
+    >>> d2_pinball_scorer(reg.fit(X, y), X, y) > 0.1
+    True
+    """
+    inner = networks(estimator)
+    if not inner:
+        check_is_fitted(estimator)
+    found = {
+        tuple(levels(network))
+        for network in inner.values()
+        if getattr(network, "loss", None) == "quantile"
+    }
+    if len(found) != 1:
+        raise ValueError(
+            f"this {type(estimator).__name__} must hold networks with loss='quantile' "
+            f"and one and the same quantile, found {sorted(found) or 'none'}"
+        )
+    predictions = np.asarray(estimator.predict(X))
+    return score_quantiles(
+        *found, y, predictions.reshape(len(predictions), -1), sample_weight
+    )
 
 
 def check_range(estimator, smallest):

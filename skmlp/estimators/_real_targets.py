@@ -107,7 +107,8 @@ def score(estimator, y, raw, sample_weight):
     if estimator._loss_name() == "quantiles":
         known = ~np.isnan(y[:, 0])
         w = w[known] if w.size else None
-        return _losses.score_quantiles(estimator, y[known], raw[known], w)
+        levels = _losses.levels(estimator)
+        return _losses.score_quantiles(levels, y[known], raw[known], w)
     if y.shape[1] != raw.shape[1]:
         raise ValueError(
             "y_true and y_pred have different number of output "

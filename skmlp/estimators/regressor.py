@@ -372,6 +372,10 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         float
             `sklearn.metrics.r2_score`, or the mean over the quantiles of
             `sklearn.metrics.d2_pinball_score`.
+
+        See Also
+        --------
+        d2_pinball_scorer : The same behind estimators that compute R2.
         """
         if is_dask(X):
             return super().score(X, y, sample_weight)
@@ -381,7 +385,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
                 raw = self._forward(X)
                 return _real_targets.score(self, y, raw, sample_weight)
         if self._loss_name() == "quantiles":
-            return _losses.score_quantiles(self, y, self.predict(X), sample_weight)
+            return _losses.score_quantiles(
+                _losses.levels(self), y, self.predict(X), sample_weight
+            )
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
 
 import skmlp
 from skmlp.model.activations import ACTIVATIONS
@@ -28,6 +34,10 @@ TARGETS = {
     "objects": np.array(["a", "b"], dtype=object)[CODES % 2],
     "integers": CODES * 10 - 10,
     "whole reals": CODES + 1.0,
+    "one class": np.full(60, 7),
+    "one class, a text": np.full(60, "yes"),
+    "uint64": np.array([2**63 + 5, 2**64 - 1, 3], np.uint64)[CODES],
+    "small uint64": np.array([5, 1, 3], np.uint64)[CODES],
     "multilabel": (X[:, :3] > 0).astype(int),
     "one output": X[:, 0] * 2,
     "two outputs": X[:, :2],
@@ -62,7 +72,7 @@ def test_each_kind_of_target(name, dtype):
         return
     model = skmlp.MLPClassifier((7, 4), max_iter=9, random_state=0).fit(rows, y)
     labels, probabilities = run(model, rows)
-    assert_array_equal(labels, model.predict(rows))
+    assert_array_equal(labels, model.predict(rows), strict=name.startswith("uint64"))
     assert_allclose(probabilities, model.predict_proba(rows), **tolerance)
 
 
@@ -70,6 +80,9 @@ HEADS = {
     "integers": np.c_[CODES * 10, CODES % 2],
     "strings": np.c_[TARGETS["strings"], TARGETS["strings"]],
     "one class": np.c_[CODES, np.full(60, 7)],
+    "uint64": np.c_[
+        CODES.astype(np.uint64) + np.uint64(2**63), TARGETS["small uint64"]
+    ],
 }
 
 
@@ -111,6 +124,69 @@ def test_activations_by_layer_inside_a_pipeline():
     labels, probabilities = run(pipeline, X.astype(np.float32))
     assert_allclose(probabilities, pipeline.predict_proba(X), rtol=1e-4, atol=1e-5)
     assert_array_equal(labels, probabilities.argmax(axis=1))
+
+
+TRANSFORMERS = {
+    "standard": StandardScaler(),
+    "standard, no mean": StandardScaler(with_mean=False),
+    "standard, no deviation": StandardScaler(with_std=False),
+    "min and max": MinMaxScaler((-1, 3)),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_transformed_target(name, dtype):
+    rows = X.astype(dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype is np.float32 else {"rtol": 1e-9}
+    network = skmlp.MLPRegressor(hidden_layer_sizes=7, max_iter=9, random_state=0)
+    quantiles = clone(network).set_params(loss="quantile", quantile=[0.1, 0.5, 0.8])
+    one, two = 50 + 7 * X[:, 0], 50 + 7 * X[:, :2]
+    for inner, y in [
+        (network, one),
+        (network, two),
+        (quantiles, one),
+        (make_pipeline(StandardScaler(), network), two),
+        (LinearRegression(), two),
+    ]:
+        model = TransformedTargetRegressor(inner, transformer=TRANSFORMERS[name])
+        search = RandomizedSearchCV(
+            model, {"check_inverse": [True]}, n_iter=1, cv=2, scoring=lambda *_: 1.0
+        )
+        for whole in (model, make_pipeline(StandardScaler(), model), search):
+            (found,) = run(whole.fit(rows, y), rows)
+            expected = whole.predict(rows).reshape(found.shape)
+            assert_allclose(found, expected, **tolerance)
+
+
+def test_a_target_without_onnx_names_what_has_one():
+    network = skmlp.MLPRegressor(hidden_layer_sizes=7, max_iter=9, random_state=0)
+    y = np.exp(X[:, 0])
+    for transformed in (
+        {"func": np.log, "inverse_func": np.exp},
+        {"transformer": QuantileTransformer(n_quantiles=9)},
+    ):
+        model = TransformedTargetRegressor(network, **transformed).fit(X, y)
+        with pytest.raises(ValueError, match=r"no ONNX.*`regressor_`"):
+            skmlp.to_onnx(make_pipeline(model))
+        (found,) = run(model.regressor_, X)
+        assert_allclose(found[:, 0], model.regressor_.predict(X), rtol=1e-9)
+
+
+def test_around_classifiers():
+    network = skmlp.MLPClassifier(7, max_iter=9, random_state=0)
+    pairs = [("net", network), ("other", LogisticRegression())]
+    for whole in (
+        CalibratedClassifierCV(network, cv=2),
+        VotingClassifier(pairs, voting="soft"),
+        make_pipeline(StandardScaler(), VotingClassifier(pairs, voting="soft")),
+        StackingClassifier(pairs, cv=2),
+        RandomizedSearchCV(network, {"alpha": [0.1]}, n_iter=1, cv=2),
+    ):
+        labels, probabilities = run(whole.fit(X, CODES), X.astype(np.float32))
+        assert_array_equal(labels, whole.predict(X))
+        assert_allclose(probabilities, whole.predict_proba(X), rtol=1e-3, atol=1e-5)
 
 
 def test_no_hidden_layer_and_the_way_by_scikit_learn():

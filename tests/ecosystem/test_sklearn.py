@@ -16,13 +16,15 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import make_classification
 from sklearn.ensemble import (
     BaggingClassifier,
+    BaggingRegressor,
     StackingClassifier,
     VotingClassifier,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - enables
 from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import get_scorer
+from sklearn.metrics import d2_pinball_score, get_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -175,6 +177,35 @@ def test_a_transformed_target():
     target = np.exp(X[:, 0] + 1)
     model = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp)
     assert model.fit(X, target).score(X, target) > 0.9
+
+
+def test_quantiles_behind_others():
+    network = skmlp.MLPRegressor(
+        "quantile", 5, quantile=[0.1, 0.5, 0.9], max_iter=20, random_state=0
+    )
+    y = 100 + 30 * X[:, 0] + X[:, 1]
+    target = TransformedTargetRegressor(network, transformer=StandardScaler())
+    score = skmlp.d2_pinball_scorer
+    for outer in (target, make_pipeline(StandardScaler(), target)):
+        columns = outer.fit(X, y).predict(X).T
+        levels = zip(columns, network.quantile, strict=True)
+        by_hand = [
+            d2_pinball_score(y, column, sample_weight=W, alpha=level)
+            for column, level in levels
+        ]
+        assert_allclose(score(outer, X, y, W), np.mean(by_hand))
+    search = GridSearchCV(target, {"regressor__alpha": [0.1, 9]}, scoring=score, cv=2)
+    assert np.isfinite(search.fit(X, y).cv_results_["mean_test_score"]).all()
+    assert_allclose(search.score(X, y), score(search, X, y))
+    network.fit(X, y)
+    assert score(network, X, y, W) == network.score(X, y, W)
+    bagging = BaggingRegressor(network, n_estimators=2, random_state=0).fit(X, y)
+    assert np.isfinite(score(bagging, X, y))
+    with pytest.raises(NotFittedError):
+        score(clone(target), X, y)
+    target.set_params(regressor=skmlp.MLPRegressor(max_iter=2)).fit(X, y)
+    with pytest.raises(ValueError, match=r"must hold networks with loss='quantile'"):
+        score(target, X, y)
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
