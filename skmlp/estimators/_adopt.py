@@ -84,6 +84,20 @@ def _times(record):
     }
 
 
+def without_times(history):
+    """Records with NaN for all times, which differ from fit to fit."""
+    unknown = {"seconds": np.nan, "communicating": np.nan}
+    return [
+        {
+            name: [np.nan] * len(value)
+            if name in ("computing", "waiting")
+            else unknown.get(name, value)
+            for name, value in record.items()
+        }
+        for record in history
+    ]
+
+
 def _forget(estimator, *names):
     for name in names:
         vars(estimator).pop(name, None)

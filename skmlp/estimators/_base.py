@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _convert, _fit, _heads, _keep, _modelling, _watch
+from skmlp.estimators import _adopt, _convert, _fit, _heads, _keep, _modelling, _watch
 from skmlp.estimators._parameters import CheckedParameters
 from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
@@ -299,6 +299,9 @@ class BaseMLP(
         # These are there while it trains, for callbacks.
         state.pop("_watch", None)
         state.pop("_training", None)
+        if "history_" in state:
+            # Equal fits have equal pickles, and so equal hashes.
+            state["history_"] = _adopt.without_times(state["history_"])
         return {**state, "_skmlp_version": __version__}
 
     def __setstate__(self, state):

@@ -114,9 +114,10 @@ def _training(model):
     epochs = getattr(model, "n_iter_", len(history))
     unit = "iteration" if model.solver == "lbfgs" else "epoch"
     words = [f"{epochs:,} {unit}{'s' if epochs != 1 else ''}"]
-    seconds = [record.get("seconds") for record in history[-epochs:] if epochs]
-    if seconds and None not in seconds:
-        words[0] += f" in {sum(seconds):.3g} s"
+    times = [record.get("seconds", np.nan) for record in history[-epochs:] if epochs]
+    # Those of scikit-learn's models, and of pickles, are not known.
+    if times and np.isfinite(seconds := sum(times)):
+        words[0] += f" in {seconds:.3g} s"
     if hasattr(model, "loss_"):
         words.append(f"loss {model.loss_:.4g}")
     score = getattr(model, "best_validation_score_", None)

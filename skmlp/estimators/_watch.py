@@ -230,6 +230,9 @@ class Watch:
     def _model(self, now):
         """A copy of the estimator, fitted as far as the run has come."""
         model = copy.copy(self._estimator)
+        if "history_" in vars(model):
+            # A copy, as a pickle, has lost the times.
+            model.history_ = self._estimator.history_
         if self.fitted:
             return model
         adopt = _adopt.attributes

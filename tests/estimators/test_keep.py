@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -75,6 +76,36 @@ def run_here(name: str) -> Any:
             kwargs["classes"] = np.arange(data[1].shape[1])
         getattr(model, method)(*given, **kwargs)
     return model
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_equal_fits_have_equal_hashes(name, tmp_path):
+    model = run_here(name)
+    assert joblib.hash(model) == joblib.hash(run_here(name))
+    again = pickle.loads(pickle.dumps(model))
+    assert joblib.hash(again) == joblib.hash(model)
+    skmlp.save(model, tmp_path / "model")
+    kept = skmlp.load(tmp_path / "model").history_
+    assert kept == model.history_
+    for record, lost in zip(kept, again.history_, strict=True):
+        assert record["seconds"] > 0
+        assert np.isnan(lost["seconds"])
+        assert np.isnan(lost["communicating"])
+        assert np.isnan(lost["computing"]).all()
+        assert len(lost["waiting"]) == len(record["waiting"])
+        assert lost["loss"] == record["loss"]
+    assert " s, loss" in model.summary()
+    assert " s, loss" not in again.summary()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_hashes_of_models_that_joblib_returns(n_jobs):
+    X, y = data_of("multiclass", 40)
+    models = [skmlp.MLPClassifier(5, max_iter=2, random_state=0) for _ in range(2)]
+    fits = (joblib.delayed(skmlp.MLPClassifier.fit)(model, X, y) for model in models)
+    one, other = joblib.Parallel(n_jobs)(fits)
+    assert joblib.hash(one) == joblib.hash(other)
+    assert joblib.hash(one) == joblib.hash(clone(one).fit(X, y))
 
 
 def test_an_unfitted_one_and_its_requests(tmp_path):
