@@ -36,7 +36,8 @@ class Checkpoint(OwnCallback):
     resume : bool, default=False
         Go on from the file if it is there. The estimator's parameters, the number of
         rows and the columns must be those of the fit that wrote it, but for `max_iter`,
-        `verbose` and `n_jobs`; `random_state` must be an int.
+        `verbose` and `n_jobs`. With ``random_state=None`` the draws are those of the
+        fit that wrote it.
 
     Raises
     ------
@@ -189,7 +190,8 @@ def check_same_fit(record: Mapping[str, Any], plan: Plan, path: str) -> None:
     if set(other) <= _DRAWN:
         raise ValueError(
             f"{path} can't be resumed: the rows would be drawn in another order. Give "
-            "random_state the int that the first fit had."
+            "random_state the int that the first fit had, or None, which goes on with "
+            "its draws."
         )
     said = ", ".join(n if n in _DRAWN else f"{n} (was {then.get(n)!r})" for n in other)
     raise ValueError(f"{path} is of another fit, which differs in {said}")

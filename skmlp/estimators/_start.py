@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from skmlp.data import order as orders
 from skmlp.data.split import split_rows
-from skmlp.estimators import _layers, _modelling
+from skmlp.estimators import _layers, _modelling, _watch
 from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
@@ -23,7 +23,13 @@ from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.plan import Split
 from skmlp.state import TrainState
 from skmlp.train import n_moments
-from skmlp.twister import State, seeded_twister, twister_at, twister_state
+from skmlp.twister import (
+    State,
+    seeded_twister,
+    set_twister_state,
+    twister_at,
+    twister_state,
+)
 
 
 @dataclass
@@ -40,6 +46,8 @@ class Start:
         The caller's; None for a seed.
     state : tuple or None
         Where the twister of a seed stands after the draws up to now.
+    drawn_from : tuple or None
+        Where the twister stood before the first draw; None if it is none.
     dropout_key : tuple of (int, int) or None
         Of the masks; None without dropout.
     order_rng : tuple or None
@@ -62,6 +70,7 @@ class Start:
     first: bool
     rng: np.random.RandomState | None = None
     state: State | None = None
+    drawn_from: State | None = None
     dropout_key: tuple | None = None
     order_rng: tuple | None = None
     shuffles: int = 0
@@ -80,7 +89,14 @@ def begin(estimator, units, dtype, first, incremental):
         check_shapes(estimator, layout, incremental)
     seed = estimator.random_state
     seeded = isinstance(seed, Integral)
-    rng = seeded_twister(seed) if seeded else check_random_state(seed)
+    found = _watch.drawn_from(estimator) if seed is None else None
+    if found is not None:
+        rng = np.random.RandomState(0)
+        set_twister_state(rng, found)
+    else:
+        rng = seeded_twister(seed) if seeded else check_random_state(seed)
+    twister = isinstance(rng._bit_generator, np.random.MT19937)
+    drawn_from = twister_state(rng) if twister else None
     if first:
         hidden = _modelling.for_first_weights(estimator, len(units) - 2)
         params = initializers.uniform(layout, hidden, rng, dtype)
@@ -90,9 +106,10 @@ def begin(estimator, units, dtype, first, incremental):
         start = Start(params, first, state=twister_state(rng))
     else:
         start = Start(params, first, rng)
+    start.drawn_from = drawn_from
     if first:
         _layers.put_given(estimator, layout, params)
-    if not seeded and not isinstance(rng._bit_generator, np.random.MT19937):
+    if not twister:
         # The orders of the rows are defined for the Mersenne twister alone.
         start.rng = np.random.RandomState(rng.randint(2**31 - 1))
     return start

@@ -169,6 +169,8 @@ class Watch:
         self.fitted = False
         #: What the checkpoint holds that the fit goes on from.
         self.found = None
+        #: Where that fit's random state stood before its first draw.
+        self.drawn_from = None
 
     def open(self, plan, start, supervisor):
         """Take up a run."""
@@ -249,6 +251,7 @@ class Watch:
         return {
             "estimator": _keep.tree_of(self._model(now)),
             "training": record_of(training),
+            "drawn_from": self._start.drawn_from,
         }
 
     # -- going on from a checkpoint ----------------------------------------------------
@@ -261,6 +264,7 @@ class Watch:
                 if os.path.exists(callback.path):
                     _, _, content = persistence.read(callback.path, "checkpoint")
                     self.found = content["training"]
+                    self.drawn_from = content["drawn_from"]
 
     def resumed(self, state):
         """Where the run begins: the state of the file, if there is one, and its epochs.
@@ -295,6 +299,12 @@ def _apart(now):
         best_params=now.state.best_params.copy(),
     )
     return Outcome(state, list(now.records))
+
+
+def drawn_from(estimator):
+    """Where the random state of the fit that is gone on with stood, or None."""
+    watch = vars(estimator).get("_watch")
+    return None if watch is None else watch.drawn_from
 
 
 def layout(estimator):

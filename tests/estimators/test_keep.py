@@ -172,6 +172,7 @@ CHECKPOINTED = {
         "n_iter_no_change": 2,
     },
     "early stopping": {"early_stopping": True, "validation_fraction": 0.3},
+    "no random state": {"random_state": None, "early_stopping": True, "dropout": 0.2},
     "dropout, a schedule, a mean": {
         "solver": "adamw",
         "learning_rate": "cosine",
@@ -211,15 +212,19 @@ def crashes_after(epochs: int) -> Any:
 def check_resumed(path: Any, before: Place, after: Place, **params: Any) -> None:
     """A fit that crashed and went on elsewhere has the bits of one that did not."""
     X, y = data_of("multiclass", 40)
-    model = skmlp.MLPClassifier(5, batch_size=8, max_iter=9, random_state=3, **params)
+    params = {"random_state": 3, **params}
+    model = skmlp.MLPClassifier(5, batch_size=8, max_iter=9, **params)
+    drawn = np.random.get_state()
     with before.around():
         whole = clone(model).set_params(n_jobs=before.n_jobs)
         whole.fit(*before.bring(X, y, None)[:2])
+        np.random.set_state(drawn)
         first = clone(model).set_params(n_jobs=before.n_jobs)
         first.set_callbacks(skmlp.Checkpoint(path, epochs=2), crashes_after(5))
         with pytest.raises(Crash):
             first.fit(*before.bring(X, y, None)[:2])
     assert skmlp.load(path).n_iter_ == 4
+    np.random.seed(0)
     with after.around():
         second = clone(model).set_params(n_jobs=after.n_jobs)
         second.set_callbacks(skmlp.Checkpoint(path, resume=True))
@@ -289,6 +294,19 @@ def test_a_rate_that_ends_with_max_iter_keeps_it(rate, tmp_path):
     fit(tmp_path / "model", learning_rate=rate)
     with pytest.raises(ValueError, match=r"differs in schedule .*'n_epochs': 4"):
         fit(tmp_path / "model", learning_rate=rate, max_iter=10)
+
+
+@pytest.mark.parametrize("first", [None, 3])
+def test_no_random_state_takes_over_the_draws(first, tmp_path):
+    path = tmp_path / "model"
+    fit(path, random_state=first)
+    state = np.random.get_state()
+    longer = fit(path, random_state=None, max_iter=10)
+    assert longer.n_iter_ == 10
+    assert_array_equal(np.random.get_state()[1], state[1])
+    if first is not None:
+        whole = fit(tmp_path / "other", random_state=first, max_iter=10)
+        assert longer.loss_curve_ == whole.loss_curve_
 
 
 @pytest.mark.parametrize(
