@@ -32,7 +32,7 @@ class Evaluator(ShardWork):
     def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
         super().__init__(plan, comm, source)
         size, dtype = self._params.size, self._dtype
-        self._gradient: Array = comm.once(lambda: comm.array(size, dtype))
+        self._gradient: Array = comm.once(lambda: np.zeros(size, dtype))
         self._exchange = comm.exchange(self._parts, self._gradient)
         self._block_gradient = np.zeros(size, dtype)
         self._accumulate_block = self._network.bind(

@@ -69,8 +69,8 @@ class ShardWork:
             )
         self._network = self._make_network(max_rows, self._dropout)
         # Zeros: of frozen layers nothing else is ever written.
-        self._parts = [comm.array(size, self._dtype) for _ in self._own]
-        self._params: Array = comm.once(lambda: comm.array(size, self._dtype))
+        self._parts = [np.zeros(size, self._dtype) for _ in self._own]
+        self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))
         self._views = layout.views(self._params)
         self._accumulate = [
             self._network.bind(self._views, layout.views(part)) for part in self._parts

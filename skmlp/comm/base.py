@@ -142,20 +142,6 @@ class Communicator(ABC):
             The array that `Exchange.gather` completes, from `once`; same dtype.
         """
 
-    def array(self, size: int, dtype: np.dtype[Any]) -> Array:
-        """Zeros, where an exchange's parts and flat arrays are best kept.
-
-        All ranks ask for the same arrays, in the same order.
-
-        Parameters
-        ----------
-        size : int
-            Length.
-        dtype : dtype
-            Its dtype.
-        """
-        return np.zeros(size, dtype)
-
     @abstractmethod
     def sum_rows(self, table: Array) -> Array:
         """Sum the rows of a small table, in shard order, with the same bits for all.

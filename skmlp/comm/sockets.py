@@ -10,11 +10,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from skmlp.comm import shared
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener, format_address
@@ -52,8 +51,6 @@ class SocketExchange(Exchange):
         self._scatter: list[Lane] | None = None
         self._calls: list[Call] = []
         self._gather: list[Lane] | None = None
-        #: Segments in the memory of others, and where they go.
-        self._copies: list[tuple[Array, Array]] = []
 
     def sum(self) -> None:
         """Hand each peer its segments of our parts, and sum all parts of our own."""
@@ -71,38 +68,24 @@ class SocketExchange(Exchange):
             self._gather = self._bind_gather()
         began = time.perf_counter()
         self._comm.run(self._gather)
-        for target, source in self._copies:
-            np.copyto(target, source)
         self.seconds += time.perf_counter() - began
 
     def _bind_sum(self) -> list[Lane]:
         comm, parts = self._comm, self._parts
-        size, dtype = self._flat.size, self._flat.dtype
-        shown = comm.show(parts, size, dtype, by_shard=True)
-        # by_shard[i][k]: shard k's part of segments[i]: ours, a peer's where it is, or
-        # received.
+        # by_shard[i][k]: shard k's part of segments[i], ours or received.
         by_shard: list[dict[int, Array]] = [
             {k: p[segment] for k, p in zip(comm.own_shards, parts, strict=True)}
             for segment in self.segments
         ]
         lanes = []
         for peer, link in comm.links.items():
-            theirs = comm.shards.held_by(peer)
-            seen = shown.get(peer)
-            out: list[Array] = []
+            wanted = comm.segments(peer, self._flat.size)
             into: list[Array] = []
-            if seen is None:
-                wanted = comm.segments(peer, size)
-                out = [part[segment] for segment in wanted for part in parts]
-            for segment, total, received in zip(
-                self.segments, self.totals, by_shard, strict=True
-            ):
-                for i, k in enumerate(theirs):
-                    if seen is not None:
-                        received[k] = seen[i][segment]
-                    else:
-                        received[k] = np.empty_like(total)
-                        into.append(received[k])
+            for total, received in zip(self.totals, by_shard, strict=True):
+                for k in comm.shards.held_by(peer):
+                    received[k] = np.empty_like(total)
+                    into.append(received[k])
+            out = [part[segment] for segment in wanted for part in parts]
             lanes.append(Lane(link, out, into))
         for total, received in zip(self.totals, by_shard, strict=True):
             in_order = [received[k] for k in range(comm.shards.n_shards)]
@@ -111,18 +94,11 @@ class SocketExchange(Exchange):
 
     def _bind_gather(self) -> list[Lane]:
         comm, flat = self._comm, self._flat
-        shown = comm.show([flat], flat.size, flat.dtype, by_shard=False)
-        lanes = []
-        for peer, link in comm.links.items():
-            theirs = comm.segments(peer, flat.size)
-            if peer in shown:
-                (seen,) = shown[peer]
-                self._copies += [(flat[segment], seen[segment]) for segment in theirs]
-                lanes.append(Lane(link, [], []))
-            else:
-                ours = [flat[segment] for segment in self.segments]
-                lanes.append(Lane(link, ours, [flat[segment] for segment in theirs]))
-        return lanes
+        ours = [flat[segment] for segment in self.segments]
+        return [
+            Lane(link, ours, [flat[s] for s in comm.segments(peer, flat.size)])
+            for peer, link in comm.links.items()
+        ]
 
 
 class SocketCommunicator(Communicator):
@@ -173,8 +149,6 @@ class SocketCommunicator(Communicator):
         self._mesh = Mesh(links, step_limit)
         #: What moves messages, and the connections by rank.
         self.run, self.links = self._mesh.run, self._mesh.links
-        self._plain = not any(link.until_blocked for link in links.values())
-        self._files: list[shared.File] = []
         #: The table is kept, so that no other one gets its identity.
         self._tables: dict[int, tuple[Array, list[Lane]]] = {}
 
@@ -250,75 +224,6 @@ class SocketCommunicator(Communicator):
         check_buffers(parts, flat, len(self.own_shards))
         return SocketExchange(self, parts, flat)
 
-    def array(self, size: int, dtype: np.dtype[Any]) -> Array:
-        """Zeros that peers of the same host can read where they are, if they are many.
-
-        Not with TLS: there everything goes by the encrypted connections.
-        """
-        dtype = np.dtype(dtype)
-        if not self._plain or size * dtype.itemsize < shared.LEAST:
-            return np.zeros(size, dtype)
-        file = shared.File(size, dtype)
-        self._files.append(file)
-        return file.array
-
-    def show(
-        self,
-        arrays: Sequence[Array],
-        size: int,
-        dtype: np.dtype[Any],
-        *,
-        by_shard: bool,
-    ) -> dict[int, list[Array]]:
-        """Have the peers look at arrays of this rank, and look at theirs.
-
-        All ranks call it for the same arrays. It moves nothing unless these come from
-        `array`.
-
-        Parameters
-        ----------
-        arrays : sequence of ndarray of shape (size,)
-            This rank's.
-        size, dtype
-            Of each array, here and there.
-        by_shard : bool
-            There is one for each shard of a rank; otherwise one for each rank.
-
-        Returns
-        -------
-        dict from int to list of ndarray
-            The arrays of those peers with which it works both ways.
-        """
-        known = {id(file.array): file for file in self._files}
-        files = [known[id(array)] for array in arrays if id(array) in known]
-        if len(files) < len(arrays):
-            return {}
-        ours = np.concatenate([file.offer for file in files])
-        offers, seen = {}, {}
-        for peer in self.links:
-            n_arrays = len(self.shards.held_by(peer)) if by_shard else 1
-            offers[peer] = np.zeros((n_arrays, shared.OFFER), np.int64)
-        self._swap(dict.fromkeys(self.links, ours), offers)
-        for peer, offer in offers.items():
-            seen[peer] = [shared.look(one, size, dtype) for one in offer]
-        here = {
-            peer: np.array([all(one is not None for one in found)], np.int64)
-            for peer, found in seen.items()
-        }
-        there = {peer: np.zeros(1, np.int64) for peer in self.links}
-        self._swap(here, there)
-        for file in files:
-            file.close()
-        return {
-            peer: [one for one in found if one is not None]
-            for peer, found in seen.items()
-            if here[peer][0] and there[peer][0]
-        }
-
-    def _swap(self, out: Mapping[int, Array], into: Mapping[int, Array]) -> None:
-        """Send an array to each peer, and receive one."""
-        self.run([Lane(self.links[p], [out[p]], [into[p]]) for p in self.links])
-
     def segments(self, rank: int, size: int) -> list[slice]:
         """The segments of a rank in a flat array."""
         return [self.shards.segment(k, size) for k in self.shards.held_by(rank)]
@@ -355,6 +260,3 @@ class SocketCommunicator(Communicator):
     def close(self) -> None:
         """Close the connections; the listener stays. To wake a verb, abort first."""
         self._mesh.close()
-        for file in self._files:
-            file.close()
-        self._files.clear()

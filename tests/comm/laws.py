@@ -33,8 +33,8 @@ def steps(
 ) -> list[np.ndarray]:
     """The flat array after each of some steps that store the sum in it."""
     own = comm.own_shards
-    flat = comm.once(lambda: comm.array(size, dtype))
-    parts = [comm.array(size, dtype) for _ in own]
+    flat = comm.once(lambda: np.zeros(size, dtype))
+    parts = [np.zeros(size, dtype) for _ in own]
     exchange = comm.exchange(parts, flat)
     history = []
     for step in range(n_steps):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 
 import numpy as np
 import pytest
 
-from skmlp.comm import mesh, shared
+from skmlp.comm import mesh
 from skmlp.comm.base import Aborted, CommError
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
@@ -67,14 +65,8 @@ def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
             assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
 
 
-#: The least size of arrays that are shared.
-WAYS = {"shared": 1, "sent": 10**9}
-
-
 @all_cases
-@pytest.mark.parametrize("way", WAYS)
-def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
-    monkeypatch.setattr(shared, "LEAST", WAYS[way])
+def test_fifty_steps_with_changing_data(comms):
     n_shards = comms[0].shards.n_shards
 
     def rank(comm):
@@ -86,64 +78,6 @@ def test_fifty_steps_with_changing_data(comms, way, monkeypatch):
     ]
     for want, *results in zip(wants, *good(run(comms, rank)), strict=True):
         assert [a.tobytes() for a in results] == [want.tobytes()] * len(comms)
-
-
-@pytest.mark.parametrize("blind", [0, 1, 2])
-def test_who_cannot_look_is_sent_the_numbers(blind, monkeypatch):
-    """Each pair of ranks finds its own way; the sums are the same."""
-    monkeypatch.setattr(shared, "LEAST", 1)
-    look = shared.look
-
-    def squint(*offered):
-        if threading.current_thread().name == f"rank-{blind}":
-            return None
-        return look(*offered)
-
-    monkeypatch.setattr(shared, "look", squint)
-    holders = (0, 1, 1, 0, 2)
-
-    def rank(comm):
-        threading.current_thread().name = f"rank-{comm.rank}"
-        return laws.steps(comm, np.float64, 131, 20)
-
-    with gang("sockets", holders) as comms:
-        for step, results in enumerate(zip(*good(run(comms, rank)), strict=True)):
-            want = laws.sum_of(np.float64, 131, step, len(holders)).tobytes()
-            assert [a.tobytes() for a in results] == [want] * len(comms)
-
-
-@pytest.mark.skipif(not shared.AVAILABLE, reason="this system has no such files")
-def test_only_who_was_told_finds_the_numbers():
-    file = shared.File(10, np.dtype(np.float64))
-    file.array[:] = 7
-    seen = shared.look(file.offer, 10, np.dtype(np.float64))
-    assert seen is not None
-    file.array[3] = 8
-    assert seen.tolist() == file.array.tolist()
-    assert not seen.flags.writeable
-    mark = file.offer[2] + 1
-    # Not our own number and one: that may be a thread of ours, which has our files.
-    for place, value, size in (
-        (2, mark, 10),
-        (0, os.getppid(), 10),
-        (1, file.offer[1], 11),
-        (1, file.offer[1], 10**6),
-    ):
-        offer = file.offer.copy()
-        offer[place] = value
-        assert shared.look(offer, size, np.dtype(np.float64)) is None
-    reading, writing = os.pipe()
-    for descriptor in (reading, writing):  # to open it would block
-        offer = file.offer.copy()
-        offer[1] = descriptor
-        assert shared.look(offer, 10, np.dtype(np.float64)) is None
-        os.close(descriptor)
-    descriptor = int(file.offer[1])
-    file.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
-    assert shared.look(file.offer, 10, np.dtype(np.float64)) is None
-    assert seen[3] == 8
 
 
 @all_cases
