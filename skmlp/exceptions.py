@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UnusedParameterWarning(UserWarning):
-    """A parameter was set that the chosen solver does not use.
+    """A parameter was set that has no effect beside the others, such as the solver.
 
     The default value never warns, so that a fit that leaves it alone is silent.
     """

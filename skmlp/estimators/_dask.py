@@ -241,7 +241,6 @@ def run(
         classes=classes,
         class_weights=class_weights,
     )
-    _fit.warn_unused(estimator, n_held_out > 0)
     limits = Limits(silence=get_config()["worker_timeout"])
     launcher = DaskLauncher(build.on_partitions, plan, data, limits)
     with _fit.supervised(estimator, launcher) as supervisor:

@@ -31,7 +31,6 @@ from skmlp.estimators import (
     _watch,
 )
 from skmlp.estimators._modelling import hidden_sizes
-from skmlp.exceptions import UnusedParameterWarning
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
 from skmlp.optim.transforms import OPTIMIZERS
@@ -65,7 +64,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
 
         with thread_given_back():
             return _dask.fit(estimator, X, y, sample_weight, held_out, **options)
-    given_y = y
+    given = X, y
     X, y = estimator._check_targets(
         X, y, incremental=incremental, reset=options["first"]
     )
@@ -75,7 +74,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
     if sample_weight is not None:
         w = check_weights(_check_sample_weight(sample_weight, X))
     validation = _validation.of_this_process(
-        estimator, given_y, held_out, X, y.shape[1:], w.size > 0
+        estimator, given, held_out, X, y.shape[1:], w.size > 0
     )
     if validation.held_out is not None and validation.held_out[2].size and not w.size:
         w = np.ones(X.shape[0])
@@ -137,7 +136,6 @@ def fit_here(
         start.known_order if place.kind != "processes" else None,
         held_out,
     )
-    warn_unused(estimator, held_out is not None)
     score = _validation.judge(estimator, plan, validation, X, w, start)
     with supervised(estimator, launcher(plan, rows, place)) as supervisor:
         return run(estimator, supervisor, plan, start, score, deadline)
@@ -237,7 +235,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
                     stacklevel=2,
                 )
             batch_size = int(np.clip(estimator.batch_size, 1, n_rows))
-    return Plan(
+    plan = Plan(
         units=units,
         activation=_modelling.activations(estimator, len(units) - 2),
         loss=estimator._loss_name(),
@@ -277,6 +275,8 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
         rho=float(estimator.rho),
         **_modelling.training(estimator, start, epochs is not None),
     )
+    _modelling.warn_unused(estimator, n_held_out > 0)
+    return plan
 
 
 def settle(estimator, plan, place, dense):
@@ -387,16 +387,3 @@ def run(estimator, supervisor, plan, start, score, deadline):
     _adopt.outcome(estimator, plan, start, outcome)
     _effort.tell(outcome.records, show=bool(estimator.verbose))
     return _effort.restarts(estimator, supervisor)
-
-
-def warn_unused(estimator, held_out=False):
-    """Tell once which parameters the solver leaves aside."""
-    unused = _modelling.unused(estimator)
-    if held_out and estimator.solver not in OPTIMIZERS:
-        unused.append("X_val")
-    if unused:
-        warnings.warn(
-            f"solver={estimator.solver!r} does not use {', '.join(unused)}",
-            UnusedParameterWarning,
-            stacklevel=2,
-        )

@@ -85,7 +85,7 @@ def given(classes):
     """The labels of each column, sorted, if `partial_fit` was given such; else None."""
     if not isinstance(classes, (list, tuple, np.ndarray)) or not len(classes):
         return None
-    if not all(isinstance(one, (list, tuple, np.ndarray)) for one in classes):
+    if not all(isinstance(one, (list, tuple, range, np.ndarray)) for one in classes):
         return None
     columns = [np.asarray(one) for one in classes]
     if any(column.ndim != 1 or not column.size for column in columns):

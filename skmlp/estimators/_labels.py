@@ -55,6 +55,13 @@ class LabelsMixin:
         if n_columns > 1 and not sparse.issparse(some):
             _heads.check_one_block(self, np.asarray(some))
         multilabel = type_of_target(some).startswith("multilabel")
+        if multilabel and not np.array_equal(self.classes_, np.arange(n_columns)):
+            raise ValueError(
+                f"`classes={classes!r}`, but y has {n_columns} columns of 0 and 1, "
+                "which are labels that may all apply: their classes are the numbers "
+                f"of the columns, range({n_columns}). For several targets, each with "
+                "classes of its own, give a list with the labels of each"
+            )
         self._label_binarizer = LabelBinarizer().fit(some if multilabel else classes)
         return X, y, sample_weight
 

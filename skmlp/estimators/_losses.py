@@ -14,6 +14,9 @@ from skmlp.display.inside import networks
 from skmlp.estimators import _heads
 from skmlp.model.losses import METHOD, OUTPUTS, entry
 
+#: Parameters of one loss alone.
+_OF_LOSSES = {"huber_delta": "huber", "quantile": "quantile"}
+
 
 def levels(estimator):
     """The levels of the quantiles, as a tuple; one for a number."""
@@ -26,6 +29,11 @@ def name(estimator):
     if isinstance(estimator.loss, str) and estimator.loss == "quantile":
         return "quantiles" if len(levels(estimator)) > 1 else "quantile"
     return estimator.loss
+
+
+def unused(estimator):
+    """The parameters of other losses."""
+    return [n for n, loss in _OF_LOSSES.items() if loss != estimator.loss]
 
 
 def settings(estimator):

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 
+from skmlp.estimators import _losses
+from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.activations import ACTIVATIONS, METHODS, entry
-from skmlp.optim.schedules import BY_EPOCH, SCHEDULES, Schedule
+from skmlp.optim.schedules import BY_EPOCH, PARAMETERS, SCHEDULES, Schedule
 from skmlp.optim.transforms import OPTIMIZERS
 
 #: Decay of the moving mean of the weights with ``average=True``.
 DECAY = 0.999
 
-# What only some solvers use, and the default that says nothing.
-_ONLY_BY_STEPS = {
-    "early_stopping": False,
-    "n_iter_no_change": 10,
-    "learning_rate": "constant",
-    "dropout": 0.0,
-    "input_dropout": 0.0,
-    "clip_norm": None,
-    "average": False,
-}
+#: What some solvers use, or some schedules: all that one of them does.
+_OF_SOLVERS = {name for solver in OPTIMIZERS.values() for name in solver.parameters}
+_OF_SCHEDULES = {name for names in PARAMETERS.values() for name in names}
+
+#: What L-BFGS leaves aside, beside these. (It never shuffles, as shuffle=False asks.)
+_ONLY_BY_STEPS = (
+    "batch_size",
+    "learning_rate",
+    "learning_rate_init",
+    "early_stopping",
+    "validation_fraction",
+    "scoring",
+    "n_iter_no_change",
+    "dropout",
+    "input_dropout",
+    "clip_norm",
+    "average",
+)
 
 
 def hidden_sizes(estimator):
@@ -124,19 +135,52 @@ def check(estimator, n_hidden):
         )
 
 
-def unused(estimator):
-    """The parameters that are not at their default and that the solver leaves aside."""
-    solver = estimator.solver
-    ignored = {} if solver == "adamw" else {"weight_decay": 0.01}
-    if solver not in OPTIMIZERS:
-        ignored |= _ONLY_BY_STEPS
-    elif not OPTIMIZERS[solver].scheduled and estimator.learning_rate in BY_EPOCH:
-        ignored["learning_rate"] = "constant"
-    return [
-        f"{name}={getattr(estimator, name)!r}"
-        for name, default in ignored.items()
-        if getattr(estimator, name) != default
-    ]
+def warn_unused(estimator, held_out):
+    """Tell once which parameters were set and have no effect.
+
+    `held_out` says that the caller gave validation rows.
+    """
+    told = []
+    for cause, names in _unused(estimator, held_out):
+        given = [
+            f"{n}={getattr(estimator, n)!r}" for n in names if estimator._is_set(n)
+        ]
+        if held_out and "early_stopping" in names:
+            given.append("X_val")
+        if given:
+            told.append(f"{cause} does not use {', '.join(given)}")
+    if told:
+        warnings.warn("; ".join(told), UnusedParameterWarning, stacklevel=2)
+
+
+def _unused(estimator, held_out):
+    """What leaves parameters aside, with their names."""
+    solver, rate = f"solver={estimator.solver!r}", estimator.learning_rate
+    optimizer = OPTIMIZERS.get(estimator.solver)
+    if optimizer is None:
+        yield solver, [*_ONLY_BY_STEPS, *sorted(_OF_SOLVERS | _OF_SCHEDULES)]
+    else:
+        others = _OF_SOLVERS.difference(optimizer.parameters)
+        if not optimizer.scheduled and rate in BY_EPOCH:
+            yield solver, ["learning_rate", "max_fun", *sorted(others)]
+            rate = "constant"
+        else:
+            yield solver, ["max_fun", *sorted(others)]
+        name = "a function as learning_rate"
+        if not callable(rate):
+            name = f"learning_rate={rate!r}"
+        yield name, sorted(_OF_SCHEDULES.difference(PARAMETERS.get(rate, ())))
+        if held_out:
+            yield "a fit with X_val", ["validation_fraction"]
+        elif not estimator.early_stopping:
+            names = ["scoring", "validation_fraction"]
+            yield "a fit without early_stopping or X_val", names
+        if not hidden_sizes(estimator):
+            yield "a network without hidden layers", ["dropout"]
+        if not estimator.alpha:
+            yield f"alpha={estimator.alpha!r}", ["l1_ratio"]
+    if hasattr(estimator, "quantile"):
+        yield f"loss={estimator.loss!r}", _losses.unused(estimator)
 
 
 def training(estimator, start, incremental):

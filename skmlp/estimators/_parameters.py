@@ -12,6 +12,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import (
     make_constraint,
@@ -84,12 +85,23 @@ def _satisfied(constraints, value):
     return constraints is None or any(c.is_satisfied_by(value) for c in constraints)
 
 
+def _same(value, default):
+    """Whether a value is its parameter's default, of the same type."""
+    return value is default or (type(value) is type(default) and value == default)
+
+
 class CheckedParameters(BaseEstimator):
     """Knows the names of its parameters, and checks their values."""
 
     @classmethod
     def _get_param_names(cls):
         return list(_of(cls).names)
+
+    def _is_set(self, name):
+        """Whether a parameter has another value than its default."""
+        value = getattr(self, name)
+        default = _of(type(self)).defaults.get(name, value)
+        return not (_same(value, default) or np.array_equal(value, default))
 
     def _validate_params(self):
         known = _of(type(self))
@@ -98,7 +110,7 @@ class CheckedParameters(BaseEstimator):
             return
         for name, default in known.defaults.items():
             value = getattr(self, name)
-            if value is default or (type(value) is type(default) and value == default):
+            if _same(value, default):
                 continue
             if not _satisfied(known.compiled.get(name), value):
                 # For the message.

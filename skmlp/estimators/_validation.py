@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from dataclasses import dataclass
 
@@ -10,10 +9,11 @@ import numpy as np
 from scipy import sparse
 from sklearn.metrics import get_scorer
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight
 
 from skmlp.estimators import _heads, _real_targets
 from skmlp.launch.base import Message
+from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.shard_work import PREDICT
 from skmlp.stopping import model_of
 
@@ -36,25 +36,54 @@ def check(estimator, held_out, incremental, weighted):
     if incremental and estimator.early_stopping and X_val is None:
         raise ValueError("partial_fit does not support early_stopping=True")
     scorer = scorer_of(estimator)
-    weighted = weighted or sample_weight_val is not None
     validates = estimator.early_stopping or X_val is not None
-    if scorer is not None and weighted and validates:
-        check_takes_weights(scorer)
+    if scorer is not None and validates and estimator.solver in OPTIMIZERS:
+        weighted = weighted or sample_weight_val is not None
+        check_scorer(scorer, {"sample_weight": None} if weighted else {})
 
 
-def check_takes_weights(scorer):
-    """TypeError if a scorer would be called with an argument that it does not take."""
+def check_scorer(scorer, weights):
+    """TypeError if a scorer, or its metric, does not take what it will be called with.
+
+    Parameters
+    ----------
+    scorer : callable
+        ``scorer(estimator, X, y)``; perhaps made by `make_scorer`, whose scorers hand
+        all that they are called with on to a metric.
+    weights : dict
+        Its arguments by name.
+    """
+    call = "".join(f", {name}=..." for name in weights)
+    _check_call(
+        f"the scorer of `scoring` is called as scorer(estimator, X, y{call})",
+        *(scorer, 3, weights),
+    )
+    metric = getattr(scorer, "_score_func", None)
+    if metric is not None:
+        _check_call(
+            f"the metric {getattr(metric, '__name__', metric)!r} of the scorer of "
+            f"`scoring` is called as metric(y_true, y_pred{call})",
+            *(metric, 2, {**getattr(scorer, "_kwargs", {}), **weights}),
+        )
+
+
+def _check_call(what, function, n_arguments, named):
     try:
-        signature = inspect.signature(scorer)
+        signature = inspect.signature(function)
     except ValueError:  # of a callable that is not written in Python
         return
     try:
-        signature.bind("estimator", "X", "y", sample_weight=None)
-    except TypeError:
+        signature.bind(*range(n_arguments), **named)
+    except TypeError as error:
+        why = cure = ""
+        if "sample_weight" in named:
+            why = "the rows have weights (sample_weight, or class_weight), so "
+            cure = "; give the function that argument, or use scoring='loss'"
+        elif n_arguments == 3:
+            cure = "; sklearn.metrics.make_scorer makes a scorer of a metric"
         raise TypeError(
-            "the rows have weights (sample_weight, or class_weight), so the scorer of "
-            "`scoring` is called as scorer(estimator, X, y, sample_weight=...), and it "
-            f"does not take that: its arguments are {signature}"
+            f"{why}{what}, and it does not take that: its arguments are {signature}"
+            f" ({error}){cure}"
         ) from None
 
 
@@ -90,17 +119,15 @@ class Validation:
 
     Attributes
     ----------
-    y : array-like or None
-        The caller's targets of the training rows; None if they are on workers.
+    given : tuple of (X, y)
+        The caller's training rows, or validation rows if there are such, with their
+        targets, as they came; of None if they are on workers.
     held_out : tuple of (X, y, w) or None
         Validation rows of their own, checked and encoded; w is empty for none.
-    held_out_y : array-like or None
-        Their targets as they came.
     """
 
-    y: object = None
+    given: tuple = (None, None)
     held_out: tuple | None = None
-    held_out_y: object = None
 
     @property
     def n_rows(self):
@@ -108,27 +135,35 @@ class Validation:
         return 0 if self.held_out is None else self.held_out[0].shape[0]
 
     def rows(self, X, w, chosen):
-        """Rows, targets as they came, and weights or None, for a scorer."""
+        """Rows and targets as they came, and weights or None, for a scorer.
+
+        What is no frame, series or the like comes as an array, or sparse matrix.
+        """
+        given_X, y = self.given
         if self.held_out is not None:
-            X, y, w = self.held_out[0], self.held_out_y, self.held_out[2]
-        elif chosen is None:
-            return None
-        else:
+            X, _, w = self.held_out
+        given_X = given_X if _is_named(given_X) else X
+        if self.held_out is None:
             numbers = chosen[: len(chosen)]
-            X, y = X[numbers], _safe_indexing(self.y, numbers)
+            given_X, y = (_safe_indexing(rows, numbers) for rows in (given_X, y))
             w = w[numbers] if w.size else w
-        return X, np.asarray(y), w if w.size else None
+        return given_X, y if _is_named(y) else np.asarray(y), w if w.size else None
 
 
-def of_this_process(estimator, y, held_out, like, shape, weighted):
+def _is_named(data):
+    """Whether it is a frame or a series, of pandas, polars or the like."""
+    return hasattr(data, "columns") or hasattr(data, "to_numpy")
+
+
+def of_this_process(estimator, given, held_out, like, shape, weighted):
     """Check validation rows, and bring them into the form of the training rows.
 
     Parameters
     ----------
     estimator : BaseMLP
         With the classes of the training rows.
-    y : array-like
-        Targets of the training rows, as they came.
+    given : tuple of (X, y)
+        Training rows and their targets, as they came.
     held_out : tuple of (X_val, y_val, sample_weight_val)
         The caller's.
     like : ndarray or csr matrix
@@ -144,7 +179,7 @@ def of_this_process(estimator, y, held_out, like, shape, weighted):
     """
     X_val, y_val, sample_weight_val = held_out
     if X_val is None:
-        return Validation(y)
+        return Validation(given)
     X, encoded = estimator._check_validation(X_val, y_val)
     if encoded.shape[1:] != shape:
         raise ValueError(
@@ -167,7 +202,7 @@ def of_this_process(estimator, y, held_out, like, shape, weighted):
             )
     elif weighted:
         w = np.ones(X.shape[0])
-    return Validation(y, (X, encoded, w), y_val)
+    return Validation((X_val, y_val), (X, encoded, w))
 
 
 def check_known(labels, classes):
@@ -191,6 +226,8 @@ def judge(estimator, plan, validation, X, w, start):
 
     def score(state):
         model = _model_of(estimator, plan, state)
+        # The names were compared once, where the rows were checked.
+        _check_feature_names(model, X, reset=True)
         if not plan.masked:
             return _score(scorer, model, X, y, w)
 
@@ -286,16 +323,23 @@ def _with_output(model, output):
     """A model of one of the outputs; of all if None."""
     if output is None:
         return model
-    alone = copy.copy(model)
+    alone = _twin(model)
     alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, [output]]]
     alone.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1][[output]]]
     alone.n_outputs_ = 1
     return alone
 
 
+def _twin(estimator):
+    """A copy that shares all attributes: at each epoch none of them is looked at."""
+    twin = type(estimator).__new__(type(estimator))
+    vars(twin).update(vars(estimator))
+    return twin
+
+
 def _model_of(estimator, plan, state):
     """A fitted copy of the estimator, with the parameters of a state."""
-    model = copy.copy(estimator)
+    model = _twin(estimator)
     views = plan.layout.views(model_of(plan, state))
     model.coefs_ = [W for W, _ in views]
     model.intercepts_ = [b for _, b in views]
@@ -327,7 +371,16 @@ class RowsElsewhere:
         return raw
 
     def __array__(self, dtype=None, copy=None):
-        raise ValueError(
-            "the validation rows of Dask arrays are on the workers: a scorer can use "
-            "the predictions and the targets, but not X"
-        )
+        raise ValueError(ON_WORKERS)
+
+    def __getitem__(self, key):
+        raise ValueError(ON_WORKERS)
+
+    def __getattr__(self, name):
+        raise AttributeError(ON_WORKERS)
+
+
+ON_WORKERS = (
+    "the validation rows of Dask collections are on the workers: a scorer can use the "
+    "predictions and the targets, but not X"
+)

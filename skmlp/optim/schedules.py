@@ -161,6 +161,16 @@ SCHEDULES: dict[str, Callable[[Schedule, int, int], float]] = {
     "one_cycle": one_cycle,
 }
 
+_DECAY = ("decay_rate", "decay_epochs", "warmup_epochs")
+
+#: The parameters of the estimators that a schedule reads beside `learning_rate_init`.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "invscaling": ("power_t",),
+    "step": _DECAY,
+    "exponential": _DECAY,
+    "cosine": ("learning_rate_min", "warmup_epochs", "restart_epochs"),
+}
+
 
 def after_epoch(
     schedule: Any, current: float, initial: float, samples_seen: int, power_t: float

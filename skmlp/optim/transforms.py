@@ -7,7 +7,7 @@ entry here and its kernel in `skmlp.kernels`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable
 from math import sqrt
 from types import ModuleType
@@ -39,19 +39,22 @@ class Optimizer(ABC):
     #: Whether the learning-rate schedules apply (scikit-learn's adam ignores them).
     scheduled: ClassVar[bool]
 
+    #: The hyper-parameters that it reads, in the order of the kernel's settings.
+    parameters: ClassVar[tuple[str, ...]]
+
     #: Which moment, if one, scales the step of each parameter by its root.
     scaled_by: ClassVar[int | None] = None
+
+    #: Settings of the kernel that follow the hyper-parameters.
+    scratch_settings: ClassVar[tuple[float, ...]] = ()
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         self._kernel = kernels.STEP[self.name]
         self.epsilon = float(plan.epsilon)
         alpha = plan.alpha * (1.0 - plan.l1_ratio)
+        own = (getattr(plan, name) for name in self.parameters)
         #: What stays the same in all steps, as the kernel takes it.
-        self.settings = np.array([alpha, *self._settings(plan)], np.float64)
-
-    @abstractmethod
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        """The kernel's settings after alpha."""
+        self.settings = np.array([alpha, *own, *self.scratch_settings], np.float64)
 
     def reach(self, learning_rate: float, step: int) -> float:
         """How far a constant gradient of 1 moves a parameter, but for `scaled_by`."""
@@ -103,9 +106,7 @@ class SGD(Optimizer):
     name = "sgd"
     n_moments = 1
     scheduled = True
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        return plan.momentum, plan.nesterovs_momentum
+    parameters = ("momentum", "nesterovs_momentum")
 
     def reach(self, learning_rate: float, step: int) -> float:
         """With momentum, that of all steps that follow from a gradient."""
@@ -119,10 +120,8 @@ class Adam(Optimizer):
     name = "adam"
     n_moments = 2
     scheduled = False
+    parameters = ("beta_1", "beta_2", "epsilon")
     scaled_by = 1
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        return plan.beta_1, plan.beta_2, self.epsilon
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Optimizer.reach`."""
@@ -138,9 +137,7 @@ class AdamW(Adam):
 
     name = "adamw"
     scheduled = True
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        return *super()._settings(plan), plan.weight_decay
+    parameters = (*Adam.parameters, "weight_decay")
 
 
 class NAdam(Adam):
@@ -152,11 +149,9 @@ class NAdam(Adam):
 
     name = "nadam"
     scheduled = True
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        # The kernel keeps the product of all momenta up to a step from one step to the
-        # next: it follows from the step's count alone.
-        return *super()._settings(plan), 0.0, 1.0
+    # The kernel keeps the product of all momenta up to a step from one step to the
+    # next: it follows from the step's count alone.
+    scratch_settings = (0.0, 1.0)
 
 
 class RMSprop(Optimizer):
@@ -165,19 +160,15 @@ class RMSprop(Optimizer):
     name = "rmsprop"
     n_moments = 1
     scheduled = True
+    parameters = ("rho", "epsilon")
     scaled_by = 0
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        return plan.rho, self.epsilon
 
 
 class AdaGrad(RMSprop):
     """AdaGrad (Duchi, Hazan and Singer, JMLR 12, 2011)."""
 
     name = "adagrad"
-
-    def _settings(self, plan: Any) -> tuple[float, ...]:
-        return (self.epsilon,)
+    parameters = ("epsilon",)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

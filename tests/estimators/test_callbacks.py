@@ -94,6 +94,7 @@ def check_watched_fit(place: Place, **params: Any) -> None:
         assert seen.loss_ == stopped.loss_
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize(
     "params",
     [
@@ -190,6 +191,7 @@ def test_inside_a_search_over_pipelines(n_jobs):
     assert hasattr(search.best_estimator_[-1], "coefs_")
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 def test_the_progress_bars_count_epochs():
     rich = pytest.importorskip("rich.console", reason="rich is an extra, progress")
     pipeline = make_pipeline(StandardScaler(), skmlp.MLPClassifier(**SHORT))

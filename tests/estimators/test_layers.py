@@ -98,6 +98,7 @@ def test_frozen_layers_stay(name, solver, frozen, calls):
             assert np.array_equal(mine, other) is (layer in kept)
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_training_the_last_layer_is_training_on_the_hidden_outputs(solver):
     """So the penalty, the loss and the steps leave the frozen ones out."""

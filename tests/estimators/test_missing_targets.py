@@ -166,6 +166,7 @@ def test_an_output_without_targets_keeps_its_weights(dtype):
     assert_allclose(more.score(rows, y), expected, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_a_minibatch_without_targets_moves_nothing(solver):
     """But for momentum and penalty: here there are none."""

@@ -43,6 +43,7 @@ def test_01_lbfgs_finds_the_minimum_for_several_outputs():
     assert_allclose(mlp.intercepts_[0], ridge.intercept_, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_01_the_reported_loss_is_the_mean_over_outputs(solver):
     mlp = MLPRegressor(
@@ -135,6 +136,7 @@ TARGETS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize(("Estimator", "params", "y"), TARGETS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_02_weight_k_is_the_row_k_times(solver, Estimator, params, y):

@@ -248,7 +248,8 @@ def test_a_scorer_that_takes_no_weights(weighs):
     assert type(error) is TypeError
     assert "its arguments are (estimator, X, y)" in str(error)
     unasked = make("MLPClassifier", "", **params).set_params(verbose=False)
-    unasked.set_params(early_stopping=False).fit(X, Y, sample_weight=W)
+    with pytest.warns(skmlp.UnusedParameterWarning, match="scoring"):
+        unasked.set_params(early_stopping=False).fit(X, Y, sample_weight=W)
 
 
 def test_a_score_of_several_quantiles_by_name():

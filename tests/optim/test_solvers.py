@@ -85,6 +85,7 @@ def test_every_solver_learns(solver):
     assert len(model._moments) == OPTIMIZERS[solver].n_moments
 
 
+@pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
 @pytest.mark.parametrize("solver", OPTIMIZERS)
 def test_l1_makes_the_weights_of_a_linear_model_those_of_the_lasso(solver):
     """Stationary where the data's gradient equals the penalty's, with any solver."""
