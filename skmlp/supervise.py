@@ -35,8 +35,9 @@ ROUND_SECONDS = 1.0
 HAND_OVER = 0.05
 LONGEST = 10.0
 
-#: Failures without a finished round between them after which the first cause is raised:
-#: so many, or as many as there are ranks, but never more than the second number.
+#: Failures without a finished round between them after which the fit goes on in this
+#: process, or the first cause is raised: so many, or as many as there are ranks, but
+#: never more than the second number.
 FAILURES = 3
 MOST_FAILURES = 10
 
@@ -133,14 +134,16 @@ class Supervisor:
         self._end()
         self._failures.append(failure)
         first = self._failures[0]
-        if len(self._failures) >= self._patience:
-            raise first
-        try:
-            self._launcher.recover(failure)
-        except RankFailed as error:
-            if error is failure:
-                raise first from None
-            raise RankFailed(f"{first}; the fit can't go on: {error}") from error
+        if len(self._failures) < self._patience:
+            try:
+                self._launcher.recover(failure)
+            except RankFailed as error:
+                if error is failure:
+                    raise first from None
+                raise RankFailed(f"{first}; the fit can't go on: {error}") from error
+        else:
+            self._launcher.stay_here(self._failures)
+            self._failures.clear()
         self._note(str(failure))
 
     def _note(self, reason: str) -> None:

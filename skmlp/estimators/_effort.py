@@ -80,8 +80,9 @@ def tell_fewer(estimator, n_taken, n_asked, batch_rows):
         )
 
 
-def restarts(estimator, supervisor):
-    """Keep the supervisor's restarts as an attribute; return the estimator."""
+def ranks(estimator, supervisor):
+    """Keep where the last ranks were, and the restarts; return the estimator."""
+    estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     estimator.restarts_ = [
         {"epoch": restart.epoch, "reason": restart.reason}
         for restart in supervisor.restarts

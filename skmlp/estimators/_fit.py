@@ -326,19 +326,19 @@ def launcher(plan, rows, place) -> Launcher:
         from skmlp.launch.local import InProcessGang
 
         return LocalLauncher(lambda: InProcessGang(build.on_source, plan, rows))
+    from skmlp.launch.local import ThreadGang
+
+    what = build.on_source, plan, rows, shards
     limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
     if place.kind == "threads":
-        from skmlp.launch.local import ThreadGang
-
-        return LocalLauncher(
-            lambda: ThreadGang(build.on_source, plan, rows, shards, **limits)
-        )
+        return LocalLauncher(lambda: ThreadGang(*what, **limits))
     from skmlp.launch.loky_gang import LokyGang
 
+    here = {**limits, "backend": "threading"}
     limits["max_bytes"] = most_bytes(plan)
     limits["worker_timeout"] = get_config()["worker_timeout"]
     return LocalLauncher(
-        lambda: LokyGang(build.on_source, plan, rows, shards, **limits), again=True
+        lambda: LokyGang(*what, **limits), lambda: ThreadGang(*what, **here)
     )
 
 
@@ -354,7 +354,6 @@ def run(estimator, supervisor, plan, start, score, deadline):
     when to end, by `time.monotonic`.
     """
     estimator.n_shards_ = plan.n_shards
-    estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     watch = _watch.of(estimator, plan, start, supervisor)
     if plan.solver not in OPTIMIZERS:
         minimum = quasi_newton.minimize(
@@ -368,7 +367,7 @@ def run(estimator, supervisor, plan, start, score, deadline):
         )
         _adopt.minimum(estimator, plan, start, minimum)
         _effort.tell(minimum.records, show=bool(estimator.verbose))
-        return _effort.restarts(estimator, supervisor)
+        return _effort.ranks(estimator, supervisor)
     first, records = [_start.first_state(estimator, plan, start)], []
     # From here on the supervisor has the parameters; nobody else holds them.
     start.params = None
@@ -386,4 +385,4 @@ def run(estimator, supervisor, plan, start, score, deadline):
     )
     _adopt.outcome(estimator, plan, start, outcome)
     _effort.tell(outcome.records, show=bool(estimator.verbose))
-    return _effort.restarts(estimator, supervisor)
+    return _effort.ranks(estimator, supervisor)

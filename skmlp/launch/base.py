@@ -11,14 +11,16 @@ of bounded length; no pickle is ever read from a socket of ours.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from skmlp.comm.base import Communicator, Shards
+from skmlp.launch import deaths
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -78,7 +80,18 @@ Build = Callable[[Any, Communicator, Any], Servant]
 
 
 class RankFailed(RuntimeError):
-    """A rank is gone: killed, lost, or out of reach."""
+    """A rank is gone: killed, lost, or out of reach.
+
+    Attributes
+    ----------
+    rank : int or None
+        Which one, if that is known.
+    from_outside : bool
+        Whether a signal from outside killed it, for all that is known.
+    """
+
+    rank: int | None = None
+    from_outside = False
 
 
 class Gang(ABC):
@@ -170,6 +183,21 @@ class Launcher(ABC):
         """
         raise failure
 
+    def stay_here(self, failures: Sequence[RankFailed]) -> None:
+        """Make ready for a gang in this process, after failures again and again.
+
+        Parameters
+        ----------
+        failures : sequence of RankFailed
+            Those since the last finished round.
+
+        Raises
+        ------
+        RankFailed
+            There can't be one, or it could end this process: the first cause.
+        """
+        raise failures[0]
+
     def could_grow(self) -> bool:
         """Whether a new gang would have more ranks than the last one."""
         return False
@@ -186,13 +214,17 @@ class LocalLauncher(Launcher):
     ----------
     start : callable
         Makes a gang.
-    again : bool, default=False
-        Whether a gang that has lost a rank is replaced by another one.
+    here : callable, optional
+        Makes a gang of the same shards in this process, for when those that `start`
+        makes lose ranks again and again. Without it, the first loss ends the fit.
     """
 
-    def __init__(self, start: Callable[[], Gang], again: bool = False) -> None:
+    def __init__(
+        self, start: Callable[[], Gang], here: Callable[[], Gang] | None = None
+    ) -> None:
         self._start = start
-        self._again = again
+        self._here = here
+        self._killed_for_memory = deaths.killed_for_memory()
 
     def start(self, generation: int) -> Gang:
         """Start a gang; see `Launcher.start`."""
@@ -200,5 +232,30 @@ class LocalLauncher(Launcher):
 
     def recover(self, failure: RankFailed) -> None:
         """Go on, if that is allowed: new processes are there for the asking."""
-        if not self._again:
+        if self._here is None:
             raise failure
+
+    def stay_here(self, failures: Sequence[RankFailed]) -> None:
+        """Go on in this process if the ranks were killed from outside, and warn.
+
+        Not if it was for want of memory, nor if one ended twice by itself: what ended
+        it might end this process.
+        """
+        first = failures[0]
+        by_themselves = [f.rank for f in failures if not f.from_outside]
+        twice = len(set(by_themselves)) < len(by_themselves)
+        if self._here is None or twice or len(by_themselves) == len(failures):
+            raise first
+        if killed := deaths.killed_for_memory() - self._killed_for_memory:
+            raise RankFailed(
+                f"{first}; meanwhile the system has killed {killed} processes for want "
+                "of memory: take fewer workers (n_jobs), or train in this process"
+            ) from first
+        self._start, self._here = self._here, None
+        warnings.warn(
+            f"worker processes were lost {len(failures)} times in a row, the first "
+            f"time as {first}. Signals from outside killed them; the fit goes on in "
+            "this process and gives the same model",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -8,7 +8,7 @@ import time
 
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from skmlp.launch import wire
+from skmlp.launch import deaths, wire
 from skmlp.launch.base import CLOSE, Message, RankFailed
 from skmlp.launch.joblib_call import JoblibCall
 from skmlp.launch.pulse import BEAT, Pulse
@@ -261,6 +261,8 @@ class Controls:
             if not signs:
                 signs = [sign or "joblib has ended the ranks"]
             cause = RankFailed("; ".join(signs))
+            cause.rank = min(first, default=None)
+            cause.from_outside = deaths.from_outside(error)
         cause.__cause__ = error
         return cause
 

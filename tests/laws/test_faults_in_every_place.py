@@ -38,6 +38,7 @@ from tests.laws.in_workers import (
     die_once,
     divide_by_zero,
     freeze_once,
+    leave,
     lengthen,
     spoil,
 )
@@ -234,7 +235,7 @@ def test_a_death_that_comes_back_ends_the_fit(where, place, monkeypatch):
     before = len(seen_here())
     names = r"rank \d \(process \d+\)|Dask worker \S+ is gone"
     with monkeypatch.context() as patch:
-        spoil(patch, 0, 1, die)
+        spoil(patch, 0, 1, leave if where == "processes" else die)
         error = fails(place, model, *ADAM.data())
     assert isinstance(error, RankFailed)
     assert re.search(names, str(error)), error
