@@ -1,8 +1,18 @@
-"""What all tests share: nothing but a clean end."""
+"""What all tests share: a Ctrl-C that works, and a clean end."""
 
 from __future__ import annotations
 
+import signal
 import sys
+
+
+def pytest_configure():
+    """Heed SIGINT again, which jobs in the background (``nohup``) ignore.
+
+    Tests send it to this process, and to children, which inherit what is ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish():

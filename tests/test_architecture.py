@@ -13,6 +13,7 @@ import pytest
 import sklearn.neural_network
 
 import skmlp
+from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[1]
 
@@ -166,7 +167,7 @@ def loaded_by(statement: str) -> set[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     return set(done.stdout.split())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import child, common
+from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[1]
 ONE_NET = "--shapes 64-100-10 --dtypes float64"
@@ -155,7 +156,7 @@ def test_the_script_starts_children_with_the_kernels_of_their_choice():
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (kernels,) = re.findall(r"^BLAS: (.*)$", done.stdout, re.MULTILINE)

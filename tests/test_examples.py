@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from skmlp import MLPClassifier, MLPRegressor
+from tests.limits import HANG_S
 
 # Processes are started, a cluster among them; on a busy machine that takes its time.
-pytestmark = pytest.mark.timeout(240)
-
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
@@ -33,7 +32,7 @@ def run(*arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -7,10 +7,9 @@ import threading
 import pytest
 
 from skmlp import lanes
+from tests.limits import HANG_S
 
-pytestmark = pytest.mark.timeout(120)
-
-LIMIT = 60.0  # seconds for another thread
+LIMIT = HANG_S
 
 
 @pytest.fixture

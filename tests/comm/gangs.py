@@ -16,8 +16,9 @@ from skmlp.comm.base import Communicator, Shards, SoloCommunicator
 from skmlp.comm.handshake import Secret, fingerprint
 from skmlp.comm.sockets import Listener, SocketCommunicator
 from skmlp.comm.threads import ThreadGroup
+from tests.limits import HANG_S
 
-LIMIT = 30.0  # seconds: what ends a test that would hang
+LIMIT = HANG_S
 HOST = "127.0.0.1"
 RUN = b"a fit for a test"
 PRINT = fingerprint(of="a test")

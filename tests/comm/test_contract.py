@@ -12,8 +12,6 @@ from skmlp.comm.base import Aborted, CommError
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
 
-pytestmark = pytest.mark.timeout(60)
-
 LAYOUTS = [(0,), (0, 1), (0, 1, 2), (0, 1, 0), (0, 0, 1), (1, 0), (0, 1, 1, 0, 2)]
 CASES = [
     ("solo", (0,)),

@@ -21,8 +21,6 @@ from tests.comm import laws
 from tests.comm.gangs import LIMIT, gang, good, in_threads, make_contexts, run, until
 from tests.comm.processes import bind, peers, receive
 
-pytestmark = pytest.mark.timeout(60)
-
 HUGE = 4_000_003  # 32 MB: more than the system holds between two sockets
 
 

@@ -26,8 +26,6 @@ from skmlp.comm.handshake import (
 )
 from tests.comm.gangs import LIMIT, in_threads
 
-pytestmark = pytest.mark.timeout(60)
-
 SECRET = Secret(bytes(range(32)))
 HELLO = Hello(run=b"r" * 16, generation=3, rank=2, fingerprint=b"f" * 32)
 EXPECTED = Expected(run=b"r" * 16, generation=3, fingerprint=b"f" * 32, ranks=range(4))

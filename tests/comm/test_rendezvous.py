@@ -38,8 +38,6 @@ from tests.comm.gangs import (
     socket_gang,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
 SECRET = Secret.new()
 GENERATION = 3
 
@@ -59,7 +57,7 @@ def test_missing_ranks_are_named(listeners):
             (0, 1, 2),
             addresses_of(listeners),
             secret=SECRET,
-            limit=0.3,
+            limit=3.0,
         )
 
     zero, two = in_threads([lambda: meet(0), lambda: meet(2)])
@@ -69,7 +67,7 @@ def test_missing_ranks_are_named(listeners):
         (2, two, "it does not answer"),
     ):
         assert isinstance(error, PeerLost)
-        pattern = rf"rank {rank} waited 0\.3 s for rank 1 at {where}: {trouble}"
+        pattern = rf"rank {rank} waited 3 s for rank 1 at {where}: {trouble}"
         assert re.fullmatch(pattern, str(error))
 
 
@@ -104,7 +102,7 @@ def test_ranks_that_differ_are_told_so(listeners):
         )
 
     zero, one = in_threads(
-        [lambda: meet(0, limit=1.0), lambda: meet(1, fingerprint=bytes(32))]
+        [lambda: meet(0, limit=5.0), lambda: meet(1, fingerprint=bytes(32))]
     )
     assert isinstance(zero, PeerLost)
     assert isinstance(one, Refused)
@@ -257,7 +255,7 @@ def test_a_certificate_of_another_cluster_is_refused(listeners, tmp_path):
             limit=limit,
         )
 
-    zero, one = in_threads([lambda: meet(0, 1.0), lambda: meet(1, LIMIT)])
+    zero, one = in_threads([lambda: meet(0, 5.0), lambda: meet(1, LIMIT)])
     assert isinstance(zero, PeerLost)
     assert isinstance(one, Refused)
     assert "certificate" in str(one)
@@ -362,7 +360,7 @@ def test_a_host_that_does_not_answer_is_given_up(listeners, monkeypatch):
 
 
 def test_a_rank_that_is_late_is_waited_for(listeners, pool, monkeypatch):
-    monkeypatch.setattr(rendezvous, "CONNECT_LIMIT_S", 0.05)
+    monkeypatch.setattr(rendezvous, "CONNECT_LIMIT_S", 1.0)
 
     def meet(rank, limit=LIMIT):
         addresses = addresses_of(listeners[:2])
@@ -371,8 +369,8 @@ def test_a_rank_that_is_late_is_waited_for(listeners, pool, monkeypatch):
         )
 
     # Its system has accepted the connection: the rank may take its time.
-    with pytest.raises(PeerLost, match=r"waited 0\.5 s"):
-        meet(1, 0.5)
+    with pytest.raises(PeerLost, match="waited 2 s"):
+        meet(1, 2.0)
     one = pool.submit(meet, 1)
     for comm in (meet(0), one.result(LIMIT)):
         comm.close()

@@ -18,6 +18,7 @@ from skmlp.data.partitions import merge
 from skmlp.data.placement import Span
 from skmlp.data.sparse_files import SparseFileRows
 from skmlp.data.store import ShardStore
+from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
     not files.AVAILABLE, reason="rows are kept in memory on this system"
@@ -125,7 +126,7 @@ def test_threads_do_not_disturb_each_other(on_disk):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG_S)
     assert wrong == []
 
 

@@ -114,7 +114,6 @@ def test_on_processes():
     check_watched_fit(processes(2))
 
 
-@pytest.mark.timeout(60)
 def test_on_a_cluster():
     with cluster(2) as client:
         check_watched_fit(on_dask(client, 2, 2))

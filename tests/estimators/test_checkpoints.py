@@ -114,7 +114,6 @@ def test_a_fit_goes_on_in_processes(tmp_path):
     check_resumed(tmp_path / "model", processes(2), threads(2))
 
 
-@pytest.mark.timeout(60)
 def test_a_fit_goes_on_with_fewer_workers(tmp_path):
     with cluster(2) as client:
         check_resumed(tmp_path / "a", on_dask(client, 2, 3), on_dask(client, 2, 2))

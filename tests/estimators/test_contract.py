@@ -25,6 +25,7 @@ from sklearn.utils.fixes import parse_version
 
 import skmlp
 from skmlp import MLPClassifier, MLPRegressor
+from tests.limits import HANG_S
 
 ESTIMATORS = ["MLPClassifier", "MLPRegressor"]
 RNG = np.random.default_rng(4)
@@ -264,7 +265,7 @@ def _fitted_in_a_worker(seed: int) -> Any:
 def test_fits_in_forked_workers():
     """A child of a process that has trained must not inherit its locks."""
     here = [_fitted_in_a_worker(seed) for seed in range(3)]
-    run = joblib.Parallel(n_jobs=2, backend="multiprocessing", timeout=60)
+    run = joblib.Parallel(n_jobs=2, backend="multiprocessing", timeout=HANG_S)
     there = run(joblib.delayed(_fitted_in_a_worker)(seed) for seed in range(3))
     for one, two in zip(here, there, strict=True):
         assert same_weights(one, two)

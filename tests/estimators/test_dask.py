@@ -20,8 +20,6 @@ from tests.estimators.attempts import ESTIMATORS, KWARGS, N, W, X, Y, make
 from tests.estimators.dask_data import dask_of, refuse
 from tests.laws.twins import CLASSIFICATION, data_of
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def no_cluster():

@@ -20,8 +20,6 @@ import skmlp
 from tests.estimators.attempts import ESTIMATORS, N, W, X, Y, attempt, make, put
 from tests.estimators.dask_data import dask_of, refuse
 
-pytestmark = pytest.mark.timeout(60)
-
 
 # Before the first test that has a client.
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -23,9 +23,6 @@ from tests.estimators.test_dask_kinds import (
     pieces,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
-
 #: Of each worker of the cluster.
 THREADS = 2
 

@@ -21,8 +21,6 @@ import skmlp
 from tests.estimators.attempts import ESTIMATORS
 from tests.launch.dask_clusters import cluster
 
-pytestmark = pytest.mark.timeout(60)
-
 N = 120
 RNG = np.random.RandomState(3)
 X = RNG.normal(size=(N, 4)) * (RNG.uniform(size=(N, 4)) > 0.3)

@@ -13,8 +13,6 @@ from scipy import sparse
 from tests.estimators.attempts import ESTIMATORS, KWARGS, W, X, Y, attempt, make
 from tests.estimators.dask_data import dask_of
 
-pytestmark = pytest.mark.timeout(60)
-
 STOP = {"early_stopping": True, "max_iter": 5, "learning_rate_init": 0.02}
 
 

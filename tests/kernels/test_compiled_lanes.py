@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from skmlp.kernels import compiled_lanes as kernels
+from tests.limits import HANG_S
 
-pytestmark = pytest.mark.timeout(60)
-
-LIMIT = 30.0  # seconds for a message: without it, a test would hang
+LIMIT = HANG_S
 
 
 class End:

@@ -16,6 +16,7 @@ import pytest
 
 from skmlp import MLPClassifier
 from skmlp.kernels import cached
+from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +73,6 @@ def block(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other folders, and no uid")
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("user", ["any", "random"])
 def test_fit_and_predict_without_a_place_for_the_cache(installed, user):
     command: tuple[str, ...] = (sys.executable, str(installed / "child.py"))
@@ -96,7 +96,7 @@ def test_fit_and_predict_without_a_place_for_the_cache(installed, user):
         cwd=installed,
         env={**kept, **work},
         capture_output=True,
-        timeout=500,
+        timeout=HANG_S,
     )
     assert child.returncode == 0, child.stderr.decode()
     proba, again, there = pickle.loads(child.stdout.partition(b"FOUND")[2])

@@ -15,6 +15,8 @@ import dask
 import psutil
 from distributed import Client, LocalCluster
 
+from tests.limits import HANG_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -72,7 +74,7 @@ class MortalWorkers:
                 stderr=subprocess.DEVNULL,
             )
             self._processes.append(process)
-        self.client.wait_for_workers(n_workers, timeout=60)
+        self.client.wait_for_workers(n_workers, timeout=HANG_S)
 
     def kill(self, *victims: str) -> None:
         """End workers as the system would: they have no time for a word."""
@@ -84,7 +86,7 @@ class MortalWorkers:
         """End all of them."""
         for process in self._processes:
             process.kill()
-            process.wait(timeout=30)
+            process.wait(timeout=HANG_S)
 
 
 def addresses(client: Client) -> list[str]:
@@ -95,7 +97,7 @@ def pids(client: Client) -> dict[str, int]:
     return client.run(os.getpid)
 
 
-def until(condition: Callable[[], object], what: str, limit: float = 20.0) -> None:
+def until(condition: Callable[[], object], what: str, limit: float = HANG_S) -> None:
     """Wait for something that other processes bring about."""
     end = time.monotonic() + limit
     while not condition():

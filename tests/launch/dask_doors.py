@@ -16,6 +16,7 @@ from skmlp.launch.dask_gang import DaskGang
 from tests.launch import servants
 from tests.launch.dask_clusters import until
 from tests.launch.dask_servants import ask, gang_on, hold_thread
+from tests.limits import HANG_S
 
 NUMBERS = np.array([0.1, 1, np.pi, -7, 1e-9])
 
@@ -59,7 +60,7 @@ class HeldUp:
     def go_on(self) -> DaskGang:
         """Let the last rank come; return the gang."""
         self.flag.touch()
-        return self.coming.result(timeout=60)
+        return self.coming.result(timeout=HANG_S)
 
 
 @contextlib.contextmanager
@@ -77,5 +78,5 @@ def held_up(client: Client, data: AdoptedData, folder: Path) -> Iterator[HeldUp]
             yield HeldUp([tuple(doors[worker]) for worker in others], flag, coming)
         finally:
             flag.touch()
-            coming.result(timeout=60).close()
-            holding.result(timeout=60)
+            coming.result(timeout=HANG_S).close()
+            holding.result(timeout=HANG_S)

@@ -18,6 +18,7 @@ from skmlp.launch.blas import blas_threads_now
 from skmlp.launch.local import InProcessGang, ThreadGang
 from skmlp.launch.loky_gang import LokyGang
 from tests.launch.servants import COLUMNS, FACTS, Data, Plan, build
+from tests.limits import HANG_S
 
 MAX_BYTES = 1 << 26
 
@@ -78,7 +79,7 @@ OTHERS = (
     "ThreadPoolExecutor",
 )
 #: Seconds for a thread that has done its work to be gone.
-GONE = 10.0
+GONE = HANG_S
 
 
 def own_threads() -> set[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from skmlp.comm.base import Communicator
 from skmlp.launch.base import Message
 from skmlp.launch.blas import blas_threads_now
+from tests.limits import HANG_S
 
 ADD = 1  # [x] -> the flat array after x * (shard + 1) of all shards was added to it
 FACTS = 2  # -> a row of facts for each shard (`COLUMNS`)
@@ -161,7 +162,7 @@ class Servant:
 
     def hold(self) -> Message:
         assert self.plan.gate is not None
-        assert self.plan.gate.wait(60)
+        assert self.plan.gate.wait(HANG_S)
         return Message(HOLD)
 
 

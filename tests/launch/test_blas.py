@@ -15,6 +15,7 @@ from scipy import optimize
 from skmlp import MLPRegressor
 from skmlp.launch import blas
 from skmlp.launch.blas import Guard, blas_limit, blas_threads_now
+from tests.limits import HANG_S
 
 
 class Library:
@@ -62,16 +63,16 @@ class Holder:
         self._held, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(n_threads,))
         self._thread.start()
-        assert self._held.wait(20)
+        assert self._held.wait(HANG_S)
 
     def _run(self, n_threads: int) -> None:
         with blas_limit(n_threads):
             self._held.set()
-            self._end.wait(20)
+            self._end.wait(HANG_S)
 
     def release(self) -> None:
         self._end.set()
-        self._thread.join(20)
+        self._thread.join(HANG_S)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_limit_of_each_thread_is_set_and_restored_where_it_is_asked_for(librar
         assert blas_threads_now() == 1
         thread = threading.Thread(target=rank)
         thread.start()
-        thread.join(20)
+        thread.join(HANG_S)
         assert blas_threads_now() == 1
     assert blas_threads_now() == 8
     assert seen == [8, 2, 8]

@@ -20,7 +20,6 @@ async def deaf(times: int) -> str:
     return "never"
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_a_swallowed_cancellation_is_sent_again(times):
     async def main() -> list[asyncio.Task[str]]:
@@ -33,7 +32,6 @@ def test_a_swallowed_cancellation_is_sent_again(times):
     assert tasks[1].result() == "done"
 
 
-@pytest.mark.timeout(30)
 def test_an_error_inside_comes_out():
     async def main() -> None:
         async with together(deaf(0)):

@@ -31,8 +31,6 @@ from tests.launch.dask_servants import (
     gang_on,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def rows_of(chunks, X=X, y=Y, w=W):
     return (

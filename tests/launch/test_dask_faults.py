@@ -29,8 +29,7 @@ from tests.launch.dask_clusters import (
     until,
 )
 from tests.launch.dask_servants import COUNT, N, RowPlan, X, Y, ask, gang_on
-
-pytestmark = pytest.mark.timeout(90)
+from tests.limits import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ def test_a_nanny_starts_the_worker_again():
                 gang.ask(Message(servants.TURN))
             thread.join()
         until(lambda: victim not in addresses(client), "the news of its death")
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=HANG_S)
         assert a_gang_works(client) == 2
         until(lambda: not left_behind(client), "a clean cluster")
 
@@ -158,7 +157,7 @@ def test_the_news_of_a_lost_worker_can_travel(kind):
 
 def test_a_frozen_worker_is_given_up(workers, monkeypatch):
     monkeypatch.setattr(dask_client, "PING", 0.1)
-    limits = Limits(silence=1, settle=0.5, end=1)
+    limits = Limits(silence=5, settle=3, end=5)
     with adopt(workers.client, X, Y) as data:
         victim = data.crew.workers[2]
         process = pids(workers.client)[victim]

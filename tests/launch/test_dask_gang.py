@@ -37,8 +37,7 @@ from tests.launch.dask_servants import (
     gang_on,
     hold_thread,
 )
-
-pytestmark = pytest.mark.timeout(60)
+from tests.limits import HANG_S
 
 DASK_X = da.from_array(X, chunks=(20, 4))
 
@@ -160,7 +159,7 @@ def test_a_busy_worker_is_named_when_the_start_takes_too_long(clean, tmp_path):
         ):
             gang_on(data, limits=Limits(start=0.5, settle=0.5))
         flag.touch()
-        busy.result(timeout=20)
+        busy.result(timeout=HANG_S)
         with gang_on(data, generation=1) as gang:
             np.testing.assert_array_equal(ask(gang, COUNT), 1)
 
@@ -206,7 +205,7 @@ def test_two_gangs_take_turns_on_the_same_workers(clean):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=50)
+        thread.join(timeout=HANG_S)
     assert len(finished) == 4
     np.testing.assert_array_equal(finished, 1)
 
@@ -324,7 +323,7 @@ def test_when_a_client_closes_its_fit_goes(clean):
     until(gang.last_commit, "a commit")
     assert left_behind(clean)
     other.close()
-    asked.join(timeout=20)
+    asked.join(timeout=HANG_S)
     until(lambda: not left_behind(clean), "a clean cluster")
     gang.close()
     data.close()
@@ -338,6 +337,6 @@ def ask_and_swallow(gang):
 def test_a_task_of_an_ended_fit_does_nothing(clean):
     (worker, *_) = addresses(clean)
     late = clean.submit(serve_rank, "0" * 32, 0, worker, pure=False)
-    assert "knows nothing" in late.result(timeout=20)
+    assert "knows nothing" in late.result(timeout=HANG_S)
     put = clean.submit(put_part, "0" * 32, 0, 0, X, Y, None, pure=False)
-    assert "knows nothing" in put.result(timeout=20).problem
+    assert "knows nothing" in put.result(timeout=HANG_S).problem

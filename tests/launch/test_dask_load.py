@@ -11,8 +11,6 @@ import skmlp
 from benchmarks import load
 from tests.launch.dask_clusters import cluster
 
-pytestmark = pytest.mark.timeout(110)
-
 
 @pytest.mark.parametrize("case", [name for name in load.CASES if name != "rows"])
 def test_a_cluster_bears_a_load(case):

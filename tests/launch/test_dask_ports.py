@@ -18,8 +18,6 @@ from skmlp.launch.dask_gang import adopt
 from tests.launch.dask_doors import added, undisturbed
 from tests.launch.dask_servants import X, Y, gang_on
 
-pytestmark = pytest.mark.timeout(120)
-
 SETTING = "skmlp.ports"
 
 

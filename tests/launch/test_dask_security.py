@@ -19,8 +19,7 @@ from tests.comm.gangs import dial, make_certificate
 from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.launch.dask_doors import added, held_up, undisturbed
 from tests.launch.dask_servants import X, Y, gang_on
-
-pytestmark = pytest.mark.timeout(90)
+from tests.limits import HANG_S
 
 
 @contextlib.contextmanager
@@ -43,7 +42,7 @@ def mixed_cluster(security):
         ) as local,
         Client(local) as client,
     ):
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=HANG_S)
         yield client
 
 

@@ -21,8 +21,7 @@ from tests.comm.gangs import dial, read_to_the_end
 from tests.launch.dask_clusters import until
 from tests.launch.dask_doors import added, door_here, held_up, undisturbed
 from tests.launch.dask_servants import X, Y, gang_on
-
-pytestmark = pytest.mark.timeout(90)
+from tests.limits import HANG_S
 
 N_SHARDS = 3
 OPENING = b"skmlp\0\0\1" + bytes(32)
@@ -138,7 +137,7 @@ class Flood:
         return self
 
     def __exit__(self, *error):
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=HANG_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -183,7 +182,7 @@ def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
         before = clean.run(cost)
         with held_up(clean, data, tmp_path) as held:
             with Flood(held.doors[0]) as flood:
-                assert flood.half.wait(30)
+                assert flood.half.wait(HANG_S)
                 midst = clean.run(cost)
                 with held.go_on() as gang:
                     assert added(gang) == undisturbed(N_SHARDS)

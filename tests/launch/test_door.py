@@ -12,6 +12,7 @@ import pytest
 from skmlp.comm.handshake import Hello, Refused, Secret, fingerprint, send_hello
 from skmlp.launch import door as door_module
 from skmlp.launch.door import Door
+from tests.limits import HANG_S
 
 PRINT = fingerprint(kernels="numpy")
 
@@ -50,11 +51,11 @@ class Caller(threading.Thread):
             self.refusal = str(error)
 
     def end(self) -> None:
-        self.join(20)
+        self.join(HANG_S)
         self.sock.close()
 
 
-def let_in(door: Door, n_ranks: int, limit: float = 20.0) -> dict[int, socket.socket]:
+def let_in(door: Door, n_ranks: int, limit: float = HANG_S) -> dict[int, socket.socket]:
     """Who comes in, until there are so many."""
     come: dict[int, socket.socket] = {}
     deadline = time.monotonic() + limit
@@ -70,7 +71,7 @@ def test_ranks_come_in_past_silent_strangers(door):
     assert set(come) == {0, 1}
     for rank, caller in zip((1, 0), callers, strict=True):
         caller.sock.sendall(b"word of %d" % rank)
-        come[rank].settimeout(20)
+        come[rank].settimeout(HANG_S)
         assert come[rank].recv(9) == b"word of %d" % rank
     for end in (*come.values(), *strangers):
         end.close()
@@ -117,7 +118,7 @@ def test_a_flood_of_strangers_pushes_out_the_oldest(door, monkeypatch, caplog):
 
 def test_the_bell_ends_a_wait(door, bell):
     bell[1].close()
-    assert door.wait(60) == {}
+    assert door.wait(HANG_S) == {}
 
 
 def test_a_closed_door_gives_back_its_port(door):
@@ -125,7 +126,7 @@ def test_a_closed_door_gives_back_its_port(door):
     door.wait(0)
     door.close()
     door.close()
-    waiting.settimeout(20)
+    waiting.settimeout(HANG_S)
     assert waiting.recv(1) == b""
     waiting.close()
     with pytest.raises(ConnectionRefusedError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from skmlp.launch.door import Door
 from skmlp.launch.joblib_call import JoblibCall
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
 from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
+from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt", reason="the faults are signals that Windows does not have"
@@ -49,7 +49,7 @@ def ended(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
 
-def eventually(condition: Callable[[], bool], what: str, limit: float = 30.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, limit: float = HANG_S) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + limit
     while not condition():
@@ -57,16 +57,16 @@ def eventually(condition: Callable[[], bool], what: str, limit: float = 30.0) ->
         time.sleep(0.02)
 
 
-@contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Press Ctrl-C once, soon."""
+def interrupted_after(seconds: float, work: Callable[[], object]) -> None:
+    """Press Ctrl-C once, soon, in the midst of `work`, or before it has begun."""
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come at once
+    # No context manager: Ctrl-C may fall between its yield and the block.
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         timer.start()
-        yield
-    timer.join(20)
+        work()
+    timer.join(HANG_S)
 
 
 # ---- Killed and stopped ------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
 
 def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
     monkeypatch.setattr(controls, "CAUSE_LIMIT", 0.5)
-    with start("processes", step_limit=1.0) as gang:
+    with start("processes", step_limit=5.0) as gang:
         pids = pids_of(gang)
         os.kill(pids[1], signal.SIGSTOP)
         with pytest.raises(RankFailed, match=r"rank 0.*rank 1"):
@@ -152,7 +152,7 @@ def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
 
 
 def test_a_rank_that_works_without_a_word_is_killed_at_the_end():
-    gang = start("processes", (0,), plan=Plan(), close_limit=0.3)
+    gang = start("processes", (0,), plan=Plan(), close_limit=3.0)
     (pid,) = pids_of(gang)
     os.kill(pid, signal.SIGSTOP)
     gang.close()
@@ -167,8 +167,7 @@ def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
     with start(where, holders) as gang:
         (before,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
         before = before.copy()
-        with interrupted_after(0.2):
-            gang.ask(Message(TURN))
+        interrupted_after(0.2, lambda: gang.ask(Message(TURN)))
         gang.close()
         (after,) = gang.last_commit().arrays
         assert np.all(after >= before)
@@ -179,15 +178,17 @@ def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
 @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.03, 0.1])
 @pytest.mark.parametrize(("where", "holders"), ONE_EACH[1:])
 def test_an_interrupt_at_the_start_leaves_nothing(where, holders, seconds):
-    with interrupted_after(seconds), start(where, holders) as gang:
-        gang.ask(Message(TURN))
+    def work() -> None:
+        with start(where, holders) as gang:
+            gang.ask(Message(TURN))
+
+    interrupted_after(seconds, work)
 
 
 def test_a_thread_that_does_not_end_is_named_and_waited_for_again():
     gate = threading.Event()
     gang = start("threads", plan=Plan(gate=gate), close_limit=0.2)
-    with interrupted_after(0.2):
-        gang.ask(Message(HOLD))
+    interrupted_after(0.2, lambda: gang.ask(Message(HOLD)))
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"ranks 0, 1 .*did not end within 0\.2"):
             gang.close()
@@ -238,7 +239,7 @@ class Driver:
         for pid in self.ranks:
             if psutil.pid_exists(pid):
                 os.kill(pid, signal.SIGKILL)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=HANG_S)
 
 
 @pytest.fixture
@@ -258,6 +259,6 @@ def test_the_ranks_of_a_driver_that_dies_end(driver):
 
 def test_ctrl_c_in_a_terminal_is_left_to_the_driver(driver):
     os.killpg(driver.process.pid, signal.SIGINT)
-    out, _ = driver.process.communicate(timeout=60)
+    out, _ = driver.process.communicate(timeout=HANG_S)
     assert driver.process.returncode == 0, out
     assert sorted(map(int, out.split())) == sorted(driver.ranks)

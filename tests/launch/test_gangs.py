@@ -24,6 +24,7 @@ from tests.launch.launchers import (
     start,
 )
 from tests.launch.servants import ADD, ECHO, FAIL, Data, Plan, ServantError, Unpicklable
+from tests.limits import HANG_S
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +150,7 @@ def test_a_gang_that_is_dropped_ends(where, holders):
     gc.collect()
     for thread in set(threading.enumerate()) - before:
         if thread.name not in ("ExecutorManagerThread", "QueueFeederThread"):
-            thread.join(20)
+            thread.join(HANG_S)
             assert not thread.is_alive(), thread
 
 
@@ -203,7 +204,7 @@ def test_gangs_of_several_threads_do_not_disturb_each_other(where, holders):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_S)
     assert results == {
         k: [3 * (k + 1) * n for n in range(1, 6)] for k in range(len(threads))
     }

@@ -17,6 +17,7 @@ from skmlp.launch.base import Message
 from skmlp.launch.turn import Turn
 from tests.launch.launchers import facts, leaving_nothing, start
 from tests.launch.servants import ECHO, Data, Plan, checksum
+from tests.limits import HANG_S
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_one_thread_has_one_gang_of_processes_at_a_time(folder):
 
         thread = threading.Thread(target=other, name="second")
         thread.start()
-        thread.join(30)
+        thread.join(HANG_S)
         (error,) = waited
         assert "'second' waited 0.1 s" in str(error)
         assert "'MainThread' holds" in str(error)
@@ -113,5 +114,5 @@ def test_turns_are_taken_one_after_another():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG_S)
     assert most == [1] * 8

@@ -20,13 +20,14 @@ from skmlp.launch.wire import (
     text_message,
     text_of,
 )
+from tests.limits import HANG_S
 
 
 @pytest.fixture
 def pair():
     ends = socket.socketpair()
     for end in ends:
-        end.settimeout(20)
+        end.settimeout(HANG_S)
     yield ends
     for end in ends:
         end.close()
@@ -57,7 +58,7 @@ def test_a_message_arrives_as_it_was_sent(pair, message):
     sender = threading.Thread(target=send, args=(pair[0], Kind.ORDER, message))
     sender.start()
     kind, got = receive(pair[1], message.nbytes)
-    sender.join(20)
+    sender.join(HANG_S)
     assert (kind, got.op, len(got.arrays)) == (
         Kind.ORDER,
         message.op,

@@ -19,6 +19,7 @@ import skmlp
 from skmlp.launch.base import Gang, LocalLauncher
 from tests.laws.fits import TABLE as TABLE  # also for those who import it from here
 from tests.laws.fits import Fit as Fit
+from tests.limits import HANG_S
 
 # ---- The places --------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ def on_one_worker(client: Any, arrays: Sequence[Any]) -> list[Any]:
     (address, *_) = sorted(client.scheduler_info(n_workers=-1)["workers"])
     given = [a for a in arrays if a is not None]
     persisted = client.persist(given, workers=[address])
-    wait(persisted, timeout=30)
+    wait(persisted, timeout=HANG_S)
     there = iter(persisted)
     return [None if a is None else next(there) for a in arrays]
 

@@ -20,8 +20,7 @@ from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import ROOT, cluster, left_behind, until
 from tests.laws.places import Fit
-
-pytestmark = pytest.mark.timeout(90)
+from tests.limits import HANG_S
 
 ENDLESS = Fit("multiclass", {"max_iter": 10**6, "tol": 0.0, "n_iter_no_change": np.inf})
 SHORT = Fit("multiclass", {"max_iter": 3})
@@ -158,7 +157,7 @@ def test_joblibs_workers_end_with_their_driver(tmp_path, how, work, sign):
             workers = [p for p in children if "LokyProcess" in " ".join(p.cmdline())]
             assert len(workers) == 2
             driver.send_signal(getattr(signal, how))
-            _, alive = psutil.wait_procs(workers, timeout=40)
-            assert not alive, "after 40 s workers are still there"
+            _, alive = psutil.wait_procs(workers, timeout=HANG_S / 2)
+            assert not alive, f"{alive} are still there"
         finally:
             os.killpg(driver.pid, signal.SIGKILL)

@@ -26,8 +26,7 @@ from tests.laws.places import (
     processes,
     threads,
 )
-
-pytestmark = pytest.mark.timeout(60)
+from tests.limits import HANG_S
 
 EVERY_FIT = pytest.mark.parametrize("name", TABLE)
 #: One of each kind of training, for what is not tried with every fit.
@@ -152,7 +151,7 @@ def test_fits_at_the_same_time(where, clusters):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(50)
+        worker.join(HANG_S)
     assert sorted(models) == sorted(SOME)
     for name, model in models.items():
         assert_the_model(model, name)

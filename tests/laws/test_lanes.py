@@ -25,8 +25,7 @@ from skmlp.callbacks import EPOCH, OwnCallback, training_of
 from skmlp.checkpoints import Checkpoint
 from skmlp.launch import choose
 from skmlp.launch.blas import blas_threads_allowed, blas_threads_now
-
-pytestmark = pytest.mark.timeout(120)
+from tests.limits import HANG_S
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(600, 12))
@@ -37,7 +36,7 @@ PARAMETERS = {
     "max_iter": 8,
     "random_state": 0,
 }
-LIMIT = 60.0  # seconds for another thread
+LIMIT = HANG_S
 
 
 class Hook(OwnCallback):

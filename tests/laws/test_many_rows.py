@@ -24,8 +24,6 @@ from tests.laws.places import (
 )
 from tests.laws.twins import data_of
 
-pytestmark = pytest.mark.timeout(60)
-
 FITS = [
     "adam",
     "adam, unequal batches",

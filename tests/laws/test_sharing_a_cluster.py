@@ -23,11 +23,10 @@ from skmlp import config_context
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 from tests.laws.in_workers import AsAsked
 from tests.laws.places import Fit, assert_same_bits
-
-pytestmark = pytest.mark.timeout(90)
+from tests.limits import HANG_S
 
 FIT = Fit("multiclass", {"max_iter": 6})
-LIMIT = 60.0
+LIMIT = HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_beside_other_tasks(clean, undisturbed):
 
 def test_after_who_holds_the_locks_that_xgboost_takes(clean, undisturbed):
     lock = MultiLock(names=addresses(clean), client=clean)
-    assert lock.acquire(timeout=10)
+    assert lock.acquire(timeout=HANG_S)
     with ThreadPoolExecutor(1) as pool:
         try:
             future = pool.submit(fit_on, clean)

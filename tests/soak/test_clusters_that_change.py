@@ -25,7 +25,7 @@ from tests.launch.dask_clusters import ROOT, addresses, cluster, left_behind, un
 from tests.laws.in_workers import spoil
 from tests.laws.places import Fit, assert_same_bits
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 #: About ten seconds on two workers.
 LONG = Fit(
