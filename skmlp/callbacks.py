@@ -8,6 +8,9 @@ while it trains.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -28,8 +31,8 @@ class Training:
 
     Attributes
     ----------
-    plan : Plan
-        What is to be done.
+    plan : Plan or None
+        What is to be done; None before the first epoch.
     state : TrainState or None
         After the last finished epoch. Its arrays may be those that the next epoch
         writes to. None with L-BFGS.
@@ -41,14 +44,17 @@ class Training:
         Ranks that train now.
     n_restarts : int
         How often ranks were replaced so far.
+    began : float
+        When the fit did, by `time.perf_counter`.
     """
 
-    plan: Plan
+    plan: Plan | None = None
     state: TrainState | None = None
     records: list[Record] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     n_ranks: int = 1
     n_restarts: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
 
 def training_of(estimator: Any) -> Training | None:
@@ -105,8 +111,9 @@ class TrainingProgress(OwnCallback):
     -----
     In a notebook rich draws by ipywidgets: ``pip install "rich[jupyter]"``.
 
-    Set it on the network itself, not on a pipeline or a search around it; for those
-    there is `sklearn.callback.ProgressBar`.
+    With scikit-learn 1.9 and newer, set it on the outermost estimator: a pipeline or
+    search hands it on to the networks inside, which have a bar each while they train,
+    also in joblib's processes on this host.
 
     Examples
     --------
@@ -114,6 +121,9 @@ class TrainingProgress(OwnCallback):
     >>> bar = TrainingProgress(transient=True)  # doctest: +SKIP
     >>> MLPClassifier().set_callbacks(bar).fit(X, y)  # doctest: +SKIP
     """
+
+    #: scikit-learn hands it on to networks at any depth.
+    max_propagation_depth = None
 
     def __init__(self, console: Any = None, transient: bool = False) -> None:
         try:
@@ -125,19 +135,76 @@ class TrainingProgress(OwnCallback):
             ) from error
         self.console = console
         self.transient = transient
-        # One bar for each fit: an instance may be shared by clones that are fitted at
-        # the same time.
-        self._bars: dict[int, tuple[Any, Any, float]] = {}
+        # By the id of the outermost fit, since an instance may be shared by clones
+        # that are fitted at the same time.
+        self._bars: dict[Any, _Bars] = {}
+        self._listeners: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A running bar holds threads and locks; a copy begins without one.
+        # Running bars hold threads and locks. A copy in another process sends what it
+        # sees to the listener.
         return {**vars(self), "console": None, "_bars": {}}
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """Draw the empty bar."""
+        """Begin to draw."""
+        bars = _Bars(self.console, self.transient)
+        self._bars[context.root_uuid] = bars
+        if training_of(estimator) is None:
+            # The networks inside this estimator may be fitted by other processes.
+            from sklearn.callback import _transport
+
+            self._listeners[context.root_uuid] = _transport.open_listener(bars.show)
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Leave the bars as they are."""
+        listener = self._listeners.pop(context.root_uuid, None)
+        if listener is not None:
+            from sklearn.callback import _transport
+
+            _transport.close_listener(listener)
+        self._bars.pop(context.root_uuid).stop()
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Draw the empty bar of a network."""
+        if context.task_name == FIT:
+            self._show(estimator, context)
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        """Move the bar on."""
+        self._show(estimator, context)
+
+    def _show(self, estimator: Any, context: Any) -> None:
+        training = training_of(estimator)
+        if training is None:
+            return
+        told = tell(training) if training.losses else ""
+        seen = {
+            "key": (os.getpid(), id(estimator), training.began),
+            "name": type(estimator).__name__,
+            "total": getattr(estimator, "max_iter", None),
+            "completed": len(training.losses),
+            "told": told,
+            "ended": context.task_name == FIT and bool(told),
+        }
+        bars = self._bars.get(context.root_uuid)
+        listener = self._listeners.get(context.root_uuid)
+        if bars is not None:
+            bars.show(seen)
+        elif listener is not None:
+            from sklearn.callback import _transport
+
+            # From another host there is no way to it; the fit goes on undrawn.
+            with contextlib.suppress(OSError, EOFError):
+                _transport.send(listener, seen)
+
+
+class _Bars:
+    """The bars of one outermost fit: one for each network that trains in it."""
+
+    def __init__(self, console: Any, transient: bool) -> None:
         from rich import progress
 
-        bar = progress.Progress(
+        self._progress = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
@@ -145,58 +212,50 @@ class TrainingProgress(OwnCallback):
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
-            console=self.console,
-            transient=self.transient,
+            console=console,
+            transient=transient,
         )
-        bar.start()
-        task = bar.add_task(
-            type(estimator).__name__,
-            total=getattr(estimator, "max_iter", None),
-            told="",
-        )
-        self._bars[id(estimator)] = bar, task, time.perf_counter()
+        self._lock = threading.Lock()
+        self._tasks: dict[Any, Any] = {}
+        self._ended: set[Any] = set()
+        self._progress.start()
 
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Leave the bar as it is."""
-        bar, _, _ = self._bars.pop(id(estimator))
-        bar.refresh()  # a notebook's bar stays as it was drawn last
-        bar.stop()
+    def show(self, seen: dict[str, Any]) -> None:
+        """Draw what was seen of a network; any thread may call it."""
+        key = seen["key"]
+        with self._lock:
+            if key not in self._tasks:
+                # The bars of networks that have ended make room.
+                for old in self._ended:
+                    self._progress.remove_task(self._tasks.pop(old))
+                self._ended.clear()
+                self._tasks[key] = self._progress.add_task(
+                    seen["name"], total=seen["total"], told=""
+                )
+            self._progress.update(
+                self._tasks[key], completed=seen["completed"], told=seen["told"]
+            )
+            if seen["ended"]:
+                self._ended.add(key)
 
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Leave the bar where it is."""
-
-    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Move the bar on."""
-        training = training_of(estimator)
-        if training is None or context.task_name == FIT:
-            return
-        bar, task, began = self._bars[id(estimator)]
-        done = len(training.losses)
-        bar.update(task, completed=done, told=tell(training, began))
+    def stop(self) -> None:
+        """Draw for the last time: a notebook's bars stay as they were drawn last."""
+        self._progress.refresh()
+        self._progress.stop()
 
 
-def tell(training: Training, began: float) -> str:
-    """What the progress bar says beside the bar.
-
-    Parameters
-    ----------
-    training : Training
-        With at least one finished epoch.
-    began : float
-        When the fit did, by `time.perf_counter`.
-    """
-    plan = training.plan
+def tell(training: Training) -> str:
+    """What the progress bar says beside the bar, after the first epoch."""
+    assert training.plan is not None
+    n_rows = training.plan.n_rows
     said = [f"loss {training.losses[-1]:.4g}"]
-    seconds = time.perf_counter() - began
+    seconds, n_epochs = time.perf_counter() - training.began, len(training.losses)
     if training.records:
         last = training.records[-1]
         if np.isfinite(last.score):
             said.append(f"score {last.score:.4f}")
-        seconds = last.seconds
-        speed = plan.n_rows / max(seconds, 1e-9)
-    else:
-        speed = plan.n_rows * len(training.losses) / max(seconds, 1e-9)
-    said.append(f"{_short(speed)} rows/s")
+        seconds, n_epochs = last.seconds, 1
+    said.append(f"{_short(n_rows * n_epochs / max(seconds, 1e-9))} rows/s")
     said.append(f"{training.n_ranks} worker{'s' if training.n_ranks > 1 else ''}")
     if training.n_restarts:
         said.append(f"{training.n_restarts} restarts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
@@ -28,7 +29,7 @@ class Checkpoint(OwnCallback):
     Parameters
     ----------
     path : str or path-like
-        The file. Each fit has one: clones that a search fits overwrite each other's.
+        The file, for one network.
     epochs : int or None, default=1
         Write it whenever so many epochs have passed since the last time.
     seconds : float or None, default=None
@@ -43,8 +44,9 @@ class Checkpoint(OwnCallback):
     ------
     ValueError
         Neither epochs nor seconds are given, or one is not positive. In fit: the solver
-        is 'lbfgs', whose memory is SciPy's own, or the file is damaged or that of
-        another fit.
+        is 'lbfgs', whose memory is SciPy's own, the file is damaged or that of another
+        fit, or several networks would write it: those of a search, of a pipeline with
+        two, clones of one network, or fits at the same time.
 
     Notes
     -----
@@ -67,6 +69,9 @@ class Checkpoint(OwnCallback):
     >>> folder.cleanup()
     """
 
+    #: scikit-learn hands it on to a network at any depth.
+    max_propagation_depth = None
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -88,41 +93,76 @@ class Checkpoint(OwnCallback):
         self.epochs = epochs
         self.seconds = seconds
         self.resume = resume
-        self._written: dict[int, tuple[int, float]] = {}
+        #: What the network that writes now has written last: epoch and time.
+        self._written: tuple[int, float] | None = None
+        #: The outermost fit that it trains in.
+        self._root: Any = None
+        #: The last network, and its list of callbacks, which its clones share.
+        self._network: weakref.ref[Any] | None = None
+        self._callbacks: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to no network yet.
+        own = dict.fromkeys(("_written", "_root", "_network", "_callbacks"))
+        return {**vars(self), **own}
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """Note when the fit begins."""
+        """Look for the folder, and for a search."""
+        folder = os.path.dirname(self.path) or "."
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"there is no folder {folder!r} for the checkpoint")
+        self._refuse_search(estimator)
+
+    def _refuse_search(self, estimator: Any) -> None:
+        if hasattr(estimator, "_run_search"):
+            raise ValueError(
+                f"the networks of this {type(estimator).__name__} would all write "
+                f"{self.path}: fit one network with a Checkpoint, such as a clone of "
+                "best_estimator_"
+            )
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Forget the fit."""
+        if self._root == context.root_uuid:
+            self._written = self._root = None
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Note when a network's fit begins; refuse a second network's."""
+        self._refuse_search(estimator)
+        if training_of(estimator) is None or context.task_name != FIT:
+            return
         if getattr(estimator, "solver", None) == "lbfgs":
             raise ValueError(
                 "Checkpoint keeps the state of the stochastic solvers; that of "
                 "solver='lbfgs' is inside SciPy. Save the fitted model instead."
             )
-        folder = os.path.dirname(self.path) or "."
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"there is no folder {folder!r} for the checkpoint")
-        self._written[id(estimator)] = 0, time.monotonic()
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Forget the fit."""
-        self._written.pop(id(estimator), None)
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Write nothing: an epoch that begins has brought nothing yet."""
+        last = self._network and self._network()
+        clone = self._callbacks is estimator._skl_callbacks and last is not estimator
+        if self._root is not None or clone:
+            raise ValueError(
+                f"several networks would write {self.path}: fit them one by one, each "
+                "with a Checkpoint of its own and another path; clones share that of "
+                "the network that they were made from"
+            )
+        self._network = weakref.ref(estimator)
+        self._callbacks = estimator._skl_callbacks
+        self._root = context.root_uuid
+        self._written = 0, time.monotonic()
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Write the file if it is due, and at the end of the fit."""
+        """Write the file if it is due, and at the end of the network's fit."""
         training = training_of(estimator)
-        if training is None or training.state is None:
+        if training is None or training.state is None or self._written is None:
             return
         epoch, now = training.state.epoch, time.monotonic()
-        last_epoch, last_time = self._written[id(estimator)]
+        last_epoch, last_time = self._written
         due = context.task_name == FIT or (
             self.epochs is not None and epoch - last_epoch >= self.epochs
         )
         due = due or (self.seconds is not None and now - last_time >= self.seconds)
         if due and epoch != last_epoch:
             persistence.write(self.path, "checkpoint", estimator._watch.checkpoint())
-            self._written[id(estimator)] = epoch, time.monotonic()
+            self._written = epoch, time.monotonic()
 
 
 #: Fields of a plan that a resumed fit may have otherwise: they do not decide what is
@@ -135,6 +175,7 @@ MAY_DIFFER = frozenset(
 def record_of(training: Training) -> dict[str, Any]:
     """What a checkpoint holds of the training itself, as plain data."""
     assert training.state is not None
+    assert training.plan is not None
     # The records may be of several gangs; those of a state are of one.
     state = replace(training.state, records=[])
     plan = training.plan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import uuid
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
@@ -37,12 +38,13 @@ except ImportError:  # scikit-learn 1.7 and 1.8
 class _PlainContext:
     """A task, for the callbacks of this package where scikit-learn has none."""
 
-    def __init__(self, callbacks, task_name):
+    def __init__(self, callbacks, task_name, root_uuid):
         self._callbacks = callbacks
         self.task_name = task_name
+        self.root_uuid = root_uuid
 
     def subcontext(self, task_name):
-        return _PlainContext(self._callbacks, task_name)
+        return _PlainContext(self._callbacks, task_name, self.root_uuid)
 
     def call_on_fit_task_begin(self, *, estimator, **unused):
         for callback in self._callbacks:
@@ -86,8 +88,19 @@ class _PlainSupport:
             vars(self).pop("_skl_callbacks", None)
         return self
 
+    def __sklearn_clone__(self):
+        made = super().__sklearn_clone__()
+        if "_skl_callbacks" in vars(self):
+            made._skl_callbacks = self._skl_callbacks
+        return made
+
+
+class _HandsNothingOn:
+    """What meta-estimators inherit where scikit-learn hands no callbacks on."""
+
 
 CallbackSupport = CallbackSupportMixin or _PlainSupport
+MetaCallbackSupport = CallbackSupportMixin or _HandsNothingOn
 
 
 @contextmanager
@@ -100,10 +113,11 @@ def watched(estimator, X, y, sample_weight):
     if not callbacks and not hasattr(estimator, "_parent_callback_ctx"):
         yield
         return
-    with _context(estimator, callbacks) as context:
-        watch = Watch(estimator, context, X, y, sample_weight)
-        context.call_on_fit_task_begin(estimator=estimator, **watch.data)
-        try:
+    estimator._training = Training()
+    try:
+        with _context(estimator, callbacks) as context:
+            watch = Watch(estimator, context, X, y, sample_weight)
+            context.call_on_fit_task_begin(estimator=estimator, **watch.data)
             if callbacks:
                 watch.load(callbacks)
                 estimator._watch = watch
@@ -112,9 +126,9 @@ def watched(estimator, X, y, sample_weight):
             context.call_on_fit_task_end(
                 estimator=estimator, **watch.data, reconstruction_attributes={}
             )
-        finally:
-            vars(estimator).pop("_watch", None)
-            vars(estimator).pop("_training", None)
+    finally:
+        vars(estimator).pop("_watch", None)
+        vars(estimator).pop("_training", None)
 
 
 @contextmanager
@@ -126,7 +140,7 @@ def _context(estimator, callbacks):
             task_name=FIT, max_subtasks=int(estimator.max_iter)
         )
         return
-    context, ready = _PlainContext(callbacks, FIT), []
+    context, ready = _PlainContext(callbacks, FIT, uuid.uuid4()), []
     try:
         for callback in callbacks:
             ready.append(callback)
@@ -135,6 +149,22 @@ def _context(estimator, callbacks):
     finally:
         for callback in ready:
             callback.teardown(estimator, context)
+
+
+@contextmanager
+def handed_on(outer, inner, X, y):
+    """Let the callbacks of an estimator watch the fit of the one inside it."""
+    if CallbackSupportMixin is None or not hasattr(inner, "set_callbacks"):
+        yield
+        return
+    context = outer._init_callback_context(task_name=FIT, max_subtasks=1)
+    context.call_on_fit_task_begin(estimator=outer, X=X, y=y)
+    task = context.subcontext(task_name="fit-network")
+    with task.propagate_callback_context(inner):
+        task.call_on_fit_task_begin(estimator=outer, X=X, y=y)
+        yield
+        task.call_on_fit_task_end(estimator=outer, X=X, y=y)
+    context.call_on_fit_task_end(estimator=outer, X=X, y=y)
 
 
 def of(estimator, plan, start, supervisor):
@@ -176,8 +206,8 @@ class Watch:
         """Take up a run."""
         self._plan, self._start, self._supervisor = plan, start, supervisor
         self._name = EPOCH if plan.solver in OPTIMIZERS else ITERATION
-        self._training = Training(plan)
-        self._estimator._training = self._training
+        self._training = self._estimator._training
+        self._training.plan = plan
 
     def begin(self, now):
         """Open the task of the next epoch, unless one is open.

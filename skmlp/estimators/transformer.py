@@ -24,7 +24,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.estimators import _modelling
+from skmlp.estimators import _modelling, _watch
 from skmlp.estimators._base import BaseMLP
 
 
@@ -33,7 +33,11 @@ def _can_go_on(transformer):
 
 
 class HiddenLayerTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    _watch.MetaCallbackSupport,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Train a network, and give what one of its hidden layers makes of the rows.
 
@@ -108,7 +112,9 @@ class HiddenLayerTransformer(
         """
         self._check_layer()
         own = self._routed("fit", fit_params)
-        self.estimator_ = clone(self.estimator).fit(X, y, **own)
+        network = clone(self.estimator)
+        with _watch.handed_on(self, network, X, y):
+            self.estimator_ = network.fit(X, y, **own)
         return self
 
     @available_if(_can_go_on)

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skmlp
+from skmlp import callbacks
 from skmlp.estimators._watch import _PlainSupport
 from tests.launch.dask_clusters import cluster
 from tests.laws.places import HERE, Place, dask_arrays, on_dask, processes, threads
@@ -207,6 +208,35 @@ def test_the_progress_bars_count_epochs():
     assert "score 0." in drawn
     copy = pickle.loads(pickle.dumps(bar))
     assert copy._bars == bar._bars == {}
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_progress_bar_for_each_network_inside(n_jobs):
+    rich = pytest.importorskip("rich.console", reason="rich is an extra, progress")
+    console = rich.Console(file=io.StringIO(), width=200, force_terminal=True)
+    bar = skmlp.TrainingProgress(console)
+    pipeline = make_pipeline(StandardScaler(), skmlp.MLPClassifier(**SHORT))
+    grid = {"mlpclassifier__alpha": [1e-4, 1e-2]}
+    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs)
+    seen: dict[Any, list[Any]] = {}
+    show = callbacks._Bars.show
+
+    def noting(bars: Any, message: dict[str, Any]) -> None:
+        seen.setdefault(message["key"], []).append(message)
+        show(bars, message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks._Bars, "show", noting)
+        search.set_callbacks(bar).fit(X, Y)
+    assert len(seen) == 5  # four fits of the folds, and the last one
+    assert len({pid for pid, *_ in seen}) == (1 if n_jobs is None else 3)
+    for messages in seen.values():
+        assert [m["completed"] for m in messages] == [0, 1, 2, 3, 4, 4]
+        assert [m["ended"] for m in messages] == [False] * 5 + [True]
+    drawn = console.file.getvalue()
+    assert "4/4" in drawn
+    assert f"loss {search.best_estimator_[-1].loss_:.4g}" in drawn
+    assert bar._bars == bar._listeners == {}
 
 
 def test_nobody_watching_leaves_rounds_alone(monkeypatch):

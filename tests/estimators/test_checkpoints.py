@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import skmlp
 from tests.launch.dask_clusters import cluster
@@ -22,6 +29,11 @@ from tests.laws.places import (
     threads,
 )
 from tests.laws.twins import data_of
+
+handed_on = pytest.mark.skipif(
+    not hasattr(make_pipeline(None), "set_callbacks"),
+    reason="pipelines hand callbacks on from scikit-learn 1.9 on",
+)
 
 #: Every kind of state: moments, best weights, schedules, counters.
 CHECKPOINTED = {
@@ -207,6 +219,107 @@ def test_bad_checkpoints(tmp_path):
     for bad in ({"epochs": 0}, {"seconds": -1.0}, {"epochs": 1.5}, {"epochs": None}):
         with pytest.raises(ValueError, match=r"epochs|seconds"):
             skmlp.Checkpoint(path, **bad)
+
+
+def network(**params: Any) -> Any:
+    return skmlp.MLPClassifier(5, **{"max_iter": 4, "random_state": 3, **params})
+
+
+def refused() -> Any:
+    return pytest.raises(ValueError, match=r"would all write|several networks would")
+
+
+def test_clones_do_not_write_one_file(tmp_path):
+    X, y = data_of("multiclass", 40)
+    model = network().set_callbacks(skmlp.Checkpoint(tmp_path / "model"))
+    for _ in range(2):
+        model.fit(X, y)  # the same network as often as it likes
+    before = (tmp_path / "model").read_bytes()
+    for around in (
+        lambda: clone(model).fit(X, y),
+        lambda: cross_validate(model, X, y, cv=2, error_score="raise"),
+        lambda: BaggingClassifier(model, 2).fit(X, y),
+        lambda: VotingClassifier([("a", model), ("b", model)]).fit(X, y),
+    ):
+        with refused():
+            around()
+    assert (tmp_path / "model").read_bytes() == before
+    other = clone(model).set_callbacks(skmlp.Checkpoint(tmp_path / "model"))
+    assert other.fit(X, y).n_iter_ == 4
+    assert pickle.loads(pickle.dumps(model)).fit(X, y).n_iter_ == 4
+
+
+def test_two_fits_at_once_do_not_write_one_file(tmp_path):
+    X, y = data_of("multiclass", 40)
+    checkpoint = skmlp.Checkpoint(tmp_path / "model")
+
+    class Fitting(type(crashes_after(0))):
+        def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+            if context.task_name == "epoch":
+                with refused():
+                    network().set_callbacks(checkpoint).fit(X, y)
+
+    network().set_callbacks(checkpoint, Fitting()).fit(X, y)
+    assert skmlp.load(tmp_path / "model").n_iter_ == 4
+    assert network().set_callbacks(checkpoint).fit(X, y).n_iter_ == 4
+
+
+@handed_on
+def test_a_pipeline_hands_it_on(tmp_path):
+    X, y = data_of("multiclass", 40)
+
+    def run(path: Any, *others: Any, **params: Any) -> Any:
+        steps = StandardScaler(), network(**{"max_iter": 9, **params})
+        checkpoint = skmlp.Checkpoint(path, epochs=2, resume=True)
+        return make_pipeline(*steps).set_callbacks(checkpoint, *others).fit(X, y)[-1]
+
+    whole = run(tmp_path / "whole")
+    assert_array_equal(skmlp.load(tmp_path / "whole").coefs_[0], whole.coefs_[0])
+    crashing = crashes_after(5)
+    crashing.max_propagation_depth = None
+    with pytest.raises(Crash):
+        run(tmp_path / "model", crashing)
+    assert skmlp.load(tmp_path / "model").n_iter_ == 4
+    again = run(tmp_path / "model")
+    assert again.loss_curve_ == whole.loss_curve_
+    with pytest.raises(ValueError, match="lbfgs"):
+        run(tmp_path / "other", solver="lbfgs")
+
+
+@handed_on
+def test_a_hidden_layer_hands_it_on(tmp_path):
+    X, y = data_of("multiclass", 40)
+    path = tmp_path / "model"
+    for steps in ((), (LogisticRegression(),)):
+        outer = make_pipeline(skmlp.HiddenLayerTransformer(network()), *steps)
+        outer = outer if steps else outer[0]
+        outer.set_callbacks(skmlp.Checkpoint(path)).fit(X, y)
+        assert skmlp.load(path).n_iter_ == 4
+        path.unlink()
+    frozen = skmlp.HiddenLayerTransformer(FrozenEstimator(network().fit(X, y)))
+    frozen.set_callbacks(skmlp.Checkpoint(path)).fit(X, y)
+    assert not path.exists()
+
+
+@handed_on
+def test_several_networks_do_not_write_one_file(tmp_path):
+    X, y = data_of("multiclass", 40)
+    path = tmp_path / "model"
+
+    def search() -> Any:
+        return GridSearchCV(network(), {"alpha": [0.1, 1]}, cv=2)
+
+    for outer in (
+        search(),
+        make_pipeline(StandardScaler(), search()),
+        make_pipeline(skmlp.HiddenLayerTransformer(network()), network()),
+    ):
+        assert not path.exists()
+        outer.set_callbacks(skmlp.Checkpoint(path))
+        with refused():
+            outer.fit(X, y)
+    # The first network of the last pipeline has written it; the second has not.
+    assert skmlp.load(path).n_iter_ == 4
 
 
 def test_seconds_between_two_checkpoints(tmp_path, monkeypatch):
