@@ -72,9 +72,9 @@ class Sockets:
 
     def step(self) -> None:
         exchange = self._exchange
-        exchange.sum()
+        exchange.reduce_scatter()
         self._flat[exchange.segments[0]] = exchange.totals[0]
-        exchange.gather()
+        exchange.all_gather()
 
     def close(self) -> None:
         self._comm.close()

@@ -72,16 +72,16 @@ class Evaluator(ShardWork):
             if n_blocks == 0:
                 part.fill(0)
             self._table[k, 0] = loss
-        self._exchange.sum()
+        self._exchange.reduce_scatter()
         for where, total in zip(
             self._exchange.segments, self._exchange.totals, strict=True
         ):
             np.copyto(self._gradient[where], total)
-        self._exchange.gather()
+        self._exchange.all_gather()
         exchanged = self._exchange.seconds - exchanged
         computing = time.perf_counter() - began - exchanged
         self._table[self._own[0], 1 + self._comm.rank] = computing
-        loss_sum, *times = self._comm.sum_rows(self._table)
+        loss_sum, *times = self._comm.all_reduce(self._table)
         seconds = time.perf_counter() - began
         weight = self._divisor(self._plan.n_rows)
         numbers = np.array([loss_sum, weight, seconds, *times])

@@ -116,7 +116,7 @@ class ShardWork:
         )
         for shard, k in zip(self._shards, self._own, strict=True):
             add(shard, table[k])
-        return comm.sum_rows(table)
+        return comm.all_reduce(table)
 
     def _measure_weight(self) -> float:
         """Mean weight of the training rows; 1 without weights and missing targets."""

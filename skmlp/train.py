@@ -1,7 +1,7 @@
 """The one training loop, the same on every rank.
 
-The step: ``take rows -> network.accumulate(out=part) -> exchange.sum() ->
-optimizer.step on the own segments -> exchange.gather()``. Nothing is divided before
+The step: ``take rows -> network.accumulate(out=part) -> exchange.reduce_scatter() ->
+optimizer.step on the own segments -> exchange.all_gather()``. Nothing is divided before
 all shards are summed, and the penalty is added once, in the optimizer's step. What
 decides the control flow (loss, score) is summed over all shards with the same bits on
 all ranks. The loop does not know how many ranks there are.
@@ -123,7 +123,7 @@ class Trainer(Validating):
         if plan.clip_norm is not None:
             norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
             self._clip = around.Clip(
-                plan, self._kernels, self._own, runs, norms, comm.sum_rows
+                plan, self._kernels, self._own, runs, norms, comm.all_reduce
             )
         width = _COLUMNS + comm.shards.n_ranks
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
@@ -235,7 +235,7 @@ class Trainer(Validating):
     def _make_whole(self, state: TrainState) -> None:
         """Bring all that belongs to the state to all ranks."""
         for exchange in self._moment_exchanges:
-            exchange.gather()
+            exchange.all_gather()
         if self._order is not None:
             state.rng = self._order.rng
 
@@ -253,7 +253,7 @@ class Trainer(Validating):
         self._steps(state)
         if plan.n_validation:
             if plan.average is not None:
-                self._moment_exchanges[-1].gather()
+                self._moment_exchanges[-1].all_gather()
             views = self._model_views
             if self._looks and self._compiled is not None:
                 row = self._table[0, self._scores]
@@ -267,7 +267,7 @@ class Trainer(Validating):
         self._table[self._own[0], self._times][self._comm.rank] = computing
         self._table[self._own[0], _PAUSE] = self._pausing
         self._table[self._own[0], _SECONDS] = time.perf_counter() - began
-        sums = self._comm.sum_rows(self._table)
+        sums = self._comm.all_reduce(self._table)
         self._paused = bool(sums[_PAUSE])
         mean = float(sums[_SECONDS]) / self._comm.shards.n_ranks
         self._long = mean >= self.long_epoch
@@ -289,7 +289,8 @@ class Trainer(Validating):
     def _steps(self, state: TrainState) -> None:
         """All minibatches of an epoch: the hot loop."""
         plan, rate, step = self._plan, state.learning_rate, state.step
-        exchange_sum, exchange_gather = self._exchange.sum, self._exchange.gather
+        reduce_scatter = self._exchange.reduce_scatter
+        all_gather = self._exchange.all_gather
         shards = list(zip(self._shards, self._parts, self._accumulate, strict=True))
         moves = self._moves
         losses, norms, squares = ([0.0] * len(shards) for _ in range(3))
@@ -317,7 +318,7 @@ class Trainer(Validating):
                     if dropout is not None:
                         dropout.begin(step, shard.numbers(number))
                     losses[k] += accumulate(*block)
-            exchange_sum()
+            reduce_scatter()
             step += 1
             if number == plan.n_batches - 1:
                 divisor = self._divisor(last.stop - last.start)
@@ -328,7 +329,7 @@ class Trainer(Validating):
             bounded = divisor if clip is None else clip(divisor)
             for k, move in moves:
                 norms[k] += move(bounded, rate, step)
-            exchange_gather()
+            all_gather()
         state.step = step
         self._note(losses, norms, squares)
 

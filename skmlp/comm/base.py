@@ -1,19 +1,19 @@
-"""How ranks talk: the interface, and the communicator of a single rank.
+"""The interface between the ranks of a fit, and the communicator of a single rank.
 
 Shapes and conventions
 ----------------------
 A fit is cut into ``n_shards`` shards; each rank holds one or more of them
 (``Shards.held_by``). A *flat* array is a one-dimensional, C-contiguous float array
 of the model's size. Segment ``k`` of a flat array of size ``S`` is
-``[k * S // n_shards, (k + 1) * S // n_shards)``; the holder of shard ``k`` sums
+``[k * S // n_shards, (k + 1) * S // n_shards)``; the rank that holds shard ``k`` sums
 segment ``k`` and takes the optimizer's step on it.
 
-All sums run in the order of the shards, whoever holds them, so that every rank gets
-the same bits and a shard that changes hands changes nothing.
+All sums run in the order of the shards, whichever ranks hold them: every rank gets the
+same bits, and a shard that moves to another rank changes nothing.
 
 Arrays that all ranks fill together (``flat`` in `Communicator.exchange`, ``table`` in
-`Communicator.sum_rows`) must come out of `Communicator.once`: ranks of one process then
-work on one array, ranks of different processes on one each.
+`Communicator.all_reduce`) must come out of `Communicator.once`: ranks of one process
+then work on one array, ranks of different processes on one each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CommError(RuntimeError):
 
 
 class Aborted(CommError):
-    """The gang was told to stop; another rank, or the driver, has the cause."""
+    """The ranks were told to stop; another rank, or the driver, has the cause."""
 
 
 class PeerLost(CommError):
@@ -45,11 +45,8 @@ class PeerLost(CommError):
 class Shards:
     """Which rank holds which shard.
 
-    Attributes
-    ----------
-    holders : tuple of int
-        ``holders[k]`` is the rank that holds shard ``k``. Every rank from 0 to
-        ``n_ranks - 1`` holds at least one.
+    ``holders[k]`` is the rank that holds shard ``k``. Every rank from 0 to
+    ``n_ranks - 1`` holds at least one.
     """
 
     holders: tuple[int, ...]
@@ -72,6 +69,10 @@ class Shards:
         """The slice of a flat array of `size` that belongs to `shard`."""
         return cut(size, self.n_shards, shard)
 
+    def segments_of(self, rank: int, size: int) -> list[slice]:
+        """The segments of one rank, in the order of its shards."""
+        return [self.segment(k, size) for k in self.held_by(rank)]
+
 
 def cut(size: int, n_parts: int, part: int) -> slice:
     """Part `part` of ``range(size)`` cut into `n_parts` as evenly as can be."""
@@ -79,16 +80,17 @@ def cut(size: int, n_parts: int, part: int) -> slice:
 
 
 class Exchange(ABC):
-    """The two movements of a step, bound to their buffers once per fit.
+    """A step's reduce-scatter and all-gather, bound to their buffers once per fit.
 
     Attributes
     ----------
     segments : list of slice
         The segments of this rank, one for each of its shards, in shard order.
     totals : list of ndarray
-        After `sum`, ``totals[i]`` is the sum over all shards of ``segments[i]``.
+        After `reduce_scatter`, ``totals[i]`` is the sum over all shards of
+        ``segments[i]``.
     seconds : float
-        Time spent in the two movements so far; 0 where there is nothing to move.
+        Time spent in both so far; 0 for a single rank.
     """
 
     segments: list[slice]
@@ -96,29 +98,29 @@ class Exchange(ABC):
     seconds: float = 0.0
 
     @abstractmethod
-    def sum(self) -> None:
-        """Reduce-scatter: sum every shard's part, in shard order, into `totals`.
+    def reduce_scatter(self) -> None:
+        """Sum every shard's part, in shard order, into `totals`.
 
         When it returns, all ranks have finished computing their parts, so the flat
-        array may be written. The parts must not be written before `gather` returns.
+        array may be written. Parts must not be written before `all_gather` returns.
         """
 
     @abstractmethod
-    def gather(self) -> None:
-        """All-gather: bring the flat array's segments from their holders to all."""
+    def all_gather(self) -> None:
+        """Bring the flat array's segments from their holders to all ranks."""
 
 
 class Communicator(ABC):
-    """How one rank talks to the others. All ranks call the same verbs in one order.
+    """How one rank reaches the others. All ranks call the same verbs in one order.
 
     Attributes
     ----------
     rank : int
-        This rank, from 0. Rank 0 is the lead, which answers for the gang.
+        This rank, from 0. Rank 0 answers for all.
     shards : Shards
         Which rank holds which shard.
     one_process : bool
-        All ranks live in the driver's process, and what `once` makes is shared by all.
+        All ranks are in the driver's process and share what `once` makes.
     """
 
     rank: int
@@ -132,30 +134,19 @@ class Communicator(ABC):
 
     @abstractmethod
     def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
-        """Bind a step's two movements to their buffers.
+        """Bind a step's two collectives to their buffers.
 
-        Parameters
-        ----------
-        parts : sequence of ndarray of shape (size,)
-            One flat array for each of `own_shards`: its part of the sum.
-        flat : ndarray of shape (size,)
-            The array that `Exchange.gather` completes, from `once`; same dtype.
+        `parts` has one flat array for each of `own_shards`, its part of the sum;
+        `Exchange.all_gather` completes `flat`, from `once`, of the same size and dtype.
         """
 
     @abstractmethod
-    def sum_rows(self, table: Array) -> Array:
+    def all_reduce(self, table: Array) -> Array:
         """Sum the rows of a small table, in shard order, with the same bits for all.
 
-        Parameters
-        ----------
-        table : ndarray of shape (n_shards, k), float64
-            From `once`. The rows of `own_shards` hold this rank's values; the other
-            rows are overwritten with those of their holders.
-
-        Returns
-        -------
-        ndarray of shape (k,)
-            A new array.
+        `table`, float64 of shape (n_shards, k), comes from `once`. The rows of
+        `own_shards` hold this rank's values; the other rows are overwritten with those
+        of their holders. The result, of shape (k,), is a new array.
         """
 
     @abstractmethod
@@ -176,17 +167,17 @@ class Communicator(ABC):
 
 
 class SoloExchange(Exchange):
-    """Nothing to move: the only part is the sum."""
+    """The exchange of a single rank: its only part is the sum."""
 
     def __init__(self, parts: Sequence[Array]) -> None:
         (part,) = parts
         self.segments = [slice(0, part.size)]
         self.totals = [part]
 
-    def sum(self) -> None:
+    def reduce_scatter(self) -> None:
         """Do nothing."""
 
-    def gather(self) -> None:
+    def all_gather(self) -> None:
         """Do nothing."""
 
 
@@ -201,7 +192,7 @@ class SoloCommunicator(Communicator):
         """Bind nothing: the sum is the part itself."""
         return SoloExchange(parts)
 
-    def sum_rows(self, table: Array) -> Array:
+    def all_reduce(self, table: Array) -> Array:
         """Return the only row."""
         return np.array(table[0])
 

@@ -1,4 +1,4 @@
-"""How two ends of a fresh connection make sure of each other before they talk.
+"""How the two ends of a new connection authenticate each other.
 
 The frames have a fixed length and hold raw numbers; nothing is unpickled. Both ends
 show that they know the fit's `Secret` by HMAC-SHA256 (RFC 2104) over both ends' fresh
@@ -13,12 +13,12 @@ nonces; the secret itself never travels::
 Magic and version (of the dialer), and the status after them (of the acceptor), keep
 their place in all versions of the protocol: both ends can say why they do not go on.
 
-What follows on the connection is neither encrypted nor signed: who can change packets
-on the way can change numbers. On such a network, use TLS below this.
+What follows on the connection is neither encrypted nor signed: an attacker who can
+change packets can change numbers. On such a network, use TLS below this.
 
-The protocol is written once, as generators without a socket: `dialer` and `acceptor`
-(see `skmlp.comm.nonblocking`). `send_hello` and `accept_hello` run it on one socket;
-`skmlp.comm.rendezvous` runs it on many at once.
+The protocol is written once, as generators without a socket: `dialer` and `acceptor`.
+A generator yields ``bytes`` to send, or an ``int``, a count of bytes to read, which it
+is sent next. `drive` runs one on a non-blocking socket, `run_protocol` within a limit.
 """
 
 from __future__ import annotations
@@ -28,15 +28,22 @@ import hashlib
 import hmac
 import platform
 import secrets
+import selectors
 import socket
+import ssl
 import struct
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
-from skmlp.comm.base import CommError
-from skmlp.comm.nonblocking import Protocol, run_protocol
+from skmlp.comm.base import CommError, PeerLost
+
+R = TypeVar("R")
+T = TypeVar("T")
+Protocol = Generator["bytes | int", bytes, T]
 
 MAGIC = b"skmlp\0"
 VERSION = 1
@@ -50,7 +57,7 @@ _MAC_BYTES = 32
 
 
 class Refused(CommError):
-    """One end turned the other down; the message says why."""
+    """One end refused the other; the message says why."""
 
 
 class TooEarly(Refused):
@@ -58,7 +65,7 @@ class TooEarly(Refused):
 
 
 class Status(IntEnum):
-    """The acceptor's word on a dialer."""
+    """The acceptor's answer to a dialer."""
 
     WELCOME = 0
     VERSION = 1
@@ -120,18 +127,10 @@ class Secret:
 
 @dataclass(frozen=True)
 class Hello:
-    """Who calls.
+    """What a dialing rank says of itself.
 
-    Attributes
-    ----------
-    run : bytes
-        16 bytes that name the fit.
-    generation : int
-        The count of the fit's restarts.
-    rank : int
-        The caller's rank.
-    fingerprint : bytes
-        32 bytes, equal on all ranks that compute the same bits (`fingerprint`).
+    `run`, of 16 bytes, names the fit; `generation` counts its restarts; `fingerprint`,
+    of 32 bytes, is equal on all ranks that compute the same bits.
     """
 
     run: bytes
@@ -149,15 +148,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Expected:
-    """Who may call.
-
-    Attributes
-    ----------
-    run, generation, fingerprint
-        What a caller must show; see `Hello`.
-    ranks : range
-        The ranks that may call.
-    """
+    """What an acceptor expects in a `Hello`: one of `ranks`, and these values."""
 
     run: bytes
     generation: int
@@ -180,7 +171,14 @@ class Expected:
 
 
 def dialer(secret: Secret, hello: Hello) -> Protocol[None]:
-    """Run the protocol of the end that dials. Errors: see `send_hello`."""
+    """The protocol of the end that dials.
+
+    Raises
+    ------
+    Refused
+        The other end refused, or does not know the secret; `TooEarly`: it may accept
+        later.
+    """
     nonce = secrets.token_bytes(_NONCE_BYTES)
     yield _OPEN.pack(MAGIC, VERSION) + nonce
 
@@ -204,15 +202,21 @@ def dialer(secret: Secret, hello: Hello) -> Protocol[None]:
     answer = yield 1 + _MAC_BYTES
     if not secret.check(answer[1:], b"answer  ", nonces, body, answer[:1]):
         raise Refused("the other end's answer is forged")
-    word = Status(answer[0])
-    if word is Status.EARLY:
-        raise TooEarly(f"this rank was refused: {_REASONS[word]}")
-    if word is not Status.WELCOME:
-        raise Refused(f"this rank was refused: {_REASONS[word]}")
+    status = Status(answer[0])
+    if status is Status.EARLY:
+        raise TooEarly(f"this rank was refused: {_REASONS[status]}")
+    if status is not Status.WELCOME:
+        raise Refused(f"this rank was refused: {_REASONS[status]}")
 
 
 def acceptor(secret: Secret, expected: Expected) -> Protocol[Hello]:
-    """Run the protocol of the end that is dialed. Errors: see `accept_hello`."""
+    """The protocol of the end that is dialed; returns the dialer's checked `Hello`.
+
+    Raises
+    ------
+    Refused
+        The dialer is none of the expected ranks. The socket is left to be closed.
+    """
     magic, version = _OPEN.unpack((yield _OPEN.size))
     if magic != MAGIC:
         raise Refused("it is no rank of skmlp")
@@ -230,81 +234,107 @@ def acceptor(secret: Secret, expected: Expected) -> Protocol[Hello]:
     if not secret.check(proof, b"dialer  ", nonces, body):
         raise Refused("it does not know the secret of this fit")
     hello = Hello(*_HELLO.unpack(body))
-    word = expected.judge(hello)
-    answer = bytes([word])
+    status = expected.judge(hello)
+    answer = bytes([status])
     yield answer + secret.prove(b"answer  ", nonces, body, answer)
-    if word is not Status.WELCOME:
-        kind = TooEarly if word is Status.EARLY else Refused
+    if status is not Status.WELCOME:
+        kind = TooEarly if status is Status.EARLY else Refused
         raise kind(
-            f"{_REASONS[word]} (rank {hello.rank}, generation {hello.generation})"
+            f"{_REASONS[status]} (rank {hello.rank}, generation {hello.generation})"
         )
     return hello
 
 
 def send_hello(sock: socket.socket, secret: Secret, hello: Hello, limit: float) -> None:
-    """Introduce this end to the one that it dialed, and make sure of that one.
-
-    Parameters
-    ----------
-    sock : socket
-        Connected; a TLS socket has its TLS handshake behind it. Its own time limit is
-        left as it was.
-    secret : Secret
-        The fit's.
-    hello : Hello
-        Who calls.
-    limit : float
-        Seconds for all of it.
-
-    Raises
-    ------
-    Refused
-        The other end said no, or does not know the secret. `TooEarly` if it may say
-        yes later.
-    PeerLost
-        The connection ended, or the limit passed.
-    """
+    """Run `dialer` on a connected socket, within `limit` seconds."""
     run_protocol(sock, dialer(secret, hello), limit)
 
 
-def accept_hello(
-    sock: socket.socket, secret: Secret, expected: Expected, limit: float
-) -> Hello:
-    """Find out who calls, and tell it what was decided.
+def drive(sock: socket.socket, protocol: Protocol[T]) -> Generator[int, None, T]:
+    """Run `protocol` on a non-blocking socket, plain or TLS.
 
-    Parameters
-    ----------
-    sock : socket
-        As for `send_hello`.
-    secret : Secret
-        The fit's.
-    expected : Expected
-        Who may call.
-    limit : float
-        Seconds for all of it, however slowly the bytes drip in.
-
-    Returns
-    -------
-    Hello
-        Checked against `expected`.
+    Yields the event, ``selectors.EVENT_READ`` or ``EVENT_WRITE``, that the socket must
+    be ready for before the generator is resumed; returns the protocol's result.
 
     Raises
     ------
-    Refused
-        The caller is none of the expected ones. The socket is left to be closed.
     PeerLost
-        The connection ended, or the limit passed.
+        The connection was closed.
+    OSError
+        It broke.
     """
-    return run_protocol(sock, acceptor(secret, expected), limit)
+    try:
+        wanted = next(protocol)
+        while True:
+            if isinstance(wanted, int):
+                data = b""
+                while len(data) < wanted:
+                    more = yield from unblocked(
+                        selectors.EVENT_READ, sock.recv, wanted - len(data)
+                    )
+                    if not more:
+                        raise PeerLost("the connection was closed in the handshake")
+                    data += more
+                wanted = protocol.send(data)
+            else:
+                while wanted:
+                    sent = yield from unblocked(
+                        selectors.EVENT_WRITE, sock.send, wanted
+                    )
+                    wanted = wanted[sent:]
+                wanted = next(protocol)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        protocol.close()
+
+
+def unblocked(
+    event: int, function: Callable[..., R], *arguments: object
+) -> Generator[int, None, R]:
+    """Call a socket's function until it does not block, yielding what it waits for:
+    `event`, unless TLS knows better.
+    """
+    while True:
+        try:
+            return function(*arguments)
+        except ssl.SSLWantReadError:
+            yield selectors.EVENT_READ
+        except ssl.SSLWantWriteError:
+            yield selectors.EVENT_WRITE
+        except BlockingIOError:
+            yield event
+
+
+def run_protocol(sock: socket.socket, protocol: Protocol[T], limit: float) -> T:
+    """Run `protocol` on a connected socket, within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    before = sock.gettimeout()
+    sock.setblocking(False)
+    steps = drive(sock, protocol)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            while True:
+                selector.modify(sock, next(steps))
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise PeerLost(f"the handshake took longer than {limit:g} s")
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    except OSError as error:
+        raise PeerLost(f"the connection broke in the handshake: {error}") from error
+    finally:
+        steps.close()
+        sock.settimeout(before)
 
 
 def fingerprint(**facts: object) -> bytes:
     """32 bytes that are equal for equal facts: SHA-256 of their sorted ``repr``.
 
-    Parameters
-    ----------
-    **facts
-        Strings, numbers, and tuples or lists of such, whose `repr` says all.
+    The facts are strings, numbers, and tuples or lists of such.
     """
     text = "\n".join(f"{name}={value!r}" for name, value in sorted(facts.items()))
     return hashlib.sha256(text.encode()).digest()
@@ -312,14 +342,10 @@ def fingerprint(**facts: object) -> bytes:
 
 @functools.cache
 def default_facts() -> Mapping[str, object]:
-    """Gather what, besides the plan, the bits of a fit depend on in this process.
+    """What, besides the plan, the bits of a fit depend on in this process.
 
-    Returns
-    -------
-    mapping
-        Versions of skmlp and numpy, byte order, machine type, the CPU features that
-        numpy uses, and the CPU type that the BLAS of numpy has chosen its kernels for.
-        The kernel set is the plan's; add it: ``fingerprint(kernels=..., **facts)``.
+    Versions of skmlp and numpy, byte order, machine type, the CPU features that numpy
+    uses, and the CPU type that numpy's BLAS has chosen its kernels for.
     """
     import numpy as np
     import threadpoolctl

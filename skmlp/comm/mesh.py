@@ -1,13 +1,14 @@
 """Moving numbers between ranks over connected sockets, all at once and without copies.
 
-In one move, this rank sends a message to every peer and receives one from each. The
-buffers are bound beforehand: the system reads from and writes to the arrays themselves.
-A message is a header and its payload, raw numbers in the machine's byte order::
+In one run of transfers, this rank sends a message to every peer and receives one from
+each. The buffers are bound beforehand: the system reads from and writes to the arrays
+themselves. A message is a header and its payload, raw numbers in the machine's byte
+order::
 
-    sequence number of the move, uint64 | bytes of the payload, uint64 | payload
+    sequence number of the run, uint64 | bytes of the payload, uint64 | payload
 
-Both ends know beforehand what the header must be; it is there to find out at once when
-they have lost step. Nothing that arrives decides how much is read, or where to.
+Both ends know beforehand what the header must be; it shows at once when they have lost
+step. Nothing that arrives decides how much is read, or where to.
 """
 
 from __future__ import annotations
@@ -27,24 +28,20 @@ from skmlp.comm.base import Aborted, Array, CommError, PeerLost
 _HEADER = struct.Struct("!QQ")
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: Buffers handed to one system call; most systems take 1024.
-_MOST_BUFFERS = 512
+_MAX_BUFFERS = 512
 #: Seconds that one wait may last: the system counts milliseconds in 32 bits.
-_LONGEST_WAIT = 86400.0
+_MAX_WAIT_S = 86400.0
 
 READ, WRITE = 1, 2
 
 Views = list[memoryview]
 
 
-class Link:
+class Connection:
     """The connection to one peer.
 
-    Parameters
-    ----------
-    sock : socket
-        Connected, plain or TLS; see `skmlp.comm.listener.prepare`.
-    name : str
-        The peer's rank and address, for messages.
+    `sock` is connected, plain or TLS, made fit by `skmlp.comm.listener.prepare`; `name`
+    is the peer's rank and address, for messages.
     """
 
     def __init__(self, sock: socket.socket, name: str) -> None:
@@ -54,8 +51,8 @@ class Link:
         self.descriptor = sock.fileno()
         self.send: Callable[[Views], int] = self._send_one
         self.receive: Callable[[Views], int] = self._receive_one
-        # TLS takes one buffer at a time, and may hold bytes that no poll knows of: go
-        # on until it blocks.
+        # TLS takes one buffer at a time, and may hold bytes that no poll reports: go on
+        # until it blocks.
         self.until_blocked = isinstance(sock, ssl.SSLSocket)
         if not self.until_blocked and hasattr(sock, "recvmsg_into"):
             self.send = self._send_many
@@ -68,34 +65,33 @@ class Link:
         return self.sock.recv_into(views[0])
 
     def _send_many(self, views: Views) -> int:
-        return self.sock.sendmsg(views[:_MOST_BUFFERS])
+        return self.sock.sendmsg(views[:_MAX_BUFFERS])
 
     def _receive_many(self, views: Views) -> int:
-        return self.sock.recvmsg_into(views[:_MOST_BUFFERS])[0]
+        return self.sock.recvmsg_into(views[:_MAX_BUFFERS])[0]
 
     def shut_down(self) -> None:
-        """End the connection, which wakes who waits for it. From any thread."""
+        """End the connection, which wakes a thread that waits for it."""
         with contextlib.suppress(OSError):
-            # Not the method of a TLS socket: it would first let go of the encryption,
-            # while the other thread may be about to send.
+            # Not the method of a TLS socket: it would first end the encryption, while
+            # the other thread may be about to send.
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
-class Lane:
-    """One peer's part in a move: a message out and a message in.
+class Transfer:
+    """A message to one peer and a message from it, bound to their arrays.
 
-    Parameters
-    ----------
-    link : Link
-        The connection.
-    outgoing, incoming : sequence of ndarray
-        The payloads: contiguous, of any dtype. Empty arrays take no part.
+    `outgoing` and `incoming` are contiguous arrays of any dtype; empty ones are left
+    out.
     """
 
     def __init__(
-        self, link: Link, outgoing: Sequence[Array], incoming: Sequence[Array]
+        self,
+        connection: Connection,
+        outgoing: Sequence[Array],
+        incoming: Sequence[Array],
     ) -> None:
-        self.link = link
+        self.connection = connection
         self._out_header = bytearray(_HEADER.size)
         self._in_header = bytearray(_HEADER.size)
         self._all_out = [memoryview(self._out_header), *_views(outgoing)]
@@ -103,67 +99,67 @@ class Lane:
         self._out_bytes = sum(map(len, self._all_out)) - _HEADER.size
         self._in_bytes = sum(map(len, self._all_in)) - _HEADER.size
         self.out_left = self.in_left = 0
-        self._push_event, self._pull_event = WRITE, READ
+        self._send_event, self._receive_event = WRITE, READ
         self.moved = False
         self.deadline = math.inf
 
     def begin(self, number: int) -> None:
-        """Start the move of this number, and send what can be sent at once."""
+        """Start the run of this number, and send what can be sent at once."""
         self._number = number
         self.moved = True
         self._in, self.in_left = self._all_in, self._in_bytes + _HEADER.size
         _HEADER.pack_into(self._out_header, 0, number, self._out_bytes)
         self._out, self.out_left = self._all_out, self._out_bytes + _HEADER.size
-        self._push()
+        self._send()
 
     def work(self) -> bool:
         """Move what can be moved now; return whether more may move without waiting."""
         before = self.out_left + self.in_left
         if self.out_left:
-            self._push()
+            self._send()
         if self.in_left:
-            self._pull()
+            self._receive()
         if self.out_left + self.in_left == before:
             return False
         self.moved = True
-        return self.link.until_blocked
+        return self.connection.until_blocked
 
     def events(self) -> int:
-        """Tell what the lane waits for: `READ`, `WRITE` or both."""
-        return (self._push_event if self.out_left else 0) | (
-            self._pull_event if self.in_left else 0
+        """What the transfer waits for: `READ`, `WRITE` or both."""
+        return (self._send_event if self.out_left else 0) | (
+            self._receive_event if self.in_left else 0
         )
 
-    def _push(self) -> None:
+    def _send(self) -> None:
         """Send what the connection takes."""
         try:
-            n_bytes = self.link.send(self._out)
+            n_bytes = self.connection.send(self._out)
         except _WOULD_BLOCK as error:
-            self._push_event = (
+            self._send_event = (
                 READ if isinstance(error, ssl.SSLWantReadError) else WRITE
             )
             return
         except OSError as error:
-            raise PeerLost(f"{self.link.name} is lost: {error}") from error
-        self._push_event = WRITE
+            raise PeerLost(f"{self.connection.name} is lost: {error}") from error
+        self._send_event = WRITE
         self.out_left -= n_bytes
         if self.out_left:
             self._out = _after(self._out, n_bytes)
 
-    def _pull(self) -> None:
-        """Receive what there is."""
+    def _receive(self) -> None:
+        """Receive what has arrived."""
         try:
-            n_bytes = self.link.receive(self._in)
+            n_bytes = self.connection.receive(self._in)
         except _WOULD_BLOCK as error:
-            self._pull_event = (
+            self._receive_event = (
                 WRITE if isinstance(error, ssl.SSLWantWriteError) else READ
             )
             return
         except OSError as error:
-            raise PeerLost(f"{self.link.name} is lost: {error}") from error
+            raise PeerLost(f"{self.connection.name} is lost: {error}") from error
         if not n_bytes:
-            raise PeerLost(f"{self.link.name} is lost: it closed the connection")
-        self._pull_event = READ
+            raise PeerLost(f"{self.connection.name} is lost: it closed the connection")
+        self._receive_event = READ
         headless = self.in_left > self._in_bytes
         self.in_left -= n_bytes
         if headless and self.in_left <= self._in_bytes:
@@ -175,39 +171,29 @@ class Lane:
         number, n_bytes = _HEADER.unpack(self._in_header)
         if (number, n_bytes) != (self._number, self._in_bytes):
             raise CommError(
-                f"{self.link.name} has lost step: it sent message {number} of "
+                f"{self.connection.name} has lost step: it sent message {number} of "
                 f"{n_bytes} bytes where message {self._number} of {self._in_bytes} "
                 "bytes was due"
             )
 
 
 class Mesh:
-    """The connections of one rank to all others.
+    """The connections of one rank to all others, by rank.
 
-    Parameters
-    ----------
-    links : mapping of int to Link
-        By rank.
-    limit : float
-        Seconds within which at least a byte must move to or from each peer that a move
-        waits for.
+    Within `limit` seconds at least one byte must move to or from each peer that a
+    transfer waits for.
     """
 
-    def __init__(self, links: Mapping[int, Link], limit: float) -> None:
-        self.links = dict(links)
+    def __init__(self, connections: Mapping[int, Connection], limit: float) -> None:
+        self.connections = dict(connections)
         self._limit = limit
         self._number = 0
         self._lock = threading.Lock()
         self._aborted: str | None = None
         self._failed: tuple[type[CommError], str] | None = None
 
-    def run(self, lanes: Sequence[Lane]) -> None:
-        """Send and receive the messages of `lanes`, one for each peer.
-
-        Parameters
-        ----------
-        lanes : sequence of Lane
-            What moves.
+    def run(self, transfers: Sequence[Transfer]) -> None:
+        """Send and receive the messages of `transfers`, one for each peer.
 
         Raises
         ------
@@ -216,20 +202,20 @@ class Mesh:
         PeerLost
             A connection ended, or nothing moved on it within the limit.
         CommError
-            The ranks have lost step; or an earlier move had failed.
+            The ranks have lost step; or an earlier run had failed.
         """
         self.check()
         self._number = number = self._number + 1
         try:
-            for lane in lanes:
-                lane.begin(number)
-            todo = busy = list(lanes)
+            for transfer in transfers:
+                transfer.begin(number)
+            ready = busy = list(transfers)
             while busy:
-                again = [lane for lane in todo if lane.work()]
-                busy = [lane for lane in busy if lane.out_left or lane.in_left]
-                todo = [lane for lane in again if lane in busy]
-                if busy and not todo:
-                    todo = self._wait(busy)
+                again = [transfer for transfer in ready if transfer.work()]
+                busy = [t for t in busy if t.out_left or t.in_left]
+                ready = [transfer for transfer in again if transfer in busy]
+                if busy and not ready:
+                    ready = self._wait(busy)
         except CommError as error:
             self._failed = type(error), str(error)
             if self._aborted is not None:
@@ -240,45 +226,45 @@ class Mesh:
             raise
 
     def check(self) -> None:
-        """Raise if the mesh is of no use any more."""
+        """Raise if the mesh has been aborted, has failed or is closed."""
         if self._aborted is not None:
             raise Aborted(self._aborted)
         if self._failed is not None:
             kind, reason = self._failed
             raise kind(reason)
 
-    def _wait(self, busy: Sequence[Lane]) -> list[Lane]:
-        """Wait until something can move; return the lanes where it can."""
+    def _wait(self, busy: Sequence[Transfer]) -> list[Transfer]:
+        """Wait until something can move; return the transfers where it can."""
         now = time.monotonic()
-        for lane in busy:
-            if lane.moved:
-                lane.moved = False
-                lane.deadline = now + self._limit
-        late = [lane.link.name for lane in busy if lane.deadline <= now]
+        for transfer in busy:
+            if transfer.moved:
+                transfer.moved = False
+                transfer.deadline = now + self._limit
+        late = [t.connection.name for t in busy if t.deadline <= now]
         if late:
             raise PeerLost(
                 f"nothing came from, or went to, {', '.join(late)} "
                 f"for {self._limit:g} s"
             )
-        seconds = min(min(lane.deadline for lane in busy) - now, _LONGEST_WAIT)
-        ready = wait({lane.link.descriptor: lane.events() for lane in busy}, seconds)
-        return [lane for lane in busy if lane.link.descriptor in ready]
+        seconds = min(min(t.deadline for t in busy) - now, _MAX_WAIT_S)
+        ready = wait({t.connection.descriptor: t.events() for t in busy}, seconds)
+        return [t for t in busy if t.connection.descriptor in ready]
 
     def abort(self, reason: str) -> None:
-        """Make the current and later moves raise `Aborted`. From any thread."""
+        """Make the current and later runs raise `Aborted`. From any thread."""
         with self._lock:
             if self._aborted is None:
                 self._aborted = reason
-            for link in self.links.values():
-                link.shut_down()
+            for connection in self.connections.values():
+                connection.shut_down()
 
     def close(self) -> None:
         """Close all connections; a second call does nothing."""
         with self._lock:
             if self._failed is None:
                 self._failed = CommError, "the communicator is closed"
-            for link in self.links.values():
-                link.sock.close()
+            for connection in self.connections.values():
+                connection.sock.close()
 
 
 def _views(arrays: Sequence[Array]) -> Views:
@@ -295,21 +281,21 @@ def _after(views: Views, n_bytes: int) -> Views:
     return []
 
 
-def _wait_by_poll(wishes: Mapping[int, int], seconds: float) -> set[int]:
+def _wait_by_poll(wanted: Mapping[int, int], seconds: float) -> set[int]:
     """Wait for events on descriptors; return those that are ready, or broken."""
     poll = select.poll()
-    for descriptor, events in wishes.items():
+    for descriptor, events in wanted.items():
         flags = select.POLLIN if events & READ else 0
         poll.register(descriptor, flags | (select.POLLOUT if events & WRITE else 0))
     # Polling 10 to 200 times before sleeping made no step faster on two cores.
     return {descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))}
 
 
-def _wait_by_select(wishes: Mapping[int, int], seconds: float) -> set[int]:
+def _wait_by_select(wanted: Mapping[int, int], seconds: float) -> set[int]:
     """Do the same where the system has no poll."""
-    to_read = [d for d, events in wishes.items() if events & READ]
-    to_write = [d for d, events in wishes.items() if events & WRITE]
-    return set().union(*select.select(to_read, to_write, list(wishes), seconds))
+    to_read = [d for d, events in wanted.items() if events & READ]
+    to_write = [d for d, events in wanted.items() if events & WRITE]
+    return set().union(*select.select(to_read, to_write, list(wanted), seconds))
 
 
 wait = _wait_by_poll if hasattr(select, "poll") else _wait_by_select

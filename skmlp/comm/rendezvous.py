@@ -29,9 +29,10 @@ from skmlp.comm.handshake import (
     TooEarly,
     acceptor,
     dialer,
+    drive,
+    unblocked,
 )
 from skmlp.comm.listener import Address, Listener, format_address, prepare
-from skmlp.comm.nonblocking import converse, unblocked
 
 logger = logging.getLogger(__name__)
 
@@ -315,7 +316,7 @@ class _Rendezvous:
                 pending.sock, do_handshake_on_connect=False, server_hostname=host
             )
             yield from unblocked(selectors.EVENT_READ, secured.do_handshake)
-        yield from converse(pending.sock, dialer(self._secret, self._hello))
+        yield from drive(pending.sock, dialer(self._secret, self._hello))
         self._keep(pending, rank)
 
     def _identify(self, pending: _Pending) -> Iterator[int]:
@@ -326,7 +327,7 @@ class _Rendezvous:
             )
             yield from unblocked(selectors.EVENT_READ, secured.do_handshake)
         handshake = acceptor(self._secret, self._expected)
-        hello = yield from converse(pending.sock, handshake)
+        hello = yield from drive(pending.sock, handshake)
         self._keep(pending, hello.rank)
 
 

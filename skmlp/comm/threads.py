@@ -26,7 +26,13 @@ from skmlp.comm.base import (
     PeerLost,
     Shards,
 )
-from skmlp.comm.sums import Call, check_buffers, check_table, sum_calls, sum_table
+from skmlp.comm.ordered_sum import (
+    BoundCall,
+    check_buffers,
+    check_table,
+    sum_calls,
+    sum_table,
+)
 
 T = TypeVar("T")
 
@@ -163,13 +169,13 @@ class ThreadGroup:
 
 
 class ThreadExchange(Exchange):
-    """A step's two movements: a barrier and the sums of one's own, and a barrier."""
+    """A step's two collectives: a barrier and the sums of one's own, and a barrier."""
 
     def __init__(
         self,
         segments: list[slice],
         totals: list[Array],
-        calls: list[Call],
+        calls: list[BoundCall],
         wait: Callable[[], None],
     ) -> None:
         self.segments = segments
@@ -177,7 +183,7 @@ class ThreadExchange(Exchange):
         self._calls = calls
         self._wait = wait
 
-    def sum(self) -> None:
+    def reduce_scatter(self) -> None:
         """Wait for all parts, and sum them over this rank's segments."""
         began = time.perf_counter()
         self._wait()
@@ -185,7 +191,7 @@ class ThreadExchange(Exchange):
             function(*arguments)
         self.seconds += time.perf_counter() - began
 
-    def gather(self) -> None:
+    def all_gather(self) -> None:
         """Wait until all ranks have written their segments: the array is shared."""
         began = time.perf_counter()
         self._wait()
@@ -204,7 +210,7 @@ class ThreadCommunicator(Communicator):
         self._wait = partial(group.barrier.wait, rank)
 
     def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
-        """Bind a step's two movements to their buffers, which all ranks share.
+        """Bind a step's two collectives to their buffers, which all ranks share.
 
         Raises
         ------
@@ -222,14 +228,14 @@ class ThreadCommunicator(Communicator):
             for shard, part in zip(self.shards.held_by(rank), rank_parts, strict=True):
                 by_shard[shard] = part
                 check_buffers([part], flat, 1)
-        segments = [self.shards.segment(k, flat.size) for k in own]
+        segments = self.shards.segments_of(self.rank, flat.size)
         totals = [np.empty(s.stop - s.start, flat.dtype) for s in segments]
-        calls: list[Call] = []
+        calls: list[BoundCall] = []
         for segment, total in zip(segments, totals, strict=True):
             calls += sum_calls([part[segment] for part in by_shard], total)
         return ThreadExchange(segments, totals, calls, self._wait)
 
-    def sum_rows(self, table: Array) -> Array:
+    def all_reduce(self, table: Array) -> Array:
         """Sum the rows of a shared table in shard order."""
         check_table(table, self.shards.n_shards)
         self._wait()

@@ -10,9 +10,8 @@ import socket
 from collections.abc import Generator
 
 from skmlp.comm.base import CommError
-from skmlp.comm.handshake import Expected, Hello, Secret, acceptor
+from skmlp.comm.handshake import Expected, Hello, Secret, acceptor, drive
 from skmlp.comm.listener import format_address, prepare
-from skmlp.comm.nonblocking import converse
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class Door:
             self._drop(next(iter(self._talks)), "too many connections at once")
         prepare(sock)
         self._names[sock] = format_address(where)
-        self._talks[sock] = converse(sock, acceptor(self.secret, self._expected))
+        self._talks[sock] = drive(sock, acceptor(self.secret, self._expected))
         self._selector.register(sock, selectors.EVENT_READ)
         self._advance(sock, selectors.EVENT_READ, come)
 

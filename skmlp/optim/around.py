@@ -108,7 +108,7 @@ class Clip:
         The trained parameters of this rank.
     table : ndarray of shape (n_shards, 1)
         Of all ranks.
-    sum_rows : callable
+    all_reduce : callable
         The communicator's.
 
     References
@@ -124,18 +124,18 @@ class Clip:
         own: Sequence[int],
         runs: list[tuple[int, Array, Array, int]],
         table: Array,
-        sum_rows: Callable[[Array], Array],
+        all_reduce: Callable[[Array], Array],
     ) -> None:
         self._limit = float(plan.clip_norm)
         self._alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
         self._norm = kernels.gradient_norm
         self._own, self._runs = list(own), runs
-        self._table, self._sum_rows = table, sum_rows
+        self._table, self._all_reduce = table, all_reduce
 
     def __call__(self, divisor: float) -> float:
         """What the summed gradient is to be divided by instead of `divisor`."""
         self._table[self._own] = 0.0
         for shard, params, total, n_penalised in self._runs:
             self._table[shard, 0] += self._norm(params, total, n_penalised, self._alpha)
-        norm = sqrt(self._sum_rows(self._table)[0]) / divisor
+        norm = sqrt(self._all_reduce(self._table)[0]) / divisor
         return divisor * norm / self._limit if norm > self._limit else divisor

@@ -13,7 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from skmlp.comm.base import Communicator, Shards, SoloCommunicator
-from skmlp.comm.handshake import Secret, fingerprint
+from skmlp.comm.handshake import (
+    Expected,
+    Hello,
+    Secret,
+    acceptor,
+    fingerprint,
+    run_protocol,
+)
 from skmlp.comm.sockets import Listener, SocketCommunicator
 from skmlp.comm.threads import ThreadGroup
 from tests.limits import HANG_S
@@ -59,6 +66,13 @@ def read_to_the_end(sock: socket.socket) -> None:
     with contextlib.suppress(ConnectionResetError):
         while sock.recv(4096):
             pass
+
+
+def accept_hello(
+    sock: socket.socket, secret: Secret, expected: Expected, limit: float
+) -> Hello:
+    """Find out which rank has dialed a socket."""
+    return run_protocol(sock, acceptor(secret, expected), limit)
 
 
 def in_threads(functions: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -40,10 +40,10 @@ def steps(
     for step in range(n_steps):
         for k, array in zip(own, parts, strict=True):
             array[:] = part(dtype, size, step, k)
-        exchange.sum()
+        exchange.reduce_scatter()
         for segment, total in zip(exchange.segments, exchange.totals, strict=True):
             flat[segment] = total
-        exchange.gather()
+        exchange.all_gather()
         history.append(flat.copy())
     return history
 
@@ -63,5 +63,5 @@ def row_sums(comm: Communicator, width: int, n_calls: int) -> list[np.ndarray]:
     for call in range(n_calls):
         for k in comm.own_shards:
             table[k] = part(np.float64, width, call, k)
-        sums.append(comm.sum_rows(table))
+        sums.append(comm.all_reduce(table))
     return sums

@@ -93,12 +93,12 @@ def test_two_exchanges_do_not_disturb_each_other(comms):
         parts = [np.ones(11) for _ in comm.own_shards]
         one, two = (comm.exchange(parts, flat) for flat in flats)
         for exchange, factor in ((one, 1.0), (two, 10.0)):
-            exchange.sum()
+            exchange.reduce_scatter()
             for s, total in zip(exchange.segments, exchange.totals, strict=True):
                 flats[exchange is two][s] = factor * total
-            exchange.gather()
-        two.gather()
-        one.gather()
+            exchange.all_gather()
+        two.all_gather()
+        one.all_gather()
         return [flat.tolist() for flat in flats]
 
     n = float(comms[0].shards.n_shards)
@@ -108,7 +108,7 @@ def test_two_exchanges_do_not_disturb_each_other(comms):
 
 @all_cases
 @pytest.mark.parametrize("width", [1, 5])
-def test_sum_rows_sums_in_shard_order(comms, width):
+def test_all_reduce_sums_in_shard_order(comms, width):
     n_shards = comms[0].shards.n_shards
     for sums in good(run(comms, lambda c: laws.row_sums(c, width, 10))):
         for call, got in enumerate(sums):
@@ -120,9 +120,9 @@ def test_sum_rows_sums_in_shard_order(comms, width):
 def test_a_sum_of_rows_is_a_new_array(comms):
     def twice(comm):
         table = comm.once(lambda: np.ones((comm.shards.n_shards, 2)))
-        first = comm.sum_rows(table)
+        first = comm.all_reduce(table)
         first += 1
-        return comm.sum_rows(table).tolist()
+        return comm.all_reduce(table).tolist()
 
     n = float(comms[0].shards.n_shards)
     assert good(run(comms, twice)) == [[n, n]] * len(comms)
@@ -172,7 +172,7 @@ def test_unfit_buffers_are_refused(comms, parts, flat, match):
     with pytest.raises(ValueError, match=match):
         comm.exchange(parts * len(comm.own_shards), flat)
     with pytest.raises(ValueError, match="table"):
-        comm.sum_rows(np.zeros((99, 1)))
+        comm.all_reduce(np.zeros((99, 1)))
 
 
 @pytest.mark.parametrize("comms", CASES[1:], ids=case_id, indirect=True)
@@ -187,10 +187,10 @@ def test_after_an_abort_every_verb_raises_with_the_reason(comms):
     for comm, exchange in zip(comms, exchanges, strict=True):
         table = np.zeros((comm.shards.n_shards, 1))
         for verb in (
-            exchange.sum,
-            exchange.gather,
+            exchange.reduce_scatter,
+            exchange.all_gather,
             lambda c=comm: c.once(int),
-            lambda c=comm, t=table: c.sum_rows(t),
+            lambda c=comm, t=table: c.all_reduce(t),
         ):
             with pytest.raises(Aborted, match="the user has had enough"):
                 verb()

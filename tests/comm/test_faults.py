@@ -48,14 +48,14 @@ def test_a_killed_process_is_noticed_and_named(holders, size):
         peers(holders) as (comm, processes, _),
         ThreadPoolExecutor(1) as pool,
     ):
-        waiting = pool.submit(bind(comm, size).sum)
+        waiting = pool.submit(bind(comm, size).reduce_scatter)
         last = len(processes)
         processes[-1].kill()
         match = rf"rank {last} at 127\.0\.0\.1:\d+ is lost"
         with pytest.raises(PeerLost, match=match):
             waiting.result(LIMIT)
         with pytest.raises(PeerLost, match=match):
-            comm.sum_rows(np.zeros((len(holders), 1)))
+            comm.all_reduce(np.zeros((len(holders), 1)))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="can't freeze a process")
@@ -64,7 +64,7 @@ def test_a_frozen_process_is_given_up_at_the_step_limit():
         os.kill(processes[0].pid, signal.SIGSTOP)
         match = r"from, or went to, rank 1 at 127\.0\.0\.1:\d+ for 0\.3 s"
         with pytest.raises(PeerLost, match=match):
-            bind(comm, HUGE).sum()
+            bind(comm, HUGE).reduce_scatter()
 
 
 # ---- Aborts ------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_a_frozen_process_is_given_up_at_the_step_limit():
 
 @pytest.mark.parametrize("kind", ["threads", "sockets", "tls"])
 @pytest.mark.parametrize("size", [3, HUGE])
-@pytest.mark.parametrize("verb", ["sum", "gather"])
+@pytest.mark.parametrize("verb", ["reduce_scatter", "all_gather"])
 def test_an_abort_wakes_who_waits(kind, size, verb, monkeypatch, tmp_path):
     asleep = threading.Event()
     wait = mesh.wait
@@ -132,9 +132,9 @@ def test_who_closes_is_lost_to_the_others(kind):
     with gang(kind, (0, 1)) as comms:
         comms[1].close()
         with pytest.raises(PeerLost, match="rank 1"):
-            comms[0].sum_rows(np.zeros((2, 1)))
+            comms[0].all_reduce(np.zeros((2, 1)))
         with pytest.raises(CommError, match="closed"):
-            comms[1].sum_rows(np.zeros((2, 1)))
+            comms[1].all_reduce(np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize("kind", ["threads", "sockets"])
@@ -142,10 +142,10 @@ def test_an_abort_counts_for_more_than_a_loss(kind):
     with gang(kind, (0, 1)) as comms:
         comms[1].close()
         with pytest.raises(PeerLost):
-            comms[0].sum_rows(np.zeros((2, 1)))
+            comms[0].all_reduce(np.zeros((2, 1)))
         comms[0].abort("start again")
         with pytest.raises(Aborted, match="start again"):
-            comms[0].sum_rows(np.zeros((2, 1)))
+            comms[0].all_reduce(np.zeros((2, 1)))
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="can't press Ctrl-C")
@@ -172,13 +172,13 @@ def test_ctrl_c_in_a_wait_ends_the_gang(kind, monkeypatch):
     with gang(kind, (0, 1)) as comms, ThreadPoolExecutor(1) as pool:
         pressed = pool.submit(press)
         with pytest.raises(KeyboardInterrupt):
-            comms[0].sum_rows(np.zeros((2, 1)))
+            comms[0].all_reduce(np.zeros((2, 1)))
         pressed.result(LIMIT)
         with pytest.raises(CommError, match="interrupted by KeyboardInterrupt"):
-            comms[0].sum_rows(np.zeros((2, 1)))
+            comms[0].all_reduce(np.zeros((2, 1)))
         if kind == "threads":
             with pytest.raises(Aborted, match="rank 0 was interrupted"):
-                comms[1].sum_rows(np.zeros((2, 1)))
+                comms[1].all_reduce(np.zeros((2, 1)))
 
 
 # ---- Ranks that lose step ----------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_rank_that_does_not_come_to_the_barrier_is_named():
     group = ThreadGroup(Shards((0, 1, 2)), limit=0.2)
     comms = [group.communicator(rank) for rank in range(3)]
     errors = in_threads(
-        [lambda c=c: c.sum_rows(np.zeros((3, 1))) for c in (comms[0], comms[2])]
+        [lambda c=c: c.all_reduce(np.zeros((3, 1))) for c in (comms[0], comms[2])]
     )
     for error in errors:
         assert isinstance(error, PeerLost)
@@ -227,9 +227,9 @@ def test_a_false_header_is_found_before_its_numbers_are_used(header):
     theirs.sendall(struct.pack("!QQ", number, n_bytes) + bytes(200))
     match = rf"rank 1 has lost step: it sent message {number} of {n_bytes} bytes"
     with pytest.raises(CommError, match=match):
-        exchange.sum()
+        exchange.reduce_scatter()
     with pytest.raises(CommError, match=match):
-        exchange.gather()
+        exchange.all_gather()
     comm.close()
     theirs.close()
 
@@ -242,7 +242,7 @@ def test_a_message_that_ends_early_is_a_lost_peer(n_bytes):
     theirs.sendall((struct.pack("!QQ", 1, 16) + bytes(16))[:n_bytes])
     theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(PeerLost, match="rank 1 is lost: it closed the connection"):
-        exchange.sum()
+        exchange.reduce_scatter()
     comm.close()
     theirs.close()
 
@@ -257,12 +257,12 @@ def test_nothing_is_read_beyond_a_message():
     theirs.sendall(struct.pack("!QQ", 1, 16) + sums.tobytes())
     theirs.sendall(struct.pack("!QQ", 2, 16) + values.tobytes())
     theirs.sendall(struct.pack("!QQ", 3, 8) + np.full(1, 9.0).tobytes())
-    exchange.sum()
+    exchange.reduce_scatter()
     assert exchange.totals[0].tolist() == [6.0, 6.0]
     assert flat.tolist() == [0.0] * 4
-    exchange.gather()
+    exchange.all_gather()
     assert flat.tolist() == [0.0, 0.0, 7.0, 7.0]
-    assert comm.sum_rows(np.ones((2, 1))).tolist() == [10.0]
+    assert comm.all_reduce(np.ones((2, 1))).tolist() == [10.0]
     comm.close()
     theirs.close()
 
@@ -270,7 +270,7 @@ def test_nothing_is_read_beyond_a_message():
 def test_ranks_that_call_different_verbs_find_out():
     def differ(comm):
         exchange = bind(comm, 10)
-        exchange.sum() if comm.rank else comm.sum_rows(np.zeros((2, 1)))
+        exchange.reduce_scatter() if comm.rank else comm.all_reduce(np.zeros((2, 1)))
 
     with gang("sockets", (0, 1)) as comms:
         errors = in_threads([lambda c=c: differ(c) for c in comms])

@@ -17,14 +17,13 @@ from skmlp.comm.handshake import (
     Refused,
     Secret,
     TooEarly,
-    accept_hello,
     acceptor,
     default_facts,
     dialer,
     fingerprint,
     send_hello,
 )
-from tests.comm.gangs import LIMIT, in_threads
+from tests.comm.gangs import LIMIT, accept_hello, in_threads
 
 SECRET = Secret(bytes(range(32)))
 HELLO = Hello(run=b"r" * 16, generation=3, rank=2, fingerprint=b"f" * 32)

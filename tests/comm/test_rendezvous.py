@@ -17,7 +17,6 @@ from skmlp.comm.handshake import (
     Hello,
     Refused,
     Secret,
-    accept_hello,
     send_hello,
 )
 from skmlp.comm.sockets import Listener, SocketCommunicator
@@ -27,6 +26,7 @@ from tests.comm.gangs import (
     LIMIT,
     PRINT,
     RUN,
+    accept_hello,
     addresses_of,
     connect,
     dial,
@@ -143,7 +143,7 @@ def test_a_rank_that_dials_again_replaces_its_first_connection(listeners, pool):
             socks.append(sock)
         read_to_the_end(socks[0])
         with contextlib.closing(zero.result(LIMIT)) as comm:
-            links = comm._mesh.links
+            links = comm._mesh.connections
             peers = {rank: links[rank].sock.getpeername() for rank in links}
         assert peers == {1: socks[1].getsockname(), 2: socks[2].getsockname()}
 

@@ -44,7 +44,7 @@ class RowServant(Servant):
         table = np.zeros((self.comm.shards.n_shards, width))
         for shard, rows in self.rows.items():
             table[shard] = of_shard(rows)
-        return self.comm.sum_rows(table)
+        return self.comm.all_reduce(table)
 
     def count(self) -> np.ndarray:
         def of_shard(rows: LocalRows) -> np.ndarray:
@@ -70,7 +70,7 @@ class RowServant(Servant):
         for shard, rows in self.rows.items():
             facts = (rows.X.shape[0], len(rows.ranges), self.comm.rank)
             table[shard, 3 * shard : 3 * shard + 3] = facts
-        return self.comm.sum_rows(table)
+        return self.comm.all_reduce(table)
 
 
 def build_on_rows(plan: RowPlan, comm: Communicator, rows) -> RowServant:

@@ -118,12 +118,12 @@ class Servant:
     def add(self, x: np.ndarray) -> Message:
         for shard, part in zip(self.comm.own_shards, self.parts, strict=True):
             part[:] = x * (shard + 1)
-        self.exchange.sum()
+        self.exchange.reduce_scatter()
         for segment, total in zip(
             self.exchange.segments, self.exchange.totals, strict=True
         ):
             self.flat[segment] += total
-        self.exchange.gather()
+        self.exchange.all_gather()
         self.commit = Message(ADD, (self.flat.copy(),))
         return self.commit
 
@@ -141,7 +141,7 @@ class Servant:
         for shard in self.comm.own_shards:
             self.table[shard] = 0
             self.table[shard, shard * k : (shard + 1) * k] = row
-        return Message(FACTS, (self.comm.sum_rows(self.table),))
+        return Message(FACTS, (self.comm.all_reduce(self.table),))
 
     def fail(self, rank: np.ndarray) -> Message:
         if self.comm.rank == rank[0]:
