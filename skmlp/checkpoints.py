@@ -21,10 +21,10 @@ class Checkpoint(OwnCallback):
     """Keep the state of training in a file, so that a fit can go on after a crash.
 
     The file is written next to its place and moved there in one step, so there is
-    always a whole one; it holds no pickle and has a checksum. `skmlp.load` makes the
-    fitted estimator of the epoch out of it, and a fit of the same estimator on the same
-    data with ``resume=True`` goes on from it, with the same bits as a fit that nobody
-    disturbed.
+    always a whole one; it has the format of `skmlp.save`, without pickle. `skmlp.load`
+    makes the fitted estimator of the epoch out of it, and a fit of the same estimator
+    on the same data with ``resume=True`` goes on from it, with the same bits as a fit
+    that nobody disturbed.
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ import warnings
 from typing import Any
 
 import sklearn.exceptions
-from sklearn.preprocessing import LabelBinarizer
 
 from skmlp import __version__, persistence
 
@@ -25,9 +24,6 @@ _PASSING = frozenset(
         "_doc_link_module",
     }
 )
-
-#: Marks what was a LabelBinarizer; its attributes are written.
-_BINARIZER = "sklearn.preprocessing.LabelBinarizer"
 
 
 class InconsistentVersionWarning(sklearn.exceptions.InconsistentVersionWarning):
@@ -61,9 +57,8 @@ def check_version(name, version):
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write an estimator into a file, without pickle.
 
-    The file is a zip archive of numpy arrays and JSON with checksums; reading it runs
-    no code. It is written in one step: after a crash there is the old file or the new
-    one.
+    The file is that of `numpy.savez` with a file of JSON in it; reading it runs no
+    code. It is written in one step: after a crash there is the old file or the new one.
 
     Parameters
     ----------
@@ -142,7 +137,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     estimator = cls(**tree["params"])
     for name, value in tree["attributes"].items():
-        setattr(estimator, name, _revive(value))
+        setattr(estimator, name, value)
     requests = estimator._get_metadata_request() if tree["requests"] else None
     for method, wanted in tree["requests"].items():
         for param, alias in wanted.items():
@@ -170,7 +165,7 @@ def tree_of(estimator):
         )
     params = estimator.get_params(deep=False)
     attributes = {
-        name: _plain(value)
+        name: value
         for name, value in vars(estimator).items()
         if name not in params and name not in _PASSING
     }
@@ -186,21 +181,3 @@ def tree_of(estimator):
         "attributes": attributes,
         "requests": requests,
     }
-
-
-def _plain(value):
-    if type(value) is LabelBinarizer:
-        return {_BINARIZER: vars(value).copy()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-def _revive(value):
-    if isinstance(value, dict) and set(value) == {_BINARIZER}:
-        binarizer = LabelBinarizer()
-        vars(binarizer).update(value[_BINARIZER])
-        return binarizer
-    if isinstance(value, (list, tuple)):
-        return type(value)(_revive(item) for item in value)
-    return value
