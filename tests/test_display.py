@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,13 @@ def test_scaling_over_workers(monkeypatch):
     for bad in ([2, 1], [], [0, 1]):
         with pytest.raises(ValueError, match="rising numbers of workers"):
             skmlp.ScalingDisplay.from_estimator(model, X, Y, n_jobs=bad)
+    pipeline = make_pipeline(StandardScaler(), model)
+    display = skmlp.ScalingDisplay.from_estimator(pipeline, X, Y, epochs=3)
+    assert shards == [1, 2] * 2
+    with pytest.raises(ValueError, match="must hold one network, but holds a, b"):
+        skmlp.ScalingDisplay.from_estimator(
+            VotingClassifier([("a", model), ("b", model)]), X, Y
+        )
     with pytest.raises(ValueError, match="no epochs"):
         skmlp.ScalingDisplay.from_estimator(model.set_params(solver="lbfgs"), X, Y)
 
@@ -257,6 +265,15 @@ def test_the_history_as_a_frame():
     lbfgs = skmlp.history_frame(fitted(solver="lbfgs"))
     assert "learning_rate" not in lbfgs
     assert "loss" in lbfgs
+
+
+def test_a_pickled_model_has_a_frame_without_times():
+    model = fitted()
+    again = pickle.loads(pickle.dumps(model))
+    before, after = (skmlp.history_frame(one) for one in (model, again))
+    assert after["loss"].tolist() == before["loss"].tolist()
+    times = ["seconds", "computing", "waiting", "communicating"]
+    assert set(before) - set(after) == set(times)
 
 
 def test_the_summary_and_the_picture_in_notebooks():

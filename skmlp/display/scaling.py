@@ -70,7 +70,7 @@ class ScalingDisplay:
 
         Parameters
         ----------
-        estimator : MLPClassifier or MLPRegressor
+        estimator : MLPClassifier, MLPRegressor or an estimator around one
             With a stochastic solver. It need not be fitted, and is not changed.
         X, y : array-like
             The rows. An epoch should take a tenth of a second at least.
@@ -90,17 +90,27 @@ class ScalingDisplay:
         Raises
         ------
         ValueError
-            The solver is 'lbfgs', which has no epochs, or `n_jobs` does not rise.
+            The solver is 'lbfgs', which has no epochs, `n_jobs` does not rise, or there
+            is not one network among the parameters.
         """
         if list(n_jobs) != sorted({*n_jobs}) or not n_jobs or n_jobs[0] < 1:
             raise ValueError(f"n_jobs={n_jobs!r} must be rising numbers of workers")
-        if estimator.solver == "lbfgs":
+        params = {"": estimator, **estimator.get_params(deep=True)}
+        found = [name for name in params if hasattr(params[name], "hidden_outputs")]
+        if len(found) != 1:
+            raise ValueError(
+                f"this {type(estimator).__name__} must hold one network, but holds "
+                f"{', '.join(found) or 'none'}"
+            )
+        prefix = f"{found[0]}__" if found[0] else ""
+        if params[found[0]].solver == "lbfgs":
             raise ValueError("solver='lbfgs' has no epochs to measure")
         seconds = []
         for k in n_jobs:
-            model = clone(estimator).set_params(
-                n_jobs=k, max_iter=epochs + 1, tol=0.0, n_iter_no_change=epochs + 1
-            )
+            given = {"n_jobs": k, "max_iter": epochs + 1, "tol": 0.0}
+            given["n_iter_no_change"] = epochs + 1
+            model = clone(estimator)
+            model.set_params(**{prefix + name: given[name] for name in given})
             with config_context(ranks="as_asked"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(X, y)
