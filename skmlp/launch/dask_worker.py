@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 #: This part of the memory limit stays free below that at which Dask pauses a worker.
 SPARE = 0.1
 
+#: Seconds between two looks at whether the fit of an anchor that was moved is over.
+MOVED_S = 1.0
+
 #: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
 RANK_LIMIT = 10.0
 
@@ -49,7 +52,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
-        self._releases: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def setup(self, worker: Worker) -> None:
         """Take up the drivers' calls."""
@@ -64,15 +67,33 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
         """Watch the anchors."""
-        if finish not in ("released", "forgotten"):
+        if finish != "released":
             return
         for run in [r for r in self._runs.values() if r.anchor.key == key]:
-            self._drop(run.anchor.run, "the fit's Dask client is gone")
+            task = asyncio.get_running_loop().create_task(self._look_after(run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _look_after(self, run: Run) -> None:
+        """End a fit whose anchor is here no more, once it is nowhere else either.
+
+        Dask may move it, as by ``Client.rebalance``.
+        """
+        name = run.anchor.run
+        while await self._is_wanted(run.anchor.key) and self._runs.get(name) is run:
+            await asyncio.sleep(MOVED_S)
+        if self._runs.get(name) is run:
+            self._drop(name, "the fit's Dask client is gone")
             if run.locks:
-                release = self._release(run)
-                task = asyncio.get_running_loop().create_task(release)
-                self._releases.add(task)
-                task.add_done_callback(self._releases.discard)
+                await self._release(run)
+
+    async def _is_wanted(self, key: Any) -> bool:
+        """Whether the scheduler knows of somebody who holds a result."""
+        try:
+            states = await self._worker.scheduler.get_task_status(keys=[key])
+        except OSError:  # the worker ends with its scheduler
+            return False
+        return states.get(key) not in (None, "released", "forgotten")
 
     async def _release(self, run: Run) -> None:
         """Give the locks of a driver that is gone back to the scheduler."""
@@ -91,8 +112,11 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             logger.warning("the locks of a fit could not be released", exc_info=True)
 
     def open(self, anchor: Anchor) -> None:
-        """Begin a fit."""
-        self._runs[anchor.run] = Run(anchor)
+        """Begin a fit, unless Dask only computes its anchor once more."""
+        known = self._runs.get(anchor.run)
+        if known is None or known.anchor != anchor:
+            self._drop(anchor.run, "the fit begins again")
+            self._runs[anchor.run] = Run(anchor)
 
     def _drop(self, name: str, reason: str) -> None:
         """End a fit, and leave nothing of it."""
