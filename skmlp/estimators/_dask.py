@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from dask.utils import format_bytes
 from sklearn.base import is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
@@ -31,6 +32,7 @@ from skmlp.launch import choose, dask_parts
 from skmlp.launch.dask_client import Line, current_client
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
+from skmlp.model.layout import Layout
 from skmlp.optim.transforms import OPTIMIZERS
 
 
@@ -226,6 +228,7 @@ def run(
     `labels` gives the bits for a stratified split; `judge` what scores a state, if the
     ranks don't.
     """
+    refuse_too_large(estimator, data, units)
     n_rows = data.stats.rows
     incremental = epochs is not None
     start = _start.begin(estimator, units, data.dtype, first, incremental)
@@ -246,6 +249,28 @@ def run(
     with _fit.supervised(estimator, launcher) as supervisor:
         score = judge(plan, start, supervisor)
         return _fit.run(estimator, supervisor, plan, start, score, deadline)
+
+
+def refuse_too_large(estimator, data, units):
+    """MemoryError if a worker can't hold what it would surely have to."""
+    weights = Layout(units).size * data.dtype.itemsize
+    optimizer = OPTIMIZERS.get(estimator.solver)
+    moments = 0 if optimizer is None else optimizer.n_moments
+    rows = data.stats.x_bytes / data.shards.n_ranks
+    for rank, worker in enumerate(data.crew.workers):
+        limit = data.memory_limits[worker]
+        # The first one hands the state over, from a copy.
+        model = weights * (2 + moments + (2 * (1 + moments) if rank == 0 else 0))
+        # More rows than half of the limit are kept in files.
+        needed = model + (rows if rows <= limit / 2 else 0)
+        if 0 < limit < needed:
+            raise MemoryError(
+                f"this fit needs at least {format_bytes(needed)} of memory on the Dask "
+                f"worker {worker}, whose memory_limit is {format_bytes(limit)}: "
+                f"{format_bytes(model)} for parameters, gradient and moments, and "
+                f"{format_bytes(needed - model)} for rows. Give the workers a larger "
+                "memory_limit, or take a smaller network"
+            )
 
 
 def check_labels(estimator, stats, *, incremental):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import dask
+from dask.utils import format_bytes
 from distributed import Client, Future
 from distributed.protocol.pickle import dumps
 
@@ -32,6 +34,8 @@ LOOK = 0.25
 CANCEL_AGAIN = 1.0
 #: Seconds between two calls to a worker that show that it is alive.
 PING = 5.0
+#: Seconds in which the end of a worker by its nanny explains that it is lost.
+RECENT_S = 60.0
 #: Seconds that an interrupted call gets to tidy up.
 TIDY = 10.0
 
@@ -104,10 +108,16 @@ class Line:
         tasks: list[asyncio.Task[Any]] = []
 
         loop = self.client.loop.asyncio_loop
+        if not loop.is_running():
+            work.close()
+            raise RankFailed("the Dask client was closed during a fit")
 
         async def main() -> T:
             tasks.append(asyncio.current_task())  # type: ignore[arg-type]  # never None in a coroutine
-            return await work
+            try:
+                return await work
+            except WorkerLost as error:
+                raise await self._explained(error) from error.__cause__
 
         def cancel() -> None:
             if tasks:
@@ -136,6 +146,21 @@ class Line:
         return bool(self.client.status == "running")
 
     # -- on the client's event loop ----------------------------------------------------
+
+    async def _explained(self, lost: WorkerLost) -> WorkerLost:
+        """A worker's loss, with the reason if its nanny ended it for its memory."""
+        with contextlib.suppress(RankFailed):
+            events = await self.scheduler("events", topic="worker-restart-memory")
+            for moment, event in events:
+                recent = moment > time.time() - RECENT_S
+                if event["worker"] == lost.address and recent:
+                    size = format_bytes(event["rss"])
+                    reason = (
+                        f"was ended by its nanny when it took {size} of memory, near "
+                        "its memory_limit"
+                    )
+                    return type(lost)(lost.address, reason)
+        return lost
 
     async def scheduler(
         self, call: str, limit: float | None = 30.0, /, **facts: Any

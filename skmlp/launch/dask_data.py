@@ -83,6 +83,8 @@ class AdoptedData:
         self.stats = PartStats(0, 0)
         self.dtype = np.dtype(np.float64)
         self.spans: list[list[Span]] = []
+        #: Of each worker that takes part, in bytes; 0 for none.
+        self.memory_limits: dict[str, int] = {}
         #: The only workers that may take part; None for all.
         self.allowed: tuple[str, ...] | None = None
         self._targets = {"labels": False, "masked": False}
@@ -123,6 +125,8 @@ class AdoptedData:
         await self._end_of(workers, anchors, limit)
         told = await results(line.client, anchors)
         facts = [worker["facts"] for worker in told]
+        limits = [worker["memory_limit"] for worker in told]
+        self.memory_limits.update(zip(workers, limits, strict=True))
         if self._facts is None:
             self._facts = facts[0]
             self.threads = min(worker["threads"] for worker in told)

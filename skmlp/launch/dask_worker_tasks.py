@@ -33,7 +33,8 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``threads``, of the worker, and ``facts``, which the bits of a fit depend on.
+        ``threads`` and ``memory_limit`` (bytes, 0 for none) of the worker, and
+        ``facts``, which the bits of a fit depend on.
     """
     worker = get_worker()
 
@@ -47,7 +48,11 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
 
     loop = worker.loop.asyncio_loop
     asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
-    return {"threads": worker.state.nthreads, "facts": default_facts()}
+    return {
+        "threads": worker.state.nthreads,
+        "memory_limit": worker.memory_manager.memory_limit or 0,
+        "facts": default_facts(),
+    }
 
 
 class Piece:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
+import joblib
 import numpy as np
 import pytest
 from dask.utils import parse_bytes
@@ -17,6 +19,7 @@ from scipy import sparse
 import skmlp
 from skmlp.data import files
 from skmlp.launch.dask_data import adopt
+from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
 pytestmark = pytest.mark.skipif(
@@ -249,3 +252,65 @@ def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver, kind):
 
     for one, other in zip(coefs(tiny), coefs(client), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# ---- Models --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["Dask arrays", "arrays"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_model_that_no_worker_has_memory_for(tiny, given, solver):
+    X, y = share_of(0.1e6)
+    if given == "arrays":
+        X, y = X.compute(), y.compute()
+    model = skmlp.MLPRegressor(hidden_layer_sizes=(100, 400), solver=solver)
+    with (
+        tiny.as_current(),
+        joblib.parallel_config("dask"),
+        skmlp.config_context(ranks="as_asked"),
+        pytest.raises(MemoryError, match=r"at least .* memory_limit is 0\.95 MiB"),
+    ):
+        model.set_params(n_jobs=2).fit(X, y)
+    assert not hasattr(model, "coefs_")
+    until(lambda: not left_behind(tiny), "a clean cluster")
+
+
+def fill_memory(flag: Path) -> None:
+    """Take more than the worker's limit; once."""
+    if not flag.exists():
+        flag.touch()
+        taken = np.ones(int(1.5 * parse_bytes(LIMIT) / 8))
+        time.sleep(60)
+        del taken
+
+
+@pytest.fixture
+def watched():
+    """A client of two workers that a nanny ends when they take too much."""
+    with (
+        dask.config.set({"distributed.worker.memory.terminate": 0.95}),
+        cluster(2, memory_limit=LIMIT) as client,
+    ):
+        yield client
+
+
+def test_a_worker_that_its_nanny_ended_for_its_memory(watched, monkeypatch, tmp_path):
+    ask, n_rounds = DaskGang.ask, []
+
+    def counted(gang, message):
+        n_rounds.append(message.op)
+        if len(n_rounds) == 2:
+            victim, flag = addresses(watched)[0], tmp_path / "full"
+            filled = watched.submit(fill_memory, flag, workers=[victim], pure=False)
+            until(lambda: victim not in addresses(watched), "its end", 60)
+            filled.release()
+        return ask(gang, message)
+
+    monkeypatch.setattr(DaskGang, "ask", counted)
+    monkeypatch.setattr("skmlp.supervise.ROUND_SECONDS", 0.0)
+    model = skmlp.MLPRegressor(hidden_layer_sizes=4, max_iter=5, random_state=0)
+    with watched.as_current():
+        model.fit(*share_of(1e6))
+    (restart,) = model.restarts_
+    assert "was ended by its nanny when it took" in restart["reason"]
+    until(lambda: not left_behind(watched), "a clean cluster")
