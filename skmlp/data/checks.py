@@ -11,6 +11,9 @@ from skmlp.data.placement import UNKNOWN, Span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: No more columns than this are named in an error.
+MOST_NAMED = 10
+
 MIXED = "Mix of label input types (string and number)"
 NOTHING_KNOWN = "y has no known target: each is NaN."
 HOW_TO_MASK = (
@@ -39,18 +42,28 @@ def check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -
             raise ValueError(f"X has {n_rows} rows, but {name} has {len(values)}")
 
 
-def check_finite(values: Array, name: str) -> None:
-    """ValueError, in scikit-learn's words, if some value is NaN or infinite."""
+def check_finite(values: Array, name: str, table: Any = None) -> None:
+    """ValueError, in scikit-learn's words, if some value is NaN or infinite.
+
+    It names the columns if `values` are those of a data frame `table`.
+    """
     # The sum of finite values is finite, but for overflow: a look without a copy.
     with np.errstate(all="ignore"):
         if np.isfinite(values.sum(dtype=np.float64)):
             return
-    if np.isnan(values).any():
-        raise ValueError(f"Input {name} contains NaN.")
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"Input {name} contains infinity or a value too large for {values.dtype!r}."
-        )
+    for wrong, what in (
+        (np.isnan, "NaN"),
+        (np.isinf, f"infinity or a value too large for {values.dtype!r}"),
+    ):
+        found = wrong(values)
+        if found.any():
+            where = ""
+            if hasattr(table, "columns"):
+                columns = list(table.columns[found.any(axis=0)])
+                more = f" and {len(columns) - MOST_NAMED} more"
+                named = ", ".join(map(repr, columns[:MOST_NAMED]))
+                where = f" It is in {named}{more if columns[MOST_NAMED:] else ''}"
+            raise ValueError(f"Input {name} contains {what}.{where}")
 
 
 def check_target(y: Array, masked: bool = False, cure: str = "") -> None:

@@ -6,6 +6,8 @@ methods.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +123,32 @@ def convert(table: Any, out: Array) -> None:
         # copied as a whole, perhaps to Python objects.
         for j in range(table.shape[1]):
             np.copyto(out[:, j], as_values(table.iloc[:, j]), casting="unsafe")
+
+
+def in_order(part: Any, names: Sequence[Any] | None, name: str) -> Any:
+    """A part with its columns in the order of `names`, if it is a data frame.
+
+    Raises
+    ------
+    ValueError
+        It has other columns: they are named.
+    """
+    if names is None or not is_frame(part) or list(part.columns) == list(names):
+        return part
+    own, wanted = Counter(part.columns), Counter(names)
+    wrong = [
+        f"{what} {', '.join(map(repr, columns))}"
+        for what, columns in (("lacks", wanted - own), ("has also", own - wanted))
+        if columns
+    ]
+    if not wrong and max(own.values()) > 1:
+        wrong = ["has several of one name, in another order"]
+    if wrong:
+        raise ValueError(
+            f"the columns of {name} are not those of its Dask collection: this "
+            f"partition {' and '.join(wrong)}"
+        )
+    return part[list(names)]
 
 
 def rows_of(table: Any, start: int, stop: int) -> Any:

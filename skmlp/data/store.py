@@ -24,7 +24,14 @@ from skmlp.data.checks import (
     counted,
     known_or_nan,
 )
-from skmlp.data.frames import as_table, as_values, convert, is_frame, rows_of
+from skmlp.data.frames import (
+    as_table,
+    as_values,
+    convert,
+    in_order,
+    is_frame,
+    rows_of,
+)
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
 from skmlp.data.pieces import Pieces, narrowed
 from skmlp.data.placement import UNKNOWN, Span, join_ranges, sized
@@ -126,6 +133,7 @@ class ShardStore:
         y: Any,
         w: Any = None,
         cut: tuple[int, int] | None = None,
+        names: Sequence[Any] = (None, None),
     ) -> PartStats:
         """Convert and keep one part.
 
@@ -141,6 +149,8 @@ class ShardStore:
             Weights; of rows without, while others have some, each counts 1.
         cut : tuple of (int, int), optional
             The first row and the end of what is wanted of the part; all by default.
+        names : (list or None, list or None)
+            The columns that X and y have if they are frames, in their order.
 
         Returns
         -------
@@ -149,8 +159,8 @@ class ShardStore:
         """
         span = self._spans[part]
         try:
-            X = as_table(X)
-            y = as_values(y)
+            X = in_order(as_table(X), names[0], "X")
+            y = as_values(in_order(y, names[1], "y"))
             if self._masked:
                 y = known_or_nan(y)
             w = np.ones(len(y)) if w is None else as_values(w)
@@ -266,7 +276,7 @@ class ShardStore:
         if part not in self._offsets:
             kept = np.empty(X.shape, self._dtype)
             convert(X, kept)
-            check_finite(kept, "X")
+            check_finite(kept, "X", X)
             self._early[part] = kept
             return
         self._append(table, X)

@@ -77,12 +77,12 @@ class Table:
                 some = rows_of(table, part.start, part.stop)
                 piece = np.empty((len(some), self._features), self._dtype)
                 convert(some, piece)
-                check_finite(piece, "X")
+                check_finite(piece, "X", table)
                 self._file.write(at + part.start, piece)
             return
         place = self._array(at + len(table))[at:]
         convert(table, place)
-        check_finite(place, "X")
+        check_finite(place, "X", table)
 
     def _pieces(self, n_rows: int) -> Iterator[slice]:
         """Cut rows into pieces of bounded size, as they go into a file and out."""

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp import metrics
 from skmlp.data.checks import NOTHING_KNOWN, known_or_nan
-from skmlp.data.frames import as_values, is_frame
+from skmlp.data.frames import as_values, in_order, is_frame
 from skmlp.data.targets import encode
 from skmlp.estimators import _dask, _heads, _real_targets
 from skmlp.launch import dask_parts
@@ -57,7 +57,7 @@ def predict(estimator, method, X, dtype, n_columns, options):
         if dtype not in (np.float32, np.float64):
             dtype = np.float64
     dtype = np.dtype(dtype)
-    model = dask.delayed(estimator, pure=False)
+    model = _in_graph(estimator)
     if is_frame(X.meta):
         return _of_frame(estimator, model, method, X, dtype, n_columns, options)
     kwargs = {}
@@ -76,6 +76,33 @@ def predict(estimator, method, X, dtype, n_columns, options):
         meta=empty,
         **kwargs,
     )
+
+
+#: Parameters and attributes that only training needs.
+_PARAMETERS_OF_TRAINING = "coefs_init", "intercepts_init", "random_state"
+_OF_TRAINING = frozenset(
+    {
+        "history_",
+        "loss_curve_",
+        "validation_loss_curve_",
+        "validation_scores_",
+        "restarts_",
+        "_moments",
+        "_raw_params",
+        "_row_order",
+        "_split_record",
+        "_training",
+        "_watch",
+    }
+)
+
+
+def _in_graph(estimator):
+    """The estimator as a value of a graph: what predicts, and little else."""
+    model = object.__new__(type(estimator))
+    kept = {k: v for k, v in vars(estimator).items() if k not in _OF_TRAINING}
+    vars(model).update(kept | dict.fromkeys(_PARAMETERS_OF_TRAINING))
+    return dask.delayed(model, pure=False)
 
 
 def _of_frame(estimator, model, method, X, dtype, n_columns, options):
@@ -99,6 +126,7 @@ def _of_frame(estimator, model, method, X, dtype, n_columns, options):
         options=options,
         columns=columns,
         dtype=dtype,
+        names=X.names,
         meta=meta.astype(dtype),
     )
 
@@ -133,12 +161,25 @@ def _predict_block(block, model, method, options, empty):
     return getattr(model, method)(_plain(block), **options)
 
 
-def _predict_frame(frame, model, method, options, columns, dtype):
+def _predict_frame(
+    frame, model, method, options, columns, dtype, names, partition_info=None
+):
+    # None where Dask infers what comes out.
+    number = partition_info["number"] if partition_info else 0
+    frame = _in_order(frame, names, "X", number)
     if len(frame):
         values = getattr(model, method)(frame, **options)
     else:
         values = np.empty((0,) if columns is None else (0, len(columns)))
     return _like(frame, values, columns).astype(dtype)
+
+
+def _in_order(part, names, name, number):
+    """`in_order`; an error says which partition it is."""
+    try:
+        return in_order(part, names, name)
+    except ValueError as error:
+        raise ValueError(f"{error} (partition {number})") from None
 
 
 def _plain(block):
@@ -190,18 +231,21 @@ def _columns(estimator, X, y, sample_weight):
     _dask.check_features(estimator, X, reset=False)
     check_shapes(X, y, w)
     X, y, *weights = dask_parts.paired([X, y] + ([] if w is None else [w]))
-    if isinstance(X.data, list):
-        model = dask.delayed(estimator, pure=False)
-        raw = [dask.delayed(_raw)(part, model) for part in X.data]
-    else:
-        lazy = estimator._lazy_raw(X.data)
-        raw = dask_parts.Parts("raw", lazy, X.meta, X.sizes).delayed()
-    columns = [raw, *(one.delayed() for one in (y, *weights))]
+    model, order = _in_graph(estimator), dask.delayed(_in_order)
+    raw = [
+        dask.delayed(_raw)(part, model, X.names, number)
+        for number, part in enumerate(X.delayed())
+    ]
+    targets = y.delayed()
+    if y.names is not None:
+        targets = [order(part, y.names, "y", k) for k, part in enumerate(targets)]
+    columns = [raw, targets, *(one.delayed() for one in weights)]
     return columns, y.meta.shape[1] if y.ndim == 2 else 1
 
 
-def _raw(part, model):
-    return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
+def _raw(part, model, names, number):
+    part = _plain(_in_order(part, names, "X", number))
+    return model._forward(part) if part.shape[0] else np.empty(0)
 
 
 @dask.delayed

@@ -19,9 +19,10 @@ from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import UNKNOWN, Span, after, place
-from skmlp.launch.dask_client import Line, ended, results
+from skmlp.launch.dask_client import Line, results
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_parts import Parts, graph_of, paired
+from skmlp.launch.dask_persisted import computed
 from skmlp.launch.dask_tasks import pinned, put_key, task_span
 from skmlp.launch.dask_worker_tasks import merge_parts, put_part
 
@@ -68,8 +69,10 @@ class DaskBlocks:
         self.weighted = w is not None
         # Kept: their futures keep what is persisted.
         self._given = given
+        #: The columns of X and of y that each part must have; None for arrays.
+        self._names = X.names, y.names
         #: The keys of the parts of X, y and, if there are any, weights.
-        self._graph, self._columns = graph_of(given)
+        self._graph, self._columns, self._futures = graph_of(given)
 
     @property
     def keys(self) -> list[Any]:
@@ -82,10 +85,9 @@ class DaskBlocks:
         Of rows whose number is unknown, the bytes stand for it if all parts lie on the
         cluster; otherwise all parts count the same.
         """
-        keys = self.sources()
         # What is being persisted at this moment will lie somewhere: wait for that.
-        waits = [Future(key, line.client) for key in keys if key not in self._graph]
-        await ended(waits)
+        await computed(line, self._futures)
+        keys = self.sources()
         who_has = await line.scheduler("who_has", keys=list(keys))
         held = [tuple(who_has.get(key) or ()) for key in keys]
         rows = self.sizes
@@ -161,7 +163,8 @@ class DaskBlocks:
         inputs: list[Any] = [TaskRef(column[at]) for column in self._columns]
         if not self.weighted:
             inputs.append(None)
-        return Task(key, put_part, run, shard, span.part, *inputs, self._cut(span))
+        cut = self._cut(span)
+        return Task(key, put_part, run, shard, span.part, *inputs, cut, self._names)
 
     def _cut(self, span: Span) -> tuple[int, int] | None:
         """The rows that a shard has of a part; None for all of them."""

@@ -27,9 +27,13 @@ from skmlp.data.frames import (
     numpy_dtype,
 )
 from skmlp.launch.dask_client import Line, results
+from skmlp.launch.dask_persisted import computed, futures_in
 
 #: What can be taken, for error messages.
 TAKEN = "arrays, data frames and lists of delayed objects or futures"
+#: Dask's settings to keep partitions as the user sees them. By default, optimising
+#: reads several Parquet files as one partition if few of their columns are needed.
+AS_SEEN = {"optimization.tune.active": False}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Parts:
         if isinstance(self.data, da.Array):
             return int(self.data.numblocks[0])
         return int(self.data.npartitions)
+
+    @property
+    def names(self) -> list[Any] | None:
+        """The columns that a data frame says its parts have; a list says nothing."""
+        if isinstance(self.data, list) or not is_frame(self.meta):
+            return None
+        return list(self.meta.columns)
 
     @property
     def ndim(self) -> int:
@@ -107,8 +118,13 @@ class Parts:
         """A delayed object for each part."""
         if isinstance(self.data, list):
             return self.data
-        parts = self.data.to_delayed()
-        return list(parts.ravel()) if isinstance(self.data, da.Array) else list(parts)
+        if isinstance(self.data, da.Array):
+            return list(self.data.to_delayed().ravel())
+        with dask.config.set(AS_SEEN):
+            parts = list(self.data.to_delayed())
+        if len(parts) != self.n_parts:
+            parts = list(self.data.to_delayed(optimize_graph=False))
+        return parts
 
 
 def understand(line: Line | None, *given: tuple[str, Any]) -> list[Any]:
@@ -177,6 +193,7 @@ def _of_array(name: str, array: Any) -> Parts:
 def _of_delayed(line: Line | None, name: str, parts: list[Any]) -> Parts:
     if line is None:
         raise TypeError(f"{name} is a list of delayed objects: give a Dask collection")
+    line.run(computed(line, [f for part in parts for f in futures_in(part.dask)]))
     # Kept on the cluster until the fit has taken it: no part is computed twice.
     first = line.client.persist(parts[0])
     sample = line.client.compute(dask.delayed(without_rows)(first))
@@ -224,8 +241,10 @@ def paired(given: Sequence[Parts]) -> list[Parts]:
     return same
 
 
-def graph_of(inputs: Sequence[Parts]) -> tuple[dict[Any, Any], list[list[Any]]]:
-    """The tasks of all parts of inputs, and the keys of the parts of each.
+def graph_of(
+    inputs: Sequence[Parts],
+) -> tuple[dict[Any, Any], list[list[Any]], list[Future[Any]]]:
+    """The tasks of all parts of inputs, the keys of the parts, and what is persisted.
 
     What is persisted is not among the tasks.
     """
@@ -233,6 +252,8 @@ def graph_of(inputs: Sequence[Parts]) -> tuple[dict[Any, Any], list[list[Any]]]:
     frames = [one.data for one in inputs if not isinstance(one.data, (list, da.Array))]
     graph: dict[Any, Any] = {}
     keys: dict[int, list[Any]] = {}
+    # Optimising forgets the futures of arrays.
+    futures = [future for array in arrays for future in futures_in(array.dask)]
     # Each kind together, so that what they share is computed once.
     for old, new in zip(arrays, dask.optimize(*arrays), strict=True):
         graph.update(new.__dask_graph__())
@@ -246,17 +267,39 @@ def graph_of(inputs: Sequence[Parts]) -> tuple[dict[Any, Any], list[list[Any]]]:
         if isinstance(one.data, list):
             graph.update(HighLevelGraph.merge(*(part.dask for part in one.data)))
             keys[id(one.data)] = [part.key for part in one.data]
+    futures += [node for node in graph.values() if isinstance(node, Future)]
     graph = {key: node for key, node in graph.items() if not isinstance(node, Future)}
-    return graph, [keys[id(one.data)] for one in inputs]
+    known = graph.keys() | {future.key for future in futures}
+    for one in inputs:
+        n_there = sum(key in known for key in keys[id(one.data)])
+        if n_there != one.n_parts:
+            raise ValueError(
+                f"{one.name} says that it has {one.n_parts} partitions, but Dask has "
+                f"persisted {n_there}: it reads several Parquet files as one, but then "
+                "can not compute such a frame. Persist it in `with dask.config.set("
+                f"{AS_SEEN}):`, or fit the frame as it was before"
+            )
+    return graph, [keys[id(one.data)] for one in inputs], futures
 
 
 def _of_frames(frames: Sequence[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
     """The tasks of data frames, and the keys of the parts of each."""
+    with dask.config.set(AS_SEEN):
+        tasks, keys = _optimized(frames)
+    if any(len(k) != f.npartitions for k, f in zip(keys, frames, strict=True)):
+        return _united(frames)
+    return tasks, keys
+
+
+def _optimized(frames: Sequence[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
     together = getattr(dask.base, "collections_to_expr", None)
     if together is not None:
         whole = together(frames).optimize()
         return whole.__dask_graph__(), [list(keys) for keys in whole.__dask_keys__()]
     # Before dask 2025.4 each by itself: what they share may be computed twice.
-    optimized = [frame.optimize() for frame in frames]
-    tasks = {k: v for frame in optimized for k, v in frame.__dask_graph__().items()}
-    return tasks, [list(frame.__dask_keys__()) for frame in optimized]
+    return _united([frame.optimize() for frame in frames])
+
+
+def _united(frames: Sequence[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
+    tasks = {k: v for frame in frames for k, v in frame.__dask_graph__().items()}
+    return tasks, [list(frame.__dask_keys__()) for frame in frames]

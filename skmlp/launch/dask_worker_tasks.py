@@ -85,12 +85,13 @@ def put_part(
     y: Any,
     w: Any,
     cut: tuple[int, int] | None = None,
+    names: Sequence[Any] = (None, None),
 ) -> PartStats:
     """Convert a part of a shard into the store of the worker that runs this task."""
     store = _store(run, shard)
     if store is None:
         return PartStats(0, 0, problem=str(GONE["text"]))
-    return store.put(part, X, y, w, cut)
+    return store.put(part, X, y, w, cut, names)
 
 
 def put_piece(run: str, shard: int, part: int, piece: Piece) -> PartStats:
