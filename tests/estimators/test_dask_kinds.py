@@ -140,8 +140,10 @@ MIXED = {
 
 
 def model(name: str, **params: Any) -> Any:
+    if params.get("solver") != "lbfgs":
+        params["batch_size"] = 32
     return getattr(skmlp, name)(
-        hidden_layer_sizes=5, max_iter=6, batch_size=32, random_state=1, **params
+        hidden_layer_sizes=5, max_iter=6, random_state=1, **params
     )
 
 
