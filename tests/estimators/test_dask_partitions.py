@@ -20,11 +20,8 @@ from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 pd = pytest.importorskip("pandas")
 dd = pytest.importorskip("dask.dataframe", reason="it needs pyarrow")
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Dask's reading of Parquet files with pandas 3.1.
-    pytest.mark.filterwarnings("ignore:.*The inplace keyword"),
-]
+# Dask's reading of Parquet files with pandas 3.1.
+pytestmark = pytest.mark.filterwarnings("ignore:.*The inplace keyword")
 
 N, CUT = 120, 40
 RNG = np.random.RandomState(5)
