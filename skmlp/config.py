@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 _CHOICES = {
@@ -15,6 +17,7 @@ _DEFAULTS: dict[str, Any] = {
     "ranks": "auto",
     "kernels": "auto",
     "worker_timeout": 30.0,
+    "history_length": math.inf,
 }
 _local = threading.local()
 
@@ -48,6 +51,7 @@ def set_config(
     ranks: str | None = None,
     kernels: str | None = None,
     worker_timeout: float | None = None,
+    history_length: float | None = None,
 ) -> None:
     """Change this thread's settings.
 
@@ -63,6 +67,11 @@ def set_config(
     worker_timeout : float, optional
         Seconds without a sign of life after which a process of a gang, or a Dask
         worker, counts as frozen: the fit goes on without it. 30 by default.
+    history_length : int or inf, optional
+        How many epochs, the last ones, `history_` and the curves (`loss_curve_`,
+        `validation_scores_`, `validation_loss_curve_`) of an estimator keep at the end
+        of each call of `fit` and `partial_fit`. All (inf) by default, each of which
+        takes about 1 kB.
 
     Raises
     ------
@@ -79,6 +88,14 @@ def set_config(
                 + ", ".join(repr(choice) for choice in _CHOICES[key])
             )
     changes["worker_timeout"] = worker_timeout
+    if history_length is not None:
+        whole = isinstance(history_length, Integral) and history_length >= 1
+        if not (whole or history_length == math.inf) or history_length is True:
+            raise ValueError(
+                f"history_length={history_length!r} must be a whole number of epochs, "
+                "of 1 or more, or inf for all"
+            )
+        changes["history_length"] = history_length
     _settings().update({k: v for k, v in changes.items() if v is not None})
 
 
@@ -88,12 +105,13 @@ def config_context(
     ranks: str | None = None,
     kernels: str | None = None,
     worker_timeout: float | None = None,
+    history_length: float | None = None,
 ) -> Iterator[None]:
     """Change this thread's settings inside a ``with`` block.
 
     Parameters
     ----------
-    ranks, kernels, worker_timeout : optional
+    ranks, kernels, worker_timeout, history_length : optional
         See `set_config`.
 
     Examples
@@ -106,7 +124,12 @@ def config_context(
     'auto'
     """
     before = get_config()
-    set_config(ranks=ranks, kernels=kernels, worker_timeout=worker_timeout)
+    set_config(
+        ranks=ranks,
+        kernels=kernels,
+        worker_timeout=worker_timeout,
+        history_length=history_length,
+    )
     try:
         yield
     finally:

@@ -23,6 +23,8 @@ class LossCurveDisplay:
         The score on them; drawn against an axis of its own.
     estimator_name : str, default=None
         For the legend.
+    first_epoch : int, default=1
+        The number of the first of these epochs.
 
     Attributes
     ----------
@@ -55,11 +57,13 @@ class LossCurveDisplay:
         validation_loss: Any = None,
         validation_score: Any = None,
         estimator_name: str | None = None,
+        first_epoch: int = 1,
     ) -> None:
         self.loss = loss
         self.validation_loss = validation_loss
         self.validation_score = validation_score
         self.estimator_name = estimator_name
+        self.first_epoch = first_epoch
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -86,7 +90,9 @@ class LossCurveDisplay:
             if not np.isnan(values := column(history, name)).all()
         }
         name = type(network_of(estimator)).__name__
-        display = cls(column(history, "loss"), estimator_name=name, **given)
+        first = history[0]["epoch"]
+        losses = column(history, "loss")
+        display = cls(losses, estimator_name=name, first_epoch=first, **given)
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
@@ -108,7 +114,7 @@ class LossCurveDisplay:
         self.figure_, self.ax_ = axes_for(ax)
         name = self.estimator_name if name is None else name
         label = f"{name}, " if name else ""
-        epochs = np.arange(1, len(self.loss) + 1)
+        epochs = self.first_epoch + np.arange(len(self.loss))
         self.lines_ = self.ax_.plot(
             epochs, self.loss, **{"label": f"{label}training loss", **kwargs}
         )
@@ -146,6 +152,8 @@ class LearningRateDisplay:
         That of each epoch.
     estimator_name : str, default=None
         For the legend.
+    first_epoch : int, default=1
+        The number of the first of these epochs.
 
     Attributes
     ----------
@@ -166,10 +174,15 @@ class LearningRateDisplay:
     """
 
     def __init__(
-        self, learning_rate: Any, *, estimator_name: str | None = None
+        self,
+        learning_rate: Any,
+        *,
+        estimator_name: str | None = None,
+        first_epoch: int = 1,
     ) -> None:
         self.learning_rate = learning_rate
         self.estimator_name = estimator_name
+        self.first_epoch = first_epoch
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -193,13 +206,16 @@ class LearningRateDisplay:
         ValueError
             The solver has no learning rate.
         """
-        rates = column(history_of(estimator), "learning_rate")
+        history = history_of(estimator)
+        rates = column(history, "learning_rate")
         if np.isnan(rates).all():
             raise ValueError(
                 "this fit has no learning rate: solver='lbfgs' chooses its steps itself"
             )
         name = type(network_of(estimator)).__name__
-        return cls(rates, estimator_name=name).plot(ax=ax, **kwargs)
+        first = history[0]["epoch"]
+        display = cls(rates, estimator_name=name, first_epoch=first)
+        return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw.
@@ -219,7 +235,7 @@ class LearningRateDisplay:
         """
         self.figure_, self.ax_ = axes_for(ax)
         name = self.estimator_name if name is None else name
-        epochs = np.arange(1, len(self.learning_rate) + 1)
+        epochs = self.first_epoch + np.arange(len(self.learning_rate))
         (self.line_,) = self.ax_.step(
             epochs, self.learning_rate, **{"where": "mid", "label": name, **kwargs}
         )

@@ -95,7 +95,7 @@ def history_frame(estimator: Any) -> Any:
         ) from error
     # Earlier calls of a warm start lie before the epochs that the restarts count.
     model = network_of(estimator)
-    before = len(history) - getattr(model, "n_iter_", len(history))
+    before = history[-1]["epoch"] - getattr(model, "n_iter_", len(history))
     restarts = Counter(
         before + restart["epoch"] for restart in getattr(model, "restarts_", [])
     )

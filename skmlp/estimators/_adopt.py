@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
+from skmlp.config import get_config
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
@@ -26,6 +27,9 @@ _VALIDATION = {
     "validation_scores_": "score",
     "validation_loss_curve_": "validation_loss",
 }
+
+#: Lists with an entry for each epoch, of all calls.
+CURVES = ("loss_curve_", "history_", *_VALIDATION)
 
 
 def silent(records):
@@ -82,6 +86,21 @@ def _times(record):
         "waiting": list(record.waiting),
         "communicating": record.communicating,
     }
+
+
+def _extend(estimator, before, name, values):
+    """Add an entry for each epoch to the list of earlier calls, if there are such.
+
+    In place, so that a call costs the same whatever was before; see
+    `skmlp.estimators._base.unchanged_on_error`. At most ``history_length`` are kept.
+    """
+    known = before.get(name)
+    if type(known) is not list:
+        known = list(known or ())
+    known.extend(values)
+    length = get_config()["history_length"]
+    # A new list: after an error the old one is there again.
+    setattr(estimator, name, known if len(known) <= length else known[-length:])
 
 
 def without_times(history):
@@ -150,10 +169,11 @@ def attributes_of_minimum(estimator, plan, start, found):
             "_no_improvement_count",
             "_split_record",
         )
-    estimator.history_ = [
+    told = [
         {"epoch": i, "loss": record.loss, **_times(record)}
         for i, record in enumerate(found.records, 1)
     ]
+    _extend(estimator, {}, "history_", told)
     estimator.n_iter_ = len(found.losses)
     if found.losses:
         estimator.loss_ = found.loss
@@ -185,36 +205,33 @@ def attributes(estimator, plan, start, end):
     estimator.t_ = state.samples_seen
     estimator._no_improvement_count = state.no_improvement
     losses = [record.loss for record in records]
-    estimator.loss_curve_ = [*before.get("loss_curve_", []), *losses]
+    _extend(estimator, before, "loss_curve_", losses)
     if losses:
         estimator.loss_ = losses[-1]
     for name, field in _VALIDATION.items():
-        values = None
         if plan.n_validation:
             values = [getattr(record, field) for record in records]
-            values = [*(before.get(name) or []), *values]
-        setattr(estimator, name, values)
+            _extend(estimator, before, name, values)
+        else:
+            setattr(estimator, name, None)
     stopping = plan.early_stopping
     estimator.best_validation_score_ = state.best if stopping else None
     estimator.best_loss_ = None if stopping else state.best
-    history = before.get("history_", [])
-    estimator.history_ = [
-        *history,
-        *(
-            {
-                "epoch": len(history) + i,
-                "loss": record.loss,
-                "validation_score": record.score if plan.n_validation else None,
-                "validation_loss": (
-                    record.validation_loss if plan.n_validation else None
-                ),
-                "learning_rate": record.learning_rate,
-                "gradient_norm": record.gradient_norm,
-                **_times(record),
-            }
-            for i, record in enumerate(records, 1)
-        ),
+    history = before.get("history_")
+    epoch = history[-1]["epoch"] if history else 0
+    told = [
+        {
+            "epoch": epoch + i,
+            "loss": record.loss,
+            "validation_score": record.score if plan.n_validation else None,
+            "validation_loss": record.validation_loss if plan.n_validation else None,
+            "learning_rate": record.learning_rate,
+            "gradient_norm": record.gradient_norm,
+            **_times(record),
+        }
+        for i, record in enumerate(records, 1)
     ]
+    _extend(estimator, before, "history_", told)
     estimator._moments = list(state.moments)
     estimator._moments_of = plan.solver
     estimator._dropout_key = plan.dropout_key

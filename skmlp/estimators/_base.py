@@ -30,6 +30,8 @@ from skmlp.predict import forward
 def unchanged_on_error(estimator):
     """Put an estimator's attributes and its random state back if the block raises."""
     before = dict(vars(estimator))
+    curves = [v for n in _adopt.CURVES if isinstance(v := before.get(n), list)]
+    lengths = [len(curve) for curve in curves]
     rng = estimator.random_state
     drawn_from = isinstance(rng, np.random.RandomState)
     state = rng.get_state(legacy=False) if drawn_from else None
@@ -40,6 +42,8 @@ def unchanged_on_error(estimator):
             rng.set_state(state)
         vars(estimator).clear()
         vars(estimator).update(before)
+        for curve, length in zip(curves, lengths, strict=True):
+            del curve[length:]
         raise
 
 
@@ -299,6 +303,10 @@ class BaseMLP(
         # These are there while it trains, for callbacks.
         state.pop("_watch", None)
         state.pop("_training", None)
+        for name in _adopt.CURVES:
+            if isinstance(state.get(name), list):
+                # `copy.copy` comes here: what one copy appends is not the other's.
+                state[name] = state[name].copy()
         if "history_" in state:
             # Equal fits have equal pickles, and so equal hashes.
             state["history_"] = _adopt.without_times(state["history_"])

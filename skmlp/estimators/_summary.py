@@ -115,8 +115,9 @@ def _training(model):
     unit = "iteration" if model.solver == "lbfgs" else "epoch"
     words = [f"{epochs:,} {unit}{'s' if epochs != 1 else ''}"]
     times = [record.get("seconds", np.nan) for record in history[-epochs:] if epochs]
-    # Those of scikit-learn's models, and of pickles, are not known.
-    if times and np.isfinite(seconds := sum(times)):
+    # Those of scikit-learn's models, of pickles, and before the last `history_length`
+    # epochs are not known.
+    if len(times) == epochs > 0 and np.isfinite(seconds := sum(times)):
         words[0] += f" in {seconds:.3g} s"
     if hasattr(model, "loss_"):
         words.append(f"loss {model.loss_:.4g}")

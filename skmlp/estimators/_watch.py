@@ -264,7 +264,7 @@ class Watch:
         model = copy.copy(self._estimator)
         if "history_" in vars(model):
             # A copy, as a pickle, has lost the times.
-            model.history_ = self._estimator.history_
+            model.history_ = self._estimator.history_.copy()
         if self.fitted:
             return model
         adopt = _adopt.attributes

@@ -167,6 +167,7 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         minibatch, without penalty), seconds; of these, the seconds that each rank spent
         computing and waiting for the busiest one, as lists, and the seconds spent
         communicating. For 'lbfgs' one for each iteration, without score, rate and norm.
+        `skmlp.config_context(history_length=...)` bounds its length.
         Pickles and copies hold NaN for the times, so that equal fits have equal hashes.
     restarts_ : list of dict
         For each time that the last call went on with other ranks, because a worker was
