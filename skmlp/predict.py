@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ def forward(
     output: str,
     kernels: str,
     heads: Sequence[int] = (),
-) -> Array:
+    finish: Callable[[Array, slice], Any] | None = None,
+) -> Any:
     """Run a fitted network on rows.
 
     Parameters
@@ -46,11 +47,16 @@ def forward(
     heads : sequence of int
         The columns of each head of the output layer; see
         `skmlp.model.losses.heads_of`.
+    finish : callable, optional
+        ``finish(outputs, rows)`` makes of the outputs of a block of rows, which it must
+        not keep, an array with an entry for each of them, or a list of such arrays.
+        The outputs of all rows are then never in memory together.
 
     Returns
     -------
     ndarray of shape (n, n_outputs)
-        In the dtype that `X` and the layers have in common.
+        In the dtype that `X` and the layers have in common. With `finish`, what it
+        makes of all rows.
     """
     tables = kernel_sets.load(kernels)
     layers = list(zip(coefs, intercepts, strict=True))
@@ -67,20 +73,22 @@ def forward(
     if sparse.issparse(X):
         X = X.tocsr()
     n = X.shape[0]
-    result = np.empty((n, layers[-1][0].shape[1]), dtype)
-    widest = max(X.shape[1], *(W.shape[1] for W, _ in layers))
-    rows = min(n, max(BLOCK_NUMBERS // widest, 64))
-    buffers = [np.empty((rows, W.shape[1]), dtype) for W, _ in layers[:-1]]
+    blocks = row_blocks(n, max(X.shape[1], *(W.shape[1] for W, _ in layers)))
+    size = blocks[0].stop if blocks else 0
+    buffers = [np.empty((size, W.shape[1]), dtype) for W, _ in layers[:-1]]
+    outputs = np.empty((n if finish is None else size, layers[-1][0].shape[1]), dtype)
+    result = outputs if finish is None else None
     activate = [kernels_of(activation, tables)[0] for activation in activations]
     if isinstance(output, str) and output in tables.FORWARD:
         activate.append(output_of(output, heads, tables))
     else:
         activate.append(kernels_of(output, tables)[0])
     with np.errstate(all="ignore"):
-        for start in range(0, n, rows):
-            stop = min(start + rows, n)
-            a = X[start:stop].astype(dtype, copy=False)
-            outs = [*(z[: stop - start] for z in buffers), result[start:stop]]
+        for rows in blocks:
+            a = X[rows].astype(dtype, copy=False)
+            n_rows = rows.stop - rows.start
+            outs = [z[:n_rows] for z in buffers]
+            outs.append(outputs[rows] if finish is None else outputs[:n_rows])
             for (W, b), z, function in zip(layers, outs, activate, strict=True):
                 if isinstance(a, np.ndarray):
                     np.dot(a, W, out=z)
@@ -88,7 +96,28 @@ def forward(
                     np.copyto(z, a @ W)
                 function(z, b)
                 a = z
+            if finish is not None:
+                result = _with_block(result, finish(a, rows), rows, n)
     return result
+
+
+def row_blocks(n: int, width: int) -> list[slice]:
+    """Slices of n rows, each of so few that tables of this width stay small."""
+    size = max(BLOCK_NUMBERS // max(width, 1), 64)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _with_block(known: Any, part: Any, rows: slice, n: int) -> Any:
+    """What is known of all n rows, with that of a block of them in its place."""
+    if isinstance(part, list):
+        known = known or [None] * len(part)
+        return [_with_block(k, p, rows, n) for k, p in zip(known, part, strict=True)]
+    if part is None or len(part) == n:
+        return part
+    if known is None:
+        known = np.empty((n, *part.shape[1:]), part.dtype)
+    known[rows] = part
+    return known
 
 
 def _unlike(array: Any, dtype: np.dtype[Any]) -> bool:

@@ -16,7 +16,16 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import _adopt, _convert, _fit, _heads, _keep, _modelling, _watch
+from skmlp.estimators import (
+    _adopt,
+    _convert,
+    _fit,
+    _heads,
+    _keep,
+    _modelling,
+    _scores,
+    _watch,
+)
 from skmlp.estimators._parameters import CheckedParameters
 from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
@@ -71,9 +80,8 @@ class ScoreMixin:
             from skmlp.estimators import _lazy
 
             return _lazy.score(self, X, y, sample_weight)
-        if _heads.widths(self):
-            return _heads.score(self, X, y, sample_weight)
-        return super().score(X, y, sample_weight)
+        found = _scores.in_blocks(self, X, y, sample_weight)
+        return super().score(X, y, sample_weight) if found is None else found
 
 
 class BaseMLP(
@@ -227,8 +235,11 @@ class BaseMLP(
             )
         return True
 
-    def _forward(self, X, n_layers=None):
-        """What the first `n_layers` layers, by default all, make of rows."""
+    def _forward(self, X, n_layers=None, finish=None):
+        """What the first `n_layers` layers, by default all, make of rows.
+
+        See `skmlp.predict.forward` for `finish`.
+        """
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
         X = checked_rows(self, X)
@@ -242,6 +253,7 @@ class BaseMLP(
             activations[n_layers - 1] if hidden else self.out_activation_,
             kernel_sets.resolve(get_config()["kernels"]),
             () if hidden else _heads.widths(self),
+            finish,
         )
 
     def hidden_outputs(self, X: Any, layer: int = -1) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators import _heads
@@ -38,7 +39,14 @@ class DecisionsMixin:
             dtype = int if multilabel else self.classes_.dtype
             columns = self.n_outputs_ if multilabel else None
             return self._lazy("predict", X, dtype=dtype, n_columns=columns)
-        raw = self._forward(X)
+        if getattr(getattr(self, "_label_binarizer", None), "sparse_input_", False):
+            found = []
+            self._forward(X, finish=lambda *block: found.append(self._labels(*block)))
+            return sparse.vstack(found, format="csr") if len(found) > 1 else found[0]
+        return self._forward(X, finish=self._labels)
+
+    def _labels(self, raw, rows):
+        """The labels of a block of rows."""
         heads = _heads.widths(self)
         if heads:
             return _heads.decode(self, labels_of(raw, heads))
@@ -74,14 +82,12 @@ class DecisionsMixin:
 
                 return _lazy.probabilities_of_heads(self, X)
             return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
-        raw = self._forward(X)
         heads = _heads.widths(self)
         if heads:
-            return [np.ascontiguousarray(p) for p in _heads.blocks(raw, heads)]
+            return self._forward(X, finish=lambda raw, _: _copies(raw, heads))
         if self.n_outputs_ > 1:
-            return raw
-        raw = raw.ravel()
-        return np.vstack([1 - raw, raw]).T
+            return self._forward(X)
+        return self._forward(X, finish=lambda raw, _: np.hstack([1 - raw, raw]))
 
     def predict_log_proba(self, X: Any) -> Any:
         """Predict the logarithms of probabilities.
@@ -97,8 +103,12 @@ class DecisionsMixin:
             ``log(predict_proba(X))``.
         """
         probabilities = self.predict_proba(X)
-        if isinstance(probabilities, list):
-            return [np.log(p) for p in probabilities]
-        if is_dask(X):
-            return np.log(probabilities)
-        return np.log(probabilities, out=probabilities)
+        several = isinstance(probabilities, list)
+        each = probabilities if several else [probabilities]
+        logs = [np.log(p) if is_dask(X) else np.log(p, out=p) for p in each]
+        return logs if several else logs[0]
+
+
+def _copies(raw, heads):
+    """The columns of each head, in arrays of their own."""
+    return [block.copy() for block in _heads.blocks(raw, heads)]

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.validation import _check_sample_weight
 
 from skmlp.data.checks import MIXED, check_target, distinct
-from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import are_texts, encode
-from skmlp.metrics import labels_of
 
 
 def widths(estimator):
@@ -247,26 +243,3 @@ def blocks(raw, heads):
     """The columns of each head, side by side in arrays of numpy or Dask."""
     ends = np.cumsum(heads)
     return [raw[:, end - n : end] for n, end in zip(heads, ends, strict=True)]
-
-
-def score(estimator, X, y, sample_weight):
-    """The share of rows with all labels right."""
-    raw = estimator._forward(X)
-    if is_frame(y):
-        y = as_values(y)
-    y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
-    check_consistent_length(raw, y, sample_weight)
-    if y.ndim != 2:
-        y = y.reshape(-1, 1)
-    check_number(estimator, y.shape[1])
-    heads = widths(estimator)
-    truth = np.column_stack(
-        [
-            encode("heads", [known], column[:, None], None)
-            for known, column in zip(estimator.classes_, columns_of(y), strict=True)
-        ]
-    )
-    right = (labels_of(raw, heads) == truth).all(axis=1)
-    if sample_weight is not None:
-        sample_weight = _check_sample_weight(sample_weight, raw, dtype=np.float64)
-    return float(np.average(right, weights=sample_weight))

@@ -18,6 +18,7 @@ from skmlp.estimators import _dask, _heads, _real_targets
 from skmlp.launch import dask_parts
 from skmlp.launch.dask_sources import check_shapes
 from skmlp.model.losses import entry
+from skmlp.predict import row_blocks
 
 # -- prediction ------------------------------------------------------------------------
 
@@ -192,12 +193,13 @@ def _plain(block):
 
 def score(estimator, X, y, sample_weight):
     """Accuracy or R2 of Dask collections; only sums leave the workers."""
-    columns, n_columns = _columns(estimator, X, y, sample_weight)
-    loss = estimator._loss_name()
+    (X, *columns), n_columns = _columns(estimator, X, y, sample_weight)
+    model, loss = _in_graph(estimator), estimator._loss_name()
     if loss == "quantiles":
         from skmlp.estimators import _lazy_quantiles
 
-        return _lazy_quantiles.score(estimator, *columns)
+        raw = [dask.delayed(_raw)(part, model) for part in X]
+        return _lazy_quantiles.score(estimator, raw, *columns)
     widths = estimator.n_outputs_, n_columns
     heads = _heads.widths(estimator)
     if heads:
@@ -205,8 +207,8 @@ def score(estimator, X, y, sample_weight):
     classes = getattr(estimator, "classes_", None)
     masked = _real_targets.masked(estimator)
     parts = [
-        _parts(number, loss, classes, widths, heads, masked, *part)
-        for number, part in enumerate(zip(*columns, strict=True))
+        _parts(number, loss, classes, widths, heads, masked, model, *part)
+        for number, part in enumerate(zip(X, *columns, strict=True))
     ]
     (sums,) = dask.compute(_added(parts))
     if not sums["rows"]:
@@ -220,7 +222,7 @@ NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required."
 
 
 def _columns(estimator, X, y, sample_weight):
-    """Delayed predictions, targets and perhaps weights, each a list of their parts.
+    """Delayed rows, targets and perhaps weights, each a list of their parts.
 
     And how many columns the targets have.
     """
@@ -230,22 +232,20 @@ def _columns(estimator, X, y, sample_weight):
     X, y, w = _dask.understand(X, y, sample_weight, client=lists)
     _dask.check_features(estimator, X, reset=False)
     check_shapes(X, y, w)
-    X, y, *weights = dask_parts.paired([X, y] + ([] if w is None else [w]))
-    model, order = _in_graph(estimator), dask.delayed(_in_order)
-    raw = [
-        dask.delayed(_raw)(part, model, X.names, number)
-        for number, part in enumerate(X.delayed())
-    ]
-    targets = y.delayed()
-    if y.names is not None:
-        targets = [order(part, y.names, "y", k) for k, part in enumerate(targets)]
-    columns = [raw, targets, *(one.delayed() for one in weights)]
-    return columns, y.meta.shape[1] if y.ndim == 2 else 1
+    columns = dask_parts.paired([X, y] + ([] if w is None else [w]))
+    order, lists = dask.delayed(_in_order), []
+    for one in columns:
+        parts = one.delayed()
+        if one.names is not None:
+            parts = [
+                order(part, one.names, one.name, k) for k, part in enumerate(parts)
+            ]
+        lists.append(parts)
+    return lists, columns[1].meta.shape[1] if y.ndim == 2 else 1
 
 
-def _raw(part, model, names, number):
-    part = _plain(_in_order(part, names, "X", number))
-    return model._forward(part) if part.shape[0] else np.empty(0)
+def _raw(part, model):
+    return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
 
 
 @dask.delayed
@@ -266,12 +266,12 @@ def _added(parts):
 
 
 @dask.delayed
-def _parts(number, loss, classes, widths, heads, masked, raw, y, w=None):
+def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
     """What a part adds to the score, and for R2 its weight, mean and spread."""
     target = entry(loss).target
-    raw, y = np.asarray(raw), as_values(y)
+    X, y = _plain(X), as_values(y)
     w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
-    check_lengths(number, raw, y, w)
+    check_lengths(number, X, y, w)
     width, columns = widths
     n_spreads = columns if target == "real" else 0
     found = {
@@ -285,25 +285,34 @@ def _parts(number, loss, classes, widths, heads, masked, raw, y, w=None):
         return found
     if target == "real":
         y = encode(target, None, known_or_nan(y) if masked else y, np.float64)
-        sums = np.zeros(2 * columns)
-        metrics.mean_parts(y, w, sums, masked)
+        sums, blocks = np.zeros(2 * columns), row_blocks(*y.shape)
+        for rows in blocks:
+            metrics.mean_parts(y[rows], w[rows] if w.size else w, sums, masked)
         found["weight"] = sums[:columns]
         # A part without weight adds nothing to the mean of all.
         known = found["weight"] != 0
         np.copyto(found["mean"], metrics.means(sums), where=known)
-        metrics.spread_parts(y, w, found["mean"], found["spread"], masked)
-    pair = _comparable(target, classes, raw, y)
-    metrics.score_parts(loss, *pair, w, found["score"], heads, masked)
+        for rows in blocks:
+            part = y[rows], w[rows] if w.size else w
+            metrics.spread_parts(*part, found["mean"], found["spread"], masked)
+
+    def add(raw, rows):
+        pair = _comparable(target, classes, raw, y[rows])
+        its_w = w[rows] if w.size else w
+        metrics.score_parts(loss, *pair, its_w, found["score"], heads, masked)
+
+    model._forward(X, finish=add)
     return found
 
 
 def check_lengths(number, raw, y, w):
     """ValueError unless a part has as many targets, and weights if any, as rows."""
-    lengths = {len(raw), len(y), len(w) if w.size else len(y)}
+    n_rows = raw.shape[0]
+    lengths = {n_rows, len(y), len(w) if w.size else len(y)}
     if len(lengths) > 1:
         raise ValueError(
             "Found input variables with inconsistent numbers of samples: "
-            f"{[len(raw), len(y)]} (partition {number})"
+            f"{[n_rows, len(y)]} (partition {number})"
         )
 
 

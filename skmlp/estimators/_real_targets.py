@@ -11,10 +11,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skmlp import metrics
 from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.targets import encode
-from skmlp.estimators import _losses
 from skmlp.estimators._plain import checked_pair
 
 _X = {
@@ -79,47 +77,19 @@ def table(y):
     return encode("real", None, check_array(y, **_Y), np.float64)
 
 
-def score(estimator, y, raw, sample_weight):
-    """R2 of the known targets.
+def plain_table(y, masked):
+    """Targets as `table` has them, float32 as it is; if `masked`, NaN may be there."""
+    y = check_array(y, **{**_Y, "ensure_all_finite": "allow-nan" if masked else True})
+    return y.reshape(-1, 1) if y.ndim == 1 else y
 
-    Parameters
-    ----------
-    estimator : MLPRegressor
-        Says what the loss is.
-    y : ndarray of shape (rows, n_outputs)
-        The truth; NaN where it is not known.
-    raw : ndarray of shape (rows, n_outputs)
-        Predictions.
-    sample_weight : array-like of shape (rows,) or None
-        Weights.
 
-    Returns
-    -------
-    float
-        The mean over those outputs that have known targets.
-    """
+def known(y, raw, sample_weight):
+    """The known ones of single targets, with their predictions and weights or None."""
     check_consistent_length(y, raw, sample_weight)
-    w = np.empty(0)
-    if sample_weight is not None:
-        w = _check_sample_weight(sample_weight, y, dtype=np.float64)
-    if np.isnan(y).all():
+    y = plain_table(y, masked=True)[:, 0]
+    rows = np.flatnonzero(~np.isnan(y))
+    if not rows.size:
         raise ValueError(NOTHING_KNOWN)
-    if estimator._loss_name() == "quantiles":
-        known = ~np.isnan(y[:, 0])
-        w = w[known] if w.size else None
-        levels = _losses.levels(estimator)
-        return _losses.score_quantiles(levels, y[known], raw[known], w)
-    if y.shape[1] != raw.shape[1]:
-        raise ValueError(
-            "y_true and y_pred have different number of output "
-            f"({y.shape[1]}!={raw.shape[1]})"
-        )
-    loss, n_outputs = estimator._loss_name(), y.shape[1]
-    sums, spreads = np.zeros(2 * n_outputs), np.zeros(n_outputs)
-    parts = np.zeros(metrics.n_parts(loss, n_outputs))
-    metrics.mean_parts(y, w, sums, masked=True)
-    metrics.spread_parts(y, w, metrics.means(sums), spreads, masked=True)
-    metrics.score_parts(loss, raw, y, w, parts, masked=True)
-    if np.isnan(spreads).all():
-        raise ValueError(f"{NOTHING_KNOWN[:-1]}, or has no weight.")
-    return metrics.score(loss, parts, spreads, masked=True)
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(sample_weight, y, dtype=np.float64)[rows]
+    return y[rows], raw[rows], sample_weight

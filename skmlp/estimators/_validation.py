@@ -263,7 +263,9 @@ def judge_there(estimator, plan, supervisor):
         def there(raw):
             model = _model_of(estimator, plan, state)
             rows = RowsElsewhere(len(raw), plan.units[0])
-            model._forward = lambda X, n_layers=None: rows.predicted(X, raw)
+            model._forward = lambda X, n_layers=None, finish=None: rows.predicted(
+                X, raw, finish
+            )
             return model, rows
 
         def known(rows, output):
@@ -361,14 +363,14 @@ class RowsElsewhere:
     def __len__(self):
         return self.shape[0]
 
-    def predicted(self, X, raw):
-        """What was predicted, if it is for these rows."""
+    def predicted(self, X, raw, finish):
+        """What was predicted, if it is for these rows; see `BaseMLP._forward`."""
         if X is not self:
             raise ValueError(
                 "on Dask arrays a scorer can predict the validation rows as a whole "
                 "only; they are on the workers"
             )
-        return raw
+        return raw if finish is None else finish(raw, slice(0, len(raw)))
 
     def __array__(self, dtype=None, copy=None):
         raise ValueError(ON_WORKERS)

@@ -381,15 +381,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         """
         if is_dask(X):
             return super().score(X, y, sample_weight)
-        if _real_targets.masked(self):
-            y = _real_targets.table(y)
-            if np.isnan(y).any():
-                raw = self._forward(X)
-                return _real_targets.score(self, y, raw, sample_weight)
         if self._loss_name() == "quantiles":
-            return _losses.score_quantiles(
-                _losses.levels(self), y, self.predict(X), sample_weight
-            )
+            known = y, self.predict(X), sample_weight
+            if _real_targets.masked(self):
+                known = _real_targets.known(*known)
+            return _losses.score_quantiles(_losses.levels(self), *known)
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -112,6 +114,102 @@ def test_17_a_million_predictions_take_a_block():
         tracemalloc.stop()
     assert peak < found.nbytes + 12e6
     assert_allclose(found[999:1998], found[:999], rtol=1e-4, atol=1e-5)
+
+
+N_WIDE, N_OUTPUTS = 4_000, 1_600
+#: All outputs of these rows take 51 MB; a block of them takes 8 MB.
+WIDE_X = RNG.normal(size=(N_WIDE, 4))
+CODES = np.arange(N_WIDE) % N_OUTPUTS
+HEADS = np.c_[CODES % 800 + 2, CODES % 800 + 3]
+BITS = (CODES[:, None] == np.arange(N_OUTPUTS)).astype(np.int8)
+BITS[0] = 1
+REAL = RNG.normal(size=(N_WIDE, N_OUTPUTS)).astype(np.float32)
+GAPS = np.where(BITS, np.nan, REAL)
+
+#: What a model is fitted to, and how its score is found for those predictions.
+MANY_OUTPUTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "classes": (MLPClassifier, CODES, {}),
+    "heads": (MLPClassifier, HEADS, {}),
+    "multilabel": (MLPClassifier, BITS, {}),
+    "sparse multilabel": (MLPClassifier, sparse.csr_matrix(BITS), {}),
+    "real": (MLPRegressor, REAL, {}),
+    "gaps": (MLPRegressor, GAPS, {"missing_targets": "mask"}),
+}
+
+
+def score_by_hand(model: Any, y: Any, w: Any) -> float:
+    found = model.predict(WIDE_X)
+    if isinstance(model, MLPRegressor):
+        y, found = (np.nan_to_num(a).astype(float) for a in (y, found))
+        known = ~np.isnan(MANY_OUTPUTS["gaps"][1]) if "mask" in repr(model) else 1
+        w = (1 if w is None else w[:, None]) * known * np.ones(y.shape)
+        spread = (w * (y - np.average(y, axis=0, weights=w)) ** 2).sum(axis=0)
+        return float(np.mean(1 - (w * (y - found) ** 2).sum(axis=0) / spread))
+    if sparse.issparse(y):
+        assert sparse.issparse(found)
+        y, found = y.toarray(), found.toarray()
+    right = (found == y).reshape(len(y), -1).all(axis=1)
+    return float(np.average(right, weights=w))
+
+
+def bytes_of(found: Any) -> int:
+    if isinstance(found, list):
+        return sum(map(bytes_of, found))
+    if sparse.issparse(found):
+        return int(found.data.nbytes + found.indices.nbytes + found.indptr.nbytes)
+    return int(np.asarray(found).nbytes)
+
+
+def peak_beside_the_result(call: Callable[[], Any]) -> int:
+    tracemalloc.start()
+    try:
+        found = call()
+        return tracemalloc.get_traced_memory()[1] - bytes_of(found)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("what", MANY_OUTPUTS)
+def test_17_many_outputs_take_a_block(what, weighted):
+    Estimator, y, params = MANY_OUTPUTS[what]
+    model = Estimator(hidden_layer_sizes=4, max_iter=1, random_state=0, **params)
+    model.fit(WIDE_X, y)
+    w = RNG.random(N_WIDE) if weighted else None
+    assert_allclose(model.score(WIDE_X, y, w), score_by_hand(model, y, w), rtol=1e-6)
+    assert peak_beside_the_result(lambda: model.score(WIDE_X, y, w)) < 30e6
+    for method in ("predict", "predict_proba", "predict_log_proba", "hidden_outputs"):
+        # Sparse labels are put together out of those of the blocks.
+        limit = 30e6 if what != "sparse multilabel" else 30e6 + bytes_of(y)
+        if hasattr(model, method):
+            call = getattr(model, method)
+            assert peak_beside_the_result(lambda call=call: call(WIDE_X)) < limit
+
+
+def test_17_dask_scores_take_a_block():
+    rows, y = (da.from_array(a, chunks=(N_WIDE, -1)[: a.ndim]) for a in (WIDE_X, CODES))
+    model = MLPClassifier(4, max_iter=1, random_state=0).fit(WIDE_X, CODES)
+    expected = model.score(WIDE_X, CODES)
+    with dask.config.set(scheduler="sync"):
+        assert model.score(rows, y) == expected
+        assert peak_beside_the_result(lambda: model.score(rows, y)) < 30e6
+        assert peak_beside_the_result(model.predict(rows).compute) < 30e6
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_17_two_classes_take_a_block(n_outputs):
+    y = np.arange(30) % 2
+    y = y if n_outputs == 1 else np.c_[y, 1 - y]
+    model = MLPClassifier(4, max_iter=1, random_state=0).fit(
+        RNG.normal(size=(30, 4)), y
+    )
+    rows = RNG.normal(size=(N_MANY, 4))
+    for method in ("predict", "predict_proba"):
+        call = getattr(model, method)
+        assert peak_beside_the_result(lambda call=call: call(rows)) < 12e6
+        in_parts = [call(rows[k::3]) for k in range(3)]
+        for k, part in enumerate(in_parts):
+            assert_array_equal(call(rows)[k::3], part)
 
 
 def _calls_into_csc(call: Callable[[], Any]) -> int:
