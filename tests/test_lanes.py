@@ -9,8 +9,6 @@ import pytest
 from skmlp import lanes
 from tests.limits import HANG_S
 
-LIMIT = HANG_S
-
 
 @pytest.fixture
 def on(monkeypatch):
@@ -30,7 +28,7 @@ def test_helpers_do_help(on):
     there, seen = threading.Barrier(3), []
 
     def meet(lane):
-        there.wait(LIMIT)
+        there.wait(HANG_S)
         seen.append((lane, threading.current_thread().name))
 
     team = lanes.Lanes(3)
@@ -49,7 +47,7 @@ def test_what_is_shared_fails_with_its_own_error(lane, on):
     names = {0: threading.current_thread().name, 1: "skmlp-lane-1"}
 
     def work(part):
-        both.wait(LIMIT)
+        both.wait(HANG_S)
         if threading.current_thread().name == names[lane]:
             raise ZeroDivisionError(f"in lane {lane}")
         done.append(part)
@@ -80,7 +78,7 @@ def test_a_helper_that_sleeps_is_woken(on):
 
     for _ in range(3):
         team.run(note)
-        assert ran.wait(LIMIT)
+        assert ran.wait(HANG_S)
         helper = team._helpers[0]
         # It has given up looking when it has set the lowest bit.
         while not helper._counter[0] & 1:

@@ -11,8 +11,6 @@ import pytest
 from skmlp.kernels import compiled_lanes as kernels
 from tests.limits import HANG_S
 
-LIMIT = HANG_S
-
 
 class End:
     """One end of a pair: it posts at one counter, and waits at another."""
@@ -70,7 +68,7 @@ def test_for_each_sleep_there_is_one_message_and_what_was_written_is_seen(
                 messages[1 - me].put(number)
             if end.wait(number, patience):
                 n_sleeps[me] += 1
-                assert messages[me].get(timeout=LIMIT) == number
+                assert messages[me].get(timeout=HANG_S) == number
             # The other one may be writing for its next run.
             assert (data[1 - me] >= number).all()
 

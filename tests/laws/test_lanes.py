@@ -37,7 +37,6 @@ PARAMETERS = {
     "max_iter": 8,
     "random_state": 0,
 }
-LIMIT = HANG_S
 
 
 class Hook(OwnCallback):
@@ -257,14 +256,14 @@ def test_an_interrupt_before_a_run_waits_for_the_helper(on, monkeypatch):
 
             def slowly(*given):
                 entered.set()
-                interrupted.wait(LIMIT)
+                interrupted.wait(HANG_S)
                 function(*given)
                 left.set()
 
             job = slowly, arguments, keep
         tell(self, job)
         if job is not None:
-            assert entered.wait(LIMIT)
+            assert entered.wait(HANG_S)
             interrupted.set()
             raise KeyboardInterrupt
 
@@ -286,7 +285,7 @@ def test_an_interrupt_before_a_run_waits_for_the_helper(on, monkeypatch):
 def test_ctrl_c_at_any_moment(presses, on, monkeypatch):
     """Whatever comes of it, nothing stays: see the fixture, and its checks here."""
     on(2, 2)
-    monkeypatch.setattr(lanes, "_LIMIT", LIMIT)
+    monkeypatch.setattr(lanes, "_LIMIT", HANG_S)
     rng = random.Random(presses)
     main, before = threading.main_thread().ident, blas_threads_now()
     model = MLPClassifier(**PARAMETERS)
@@ -303,7 +302,7 @@ def test_ctrl_c_at_any_moment(presses, on, monkeypatch):
         with warnings.catch_warnings(), contextlib.suppress(KeyboardInterrupt):
             warnings.simplefilter("ignore")
             _fit_with(presser, model)
-        assert pressed.wait(LIMIT)
+        assert pressed.wait(HANG_S)
         presser.join()
         assert own_threads() == []
         assert blas_threads_now() == before
@@ -331,9 +330,8 @@ def _ctrl_c_falls_into_the_fit():
 
 
 def _press(thread, waits, pressed):
-    first, *others = waits
-    pressed.wait(first)
-    for wait in others:
+    pressed.wait(waits.pop(0))
+    for wait in waits:
         signal.pthread_kill(thread, signal.SIGINT)
         pressed.wait(wait)
     pressed.set()

@@ -26,7 +26,6 @@ from tests.laws.places import Fit, assert_same_bits
 from tests.limits import HANG_S
 
 FIT = Fit("multiclass", {"max_iter": 6})
-LIMIT = HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +64,12 @@ def all_at_once(calls: list[Callable[[], Any]]) -> list[Any]:
     barrier = threading.Barrier(len(calls))
 
     def begin(call: Callable[[], Any]) -> Any:
-        barrier.wait(LIMIT)
+        barrier.wait(HANG_S)
         return call()
 
     with ThreadPoolExecutor(len(calls)) as pool:
         futures = [pool.submit(begin, call) for call in calls]
-        return [future.result(LIMIT) for future in futures]
+        return [future.result(HANG_S) for future in futures]
 
 
 @pytest.mark.parametrize("n_clients", [1, 3])
@@ -112,7 +111,7 @@ def test_after_who_holds_the_locks_that_xgboost_takes(clean, undisturbed):
             assert not future.done()
         finally:
             lock.release()
-        assert_same_bits(future.result(LIMIT), undisturbed)
+        assert_same_bits(future.result(HANG_S), undisturbed)
 
 
 def cross_validate(model: Any, X: Any, y: Any) -> list[Any]:
@@ -158,7 +157,7 @@ def fit_with_get_client() -> Any:
 def test_a_fit_inside_a_task(clean, undisturbed, function):
     tasks = [clean.submit(function, pure=False) for _ in range(2)]
     for task in tasks:
-        assert_same_bits(task.result(LIMIT), undisturbed)
+        assert_same_bits(task.result(HANG_S), undisturbed)
 
 
 def test_rows_of_a_task_are_trained_in_its_process(clean):
@@ -166,7 +165,7 @@ def test_rows_of_a_task_are_trained_in_its_process(clean):
         with worker_client(), joblib.parallel_config(backend="dask"):
             return FIT.estimator(2).fit(*FIT.data()[:2])
 
-    model = clean.submit(inside, pure=False).result(LIMIT)
+    model = clean.submit(inside, pure=False).result(HANG_S)
     assert model.n_shards_ == 1
     assert_same_bits(model, FIT.estimator(None).fit(*FIT.data()[:2]))
 
