@@ -11,7 +11,7 @@ from skmlp.comm.base import Communicator
 from skmlp.data.sources import Source
 from skmlp.launch.base import Message
 from skmlp.plan import Plan
-from skmlp.shard_work import EVALUATE, ShardWork
+from skmlp.shard_work import CONSTANT, EVALUATE, LOSS, ShardWork
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,6 +48,8 @@ class Evaluator(ShardWork):
         """Loss and gradient, summed over all training rows."""
         # A diverging run overflows; L-BFGS's line search deals with it.
         with np.errstate(all="ignore"):
+            if message.op in (CONSTANT, LOSS):
+                return self._judge(message)
             return self._evaluate(message.arrays[0])
 
     def last_commit(self) -> Message | None:

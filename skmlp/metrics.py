@@ -127,7 +127,7 @@ def mean_parts(y: Array, w: Array, out: Array, masked: bool = False) -> None:
     masked : bool
         See `weight_of`.
     """
-    weights, sums = np.split(out, 2)
+    weights, sums = out.reshape(2, -1)
     y = y.astype(np.float64, copy=False)
     if masked:
         known = (~np.isnan(y)).astype(np.float64)
@@ -140,7 +140,9 @@ def mean_parts(y: Array, w: Array, out: Array, masked: bool = False) -> None:
 
 def means(parts: Array) -> Array:
     """The mean of each output, from `mean_parts` of all rows; NaN without weight."""
-    weights, sums = np.split(parts, 2)
+    weights, sums = parts.reshape(2, -1)
+    if weights.all():
+        return np.asarray(sums / weights)
     with np.errstate(invalid="ignore"):
         return np.asarray(sums / weights)
 

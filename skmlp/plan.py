@@ -70,6 +70,9 @@ class Plan:
     n_validation : int
         Validation rows; 0 for none. Without a split they are rows of their own, which
         come after the training rows.
+    tol_scale : {"absolute", "initial"}
+        What `tol` is, where it is compared with a loss: a loss, or a share of that of
+        the constant prediction.
     scoring : {"default", "loss", "driver"}
         What says how good the model is in early stopping: accuracy or R2; the loss of
         the validation rows; or the driver, after each round.
@@ -142,6 +145,7 @@ class Plan:
     early_stopping: bool
     split: Split | None = None
     n_validation: int = 0
+    tol_scale: str = "absolute"
     scoring: str = "default"
     incremental: bool = False
     order_rng: tuple[bytes, int] | None = None
@@ -188,6 +192,11 @@ class Plan:
         if self.heads or self.loss_entry.target == "codes":
             return len(self.heads) or 1
         return self.units[-1]
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether a loss says when to stop, of training or validation rows."""
+        return not self.early_stopping or self.scoring == "loss"
 
     @property
     def n_batches(self) -> int:

@@ -75,6 +75,7 @@ def minimize(
     show: bool,
     watch: Watch | None = None,
     deadline: float | None = None,
+    unit: float = 1.0,
 ) -> Minimum:
     """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
 
@@ -95,6 +96,9 @@ def minimize(
         Told of each iteration, in this thread.
     deadline : float, optional
         When to end, by `time.monotonic`.
+    unit : float
+        The loss that SciPy is to take for 1: both of its tolerances are absolute for
+        smaller ones.
 
     References
     ----------
@@ -122,9 +126,9 @@ def minimize(
         gradient[:n_weights] += plan.alpha * weights
         total, divisor = (float(part) for part in sums[:2])
         times.append(sums[2:])
-        gradient /= divisor
+        gradient /= divisor * unit
         penalty = 0.5 * plan.alpha * float(np.dot(weights, weights))
-        value = (total + penalty) / divisor
+        value = (total + penalty) / (divisor * unit)
         reported[value] = (total * plan.loss_scale + penalty) / divisor
         return value, gradient
 
@@ -175,5 +179,5 @@ def minimize(
         watch.close(last)
     if result is None:
         return last
-    loss = reported.get(float(result.fun), float(result.fun))
+    loss = reported.get(float(result.fun), float(result.fun) * unit)
     return Minimum(result.x, loss, result, last.losses, last.records)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from skmlp import constant, metrics
 from skmlp import kernels as kernel_sets
-from skmlp import metrics
 from skmlp.comm.base import Communicator
 from skmlp.data.sources import ShardRows, Source
+from skmlp.launch.base import Message
 from skmlp.model.dropout import Dropout
 from skmlp.model.network import Network
 from skmlp.plan import Plan
@@ -23,6 +24,8 @@ TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's array
 # computed], gradient of the sum
 EVALUATE = 2
 PREDICT = 3  # as TRAIN -> predictions, targets and weights of the validation rows
+CONSTANT = 4  # -> the constant's raw prediction, [its mean loss]
+LOSS = 5  # parameters -> [mean loss of the training rows, without penalty]
 
 
 def most_bytes(plan: Plan) -> int:
@@ -98,6 +101,37 @@ class ShardWork:
             plan.frozen,
             **options,
         )
+
+    def _constant(self) -> tuple[Array, float]:
+        """The best constant prediction, and its loss as it is reported."""
+
+        def total(width: int, add: constant.Add) -> Array:
+            def of_shard(shard: ShardRows, row: Array) -> None:
+                for y, w in shard.training_targets():
+                    add(y, w, row)
+
+            return self._sum_over_shards(width, of_shard)
+
+        raw, loss = constant.constant(self._plan, total)
+        return raw, self._mean_loss(loss)
+
+    def _mean_loss(self, total: float) -> float:
+        """The summed loss of all training rows as it is reported."""
+        return total * self._plan.loss_scale / self._divisor(self._plan.n_rows)
+
+    def _judge(self, message: Message) -> Message:
+        """Answer `CONSTANT` and `LOSS`."""
+        if message.op == CONSTANT:
+            raw, mean = self._constant()
+            return Message(CONSTANT, (raw, np.array([mean])))
+        views = self._plan.layout.views(message.arrays[0])
+
+        def add(shard: ShardRows, row: Array) -> None:
+            for block in shard.training_blocks():
+                row += self._network.validate(views, *block)[1]
+
+        (loss,) = self._sum_over_shards(1, add)
+        return Message(LOSS, (np.array([self._mean_loss(loss)]),))
 
     def pause(self) -> None:
         """Have all ranks end the order under way after this epoch. From any thread."""

@@ -17,7 +17,7 @@ import numpy as np
 from skmlp import stopping
 from skmlp.launch.base import Gang, Launcher, Message, RankFailed
 from skmlp.plan import Plan
-from skmlp.shard_work import TRAIN
+from skmlp.shard_work import CONSTANT, LOSS, TRAIN
 from skmlp.state import DIVERGED, OUT_OF_TIME, RUNNING, Record, TrainState
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -106,11 +106,13 @@ class Supervisor:
         """
         while True:
             try:
-                answer = self._ready().ask(order(self._fresh))
+                gang = self._ready()
+                message = order(self._fresh)
+                answer = gang.ask(message)
             except RankFailed as failure:
                 self._replace(failure)
             else:
-                self._fresh = False
+                self._fresh &= message.op in (CONSTANT, LOSS)
                 self._failures.clear()
                 return answer
 

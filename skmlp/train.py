@@ -26,7 +26,7 @@ from skmlp.launch.base import Message
 from skmlp.optim import around, schedules
 from skmlp.optim.transforms import OPTIMIZERS, Move
 from skmlp.plan import Plan
-from skmlp.shard_work import PREDICT, TRAIN
+from skmlp.shard_work import CONSTANT, LOSS, PREDICT, TRAIN
 from skmlp.state import (
     ALL_EPOCHS,
     DIVERGED,
@@ -83,6 +83,9 @@ class Trainer(Validating):
 
     def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
         super().__init__(plan, comm, source)
+        if plan.tol_scale == "initial" and plan.by_loss:
+            # What is compared with `tol` is a loss.
+            self._plan = plan = replace(plan, tol=plan.tol * self._constant()[1])
         size, dtype = self._params.size, self._dtype
         self._optimizer = OPTIMIZERS[plan.solver](plan, self._kernels)
         self._moments: list[Array] = [
@@ -169,6 +172,8 @@ class Trainer(Validating):
         """Do what the supervisor asks."""
         # A diverging run overflows; it is found at the end of the epoch.
         with np.errstate(all="ignore"):
+            if message.op in (CONSTANT, LOSS):
+                return self._judge(message)
             (n_epochs,), state = message.arrays[0], message.arrays[1:]
             if state:
                 self._load(TrainState.from_arrays(state))

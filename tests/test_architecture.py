@@ -30,7 +30,7 @@ FLOORS = (
     ("build",),
     ("train", "evaluate"),
     ("commit", "lanes", "steps", "stopping", "validate"),
-    ("shard_work",),
+    ("constant", "shard_work"),
     ("launch",),
     ("data",),
     ("plan", "state", "twister"),

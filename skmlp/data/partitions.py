@@ -8,14 +8,14 @@ see of a part; `LocalRows` are the rows of a shard, see `skmlp.data.store`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from skmlp.data.checks import MIXED
+from skmlp.data.checks import MIXED, largest
 from skmlp.data.targets import are_texts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -50,6 +50,8 @@ class PartStats:
         Of several parts: the rows of each; empty for one part.
     x_bytes : int
         What X takes as it is kept, in the training dtype.
+    unscaled : dict from int to float
+        See `skmlp.data.checks.unscaled`; of several parts together, the largest.
     """
 
     rows: int
@@ -65,6 +67,7 @@ class PartStats:
     problem: str = ""
     sizes: tuple[int, ...] = ()
     x_bytes: int = 0
+    unscaled: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def classes(self) -> Array | None:
@@ -134,6 +137,7 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         problem=problems[0] if problems else "",
         sizes=tuple(chain(*(part.sizes or (part.rows,) for part in parts))),
         x_bytes=sum(part.x_bytes for part in parts),
+        unscaled=largest(part.unscaled for part in parts),
     )
 
 

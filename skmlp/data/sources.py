@@ -67,8 +67,12 @@ class ShardRows(ABC):
         """All validation rows of the shard, in blocks of at most `max_rows`."""
 
     @abstractmethod
+    def training_targets(self) -> Iterator[tuple[Array, Array]]:
+        """Targets and weights of all training rows, in pieces of bounded size."""
+
     def training_weight(self, masked: bool) -> float:
         """Weight of the shard's training rows; see `skmlp.metrics.weight_of`."""
+        return sum(weight_of(y, w, masked) for y, w in self.training_targets())
 
 
 class Source(ABC):
@@ -241,15 +245,14 @@ class GatheredRows(RowTable, ShardRows):
     def _training_rows(self) -> Iterator[Array | slice]:
         """Where the training rows are, in pieces of bounded size if need be."""
 
-    def training_weight(self, masked: bool) -> float:
-        """Weight of the shard's training rows; see `skmlp.metrics.weight_of`."""
-        total = 0.0
+    def training_targets(self) -> Iterator[tuple[Array, Array]]:
+        """Targets and weights of all training rows; see `ShardRows`."""
         for rows in self._training_rows():
-            w = self._w[rows] if self._weighted else self._w
-            # Targets are looked at, and copied, only where some may be missing.
-            y = self._y[rows] if masked else w
-            total += weight_of(y, w, masked)
-        return total
+            stop = rows.stop if isinstance(rows, slice) else len(rows)
+            for at in range(getattr(rows, "start", 0) or 0, stop, WINDOW):
+                piece = slice(at, min(at + WINDOW, stop))
+                some = piece if isinstance(rows, slice) else rows[piece]
+                yield self._y[some], self._w[some] if self._weighted else self._w
 
     def numbers(self, batch: int) -> Array:
         """The numbers, among the rows of `X`, of what `take` returned last."""

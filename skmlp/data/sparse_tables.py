@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.data.checks import check_finite
+from skmlp.data.checks import checked_rows, largest
 from skmlp.data.files import PIECE
 from skmlp.data.placement import Span
 from skmlp.data.sparse_files import SparseFileRows
@@ -55,8 +55,15 @@ class SparseTable:
         """What the rows take of this process's memory."""
         return 0 if self._file is not None else self._bytes
 
-    def put(self, part: int, at: int, table: Any) -> int:
-        """Convert and keep rows of a part, from number `at` on; tell their bytes.
+    def put(self, part: int, at: int, table: Any) -> tuple[int, dict[int, float]]:
+        """Convert and keep rows of a part, from number `at` on.
+
+        Returns
+        -------
+        int
+            Their bytes.
+        dict
+            See `skmlp.data.checks.unscaled`.
 
         Raises
         ------
@@ -64,7 +71,7 @@ class SparseTable:
             A number is not finite in the training dtype.
         """
         rows = sparse.csr_array(table)
-        n_rows, total = rows.shape[0], 0
+        n_rows, total, found = rows.shape[0], 0, []
         row_bytes = max(1, _size(rows) // max(1, n_rows))
         step = max(1, PIECE // row_bytes)
         # A part without rows is a block, too.
@@ -72,10 +79,10 @@ class SparseTable:
             # A copy: the part may be a view of what Dask frees or uses again.
             block = rows if step >= n_rows else rows[start : start + step]
             block = block.astype(self._dtype, copy=True)
-            check_finite(block.data, "X")
+            found.append(checked_rows(block))
             total += _size(block)
             self._keep((part, at + start), block)
-        return total
+        return total, largest(found)
 
     def _keep(self, block: Block, rows: Any) -> None:
         self._parts.setdefault(block[0], {})[block[1]] = rows.shape[0]

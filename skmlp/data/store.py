@@ -21,6 +21,7 @@ from skmlp.data.checks import (
     check_finite,
     check_shapes,
     check_target,
+    checked_rows,
     counted,
     known_or_nan,
 )
@@ -172,7 +173,8 @@ class ShardStore:
             # A copy: the part may be a view of what Dask frees or uses again.
             kept_w = w.astype(training_dtype(w.dtype), copy=True)
             stats = self._stats(X, y, kept_w)
-            stats = replace(stats, x_bytes=self._keep_X(part, X))
+            n_bytes, unscaled = self._keep_X(part, X)
+            stats = replace(stats, x_bytes=n_bytes, unscaled=unscaled)
         except (TypeError, ValueError) as error:
             return PartStats(
                 max(span.rows, 0),
@@ -228,8 +230,8 @@ class ShardStore:
             labels=labels,
         )
 
-    def _keep_X(self, part: int, X: Any) -> int:
-        """Convert the rows into their place; tell the bytes that they take there.
+    def _keep_X(self, part: int, X: Any) -> tuple[int, dict[int, float]]:
+        """Convert the rows into their place; tell their bytes and unscaled columns.
 
         ValueError if they are not finite.
         """
@@ -240,12 +242,11 @@ class ShardStore:
                 return self._sparse_table().put(part, 0, X)
         table = self._room()
         if self._known:
-            table.put(self._offsets[part], X)
+            unscaled = table.put(self._offsets[part], X)
         else:
             with self._lock:
-                self._keep_in_turn(table, part, X)
-        n_bytes: int = X.shape[0] * self._features * self._dtype.itemsize
-        return n_bytes
+                unscaled = self._keep_in_turn(table, part, X)
+        return X.shape[0] * self._features * self._dtype.itemsize, unscaled
 
     def _sparse_table(self) -> SparseTable:
         """Where all sparse rows go."""
@@ -271,26 +272,28 @@ class ShardStore:
             self._table.grow(self._n_rows)
             return self._table
 
-    def _keep_in_turn(self, table: Table, part: int, X: Any) -> None:
+    def _keep_in_turn(self, table: Table, part: int, X: Any) -> dict[int, float]:
         """Append a part of unknown length, when all before it have come."""
         if part not in self._offsets:
             kept = np.empty(X.shape, self._dtype)
             convert(X, kept)
-            check_finite(kept, "X", X)
+            unscaled = checked_rows(kept, X)
             self._early[part] = kept
-            return
-        self._append(table, X)
+            return unscaled
+        unscaled = self._append(table, X)
         while part in self._next:
             part = self._next[part]
             self._offsets[part] = self._n_rows
             early = self._early.pop(part, None)
             if early is None:
-                return
+                break
             self._append(table, early)
+        return unscaled
 
-    def _append(self, table: Table, X: Any) -> None:
-        table.put(self._n_rows, X)
+    def _append(self, table: Table, X: Any) -> dict[int, float]:
+        unscaled = table.put(self._n_rows, X)
         self._n_rows += X.shape[0]
+        return unscaled
 
     # -- rows that change shards -------------------------------------------------------
 

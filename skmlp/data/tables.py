@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.checks import check_finite
+from skmlp.data.checks import checked_rows, largest
 from skmlp.data.files import PIECE, FileRows
 from skmlp.data.frames import convert, rows_of
 
@@ -56,8 +56,8 @@ class Table:
         """What the rows take of this process's memory."""
         return 0 if self._file is not None else self.n_rows * self._row_bytes
 
-    def put(self, at: int, table: Any) -> None:
-        """Convert rows into their place.
+    def put(self, at: int, table: Any) -> dict[int, float]:
+        """Convert rows into their place; tell which columns are unscaled.
 
         Parameters
         ----------
@@ -73,16 +73,17 @@ class Table:
         """
         self.grow(at + len(table))
         if self._file is not None:
+            found = []
             for part in self._pieces(len(table)):
                 some = rows_of(table, part.start, part.stop)
                 piece = np.empty((len(some), self._features), self._dtype)
                 convert(some, piece)
-                check_finite(piece, "X", table)
+                found.append(checked_rows(piece, table))
                 self._file.write(at + part.start, piece)
-            return
+            return largest(found)
         place = self._array(at + len(table))[at:]
         convert(table, place)
-        check_finite(place, "X", table)
+        return checked_rows(place, table)
 
     def _pieces(self, n_rows: int) -> Iterator[slice]:
         """Cut rows into pieces of bounded size, as they go into a file and out."""

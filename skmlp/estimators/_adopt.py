@@ -10,15 +10,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
+from skmlp.estimators import _quality
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
 from skmlp.twister import set_twister_state, twister_state
 
-NOT_FINITE = (
-    "Solver produced non-finite parameter weights. The input data may contain large "
-    "values and need to be preprocessed."
-)
 INTERRUPTED = "Training interrupted by user."
 
 
@@ -143,7 +140,7 @@ def minimum(estimator, plan, start, found):
 def attributes_of_minimum(estimator, plan, start, found):
     """Set what an L-BFGS run has found so far."""
     if not np.isfinite(found.params).all():
-        raise ValueError(NOT_FINITE)
+        raise ValueError(_quality.NOT_FINITE)
     _common(estimator, plan, found.params.astype(plan.dtype))
     _forget(
         estimator,
@@ -192,7 +189,7 @@ def attributes(estimator, plan, start, end):
     state, records = end.state, end.records
     diverged = state.status == DIVERGED
     if diverged and not (plan.early_stopping and np.isfinite(state.best)):
-        raise ValueError(NOT_FINITE)
+        raise ValueError(_quality.diverged(records[-1].loss))
     before = {} if start.first else vars(estimator)
     params = state.params if plan.average is None else state.moments[-1].copy()
     if plan.early_stopping:
@@ -272,7 +269,8 @@ def _tell(plan, state, interrupted):
     elif state.status == DIVERGED:
         warnings.warn(
             f"Training diverged in epoch {state.epoch}: the loss or a weight is not "
-            "finite. The weights of the best validation score are kept.",
+            "finite, or the loss is over a million times that of a constant "
+            "prediction. The weights of the best validation score are kept.",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -128,6 +128,8 @@ class BaseMLP(
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "tol_scale": [StrOptions({"absolute", "initial"})],
+        "output_bias_init": [StrOptions({"auto", "mean"})],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
         "momentum": [Interval(Real, 0, 1, closed="both")],

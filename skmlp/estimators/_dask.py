@@ -23,6 +23,7 @@ from skmlp.estimators import (
     _fit,
     _heads,
     _losses,
+    _quality,
     _real_targets,
     _start,
     _validation,
@@ -103,6 +104,8 @@ def fit(
         held_out=held_out,
     ) as data:
         stats = data.stats
+        if first:
+            _quality.note_unscaled(estimator, stats.unscaled)
         if sample_weight is not None and stats.weight_sum <= 0:
             raise ValueError(_fit.NO_WEIGHT.format(stats.weight_sum))
         classes, class_weights = None, ()

@@ -25,6 +25,7 @@ from skmlp.estimators import (
     _layers,
     _losses,
     _modelling,
+    _quality,
     _real_targets,
     _start,
     _validation,
@@ -257,6 +258,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
         epsilon=float(estimator.epsilon),
         max_iter=int(estimator.max_iter if epochs is None else epochs),
         tol=float(estimator.tol),
+        tol_scale=estimator.tol_scale,
         n_iter_no_change=float(estimator.n_iter_no_change),
         early_stopping=estimator.solver in OPTIMIZERS
         and bool(estimator.early_stopping),
@@ -355,6 +357,8 @@ def run(estimator, supervisor, plan, start, score, deadline):
     """
     estimator.n_shards_ = plan.n_shards
     watch = _watch.of(estimator, plan, start, supervisor)
+    baseline = _quality.Baseline(supervisor, plan)
+    _start.put_constant(estimator, plan, start, baseline)
     if plan.solver not in OPTIMIZERS:
         minimum = quasi_newton.minimize(
             supervisor,
@@ -364,8 +368,11 @@ def run(estimator, supervisor, plan, start, score, deadline):
             show=bool(estimator.verbose is True or estimator.verbose >= 1),
             watch=watch,
             deadline=deadline,
+            unit=baseline.unit,
         )
+        as_bad = baseline.judge_minimum(minimum)
         _adopt.minimum(estimator, plan, start, minimum)
+        _quality.tell(estimator, baseline, as_bad)
         _effort.tell(minimum.records, show=bool(estimator.verbose))
         return _effort.ranks(estimator, supervisor)
     first, records = [_start.first_state(estimator, plan, start)], []
@@ -383,6 +390,8 @@ def run(estimator, supervisor, plan, start, score, deadline):
         score=score,
         deadline=deadline,
     )
+    as_bad = baseline.judge(outcome)
     _adopt.outcome(estimator, plan, start, outcome)
+    _quality.tell(estimator, baseline, as_bad)
     _effort.tell(outcome.records, show=bool(estimator.verbose))
     return _effort.ranks(estimator, supervisor)

@@ -16,6 +16,7 @@ _PASSING = frozenset(
         "_row_order",
         "_watch",
         "_training",
+        "_unscaled",
         "_skl_callbacks",
         "_skl_callbacks_to_teardown",
         "_callback_fit_ctx",

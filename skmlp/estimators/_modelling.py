@@ -175,10 +175,18 @@ def _unused(estimator, held_out):
         elif not estimator.early_stopping:
             names = ["scoring", "validation_fraction"]
             yield "a fit without early_stopping or X_val", names
+        quantiles = estimator._loss_name() == "quantiles"
+        by_loss = estimator.scoring == "loss" or (not estimator.scoring and quantiles)
+        if estimator.early_stopping and not by_loss:
+            yield "a fit that stops by a score", ["tol_scale"]
         if not hidden_sizes(estimator):
             yield "a network without hidden layers", ["dropout"]
         if not estimator.alpha:
             yield f"alpha={estimator.alpha!r}", ["l1_ratio"]
+    if estimator.intercepts_init is not None and (
+        estimator.intercepts_init[-1] is not None
+    ):
+        yield "a last array of intercepts_init", ["output_bias_init"]
     if hasattr(estimator, "quantile"):
         yield f"loss={estimator.loss!r}", _losses.unused(estimator)
 

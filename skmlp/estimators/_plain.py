@@ -12,6 +12,9 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
 
+from skmlp.data.checks import sum_of_squares
+from skmlp.estimators._quality import check_scale
+
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -34,14 +37,19 @@ def checked_pair(estimator, X, y, *, reset, **options):
     X : ndarray or sparse matrix of shape (n_samples, n_features), float32 or float64
     y : ndarray
     """
-    if (
-        _is_plain(X)
-        and X.flags.c_contiguous
-        and _is_plain_target(y, len(X))
-        and _fits(estimator, X, reset)
-    ):
-        return X, y
-    return validate_data(
+    squares = None
+    if _is_table(X) and X.flags.c_contiguous:
+        # Of finite values it is finite, but for overflow.
+        squares = sum_of_squares(X)
+        if (
+            np.isfinite(squares)
+            and _is_plain_target(y, len(X))
+            and _fits(estimator, X, reset)
+        ):
+            if reset:
+                check_scale(estimator, X, squares)
+            return X, y
+    X, y = validate_data(
         estimator,
         X,
         y,
@@ -52,23 +60,21 @@ def checked_pair(estimator, X, y, *, reset, **options):
         reset=reset,
         **options,
     )
+    if reset:
+        check_scale(estimator, X, squares)
+    return X, y
 
 
 def checked_rows(estimator, X):
     """Validate rows to predict, as scikit-learn's `validate_data` does."""
-    if _is_plain(X) and _fits(estimator, X, False):
+    if _is_table(X) and _is_finite(X) and _fits(estimator, X, False):
         return X
     return validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
 
 
-def _is_plain(X):
-    return (
-        type(X) is np.ndarray
-        and X.ndim == 2
-        and X.dtype in _FLOATS
-        and X.size > 0
-        and _is_finite(X)
-    )
+def _is_table(X):
+    is_matrix = type(X) is np.ndarray and X.ndim == 2
+    return is_matrix and X.dtype in _FLOATS and X.size > 0
 
 
 def _is_plain_target(y, n_rows):

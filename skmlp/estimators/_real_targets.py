@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
 from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.targets import encode
 from skmlp.estimators._plain import checked_pair
+from skmlp.estimators._quality import check_scale
 
 _X = {
     "accept_sparse": ["csr", "csc"],
@@ -46,6 +47,8 @@ def check(estimator, X, y, *, reset):
             estimator, X, y, validate_separately=(_X, _without_name(_Y)), reset=reset
         )
         check_consistent_length(X, y)
+        if reset:
+            check_scale(estimator, X)
         smallest = np.fmin.reduce(y, axis=None, initial=np.inf)
         if smallest == np.inf:
             raise ValueError(NOTHING_KNOWN)

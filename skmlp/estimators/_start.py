@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
 
+from skmlp.constant import FARTHEST
 from skmlp.data import order as orders
 from skmlp.data.split import split_rows
 from skmlp.estimators import _layers, _modelling, _watch
@@ -113,6 +114,26 @@ def begin(estimator, units, dtype, first, incremental):
         # The orders of the rows are defined for the Mersenne twister alone.
         start.rng = np.random.RandomState(rng.randint(2**31 - 1))
     return start
+
+
+def put_constant(estimator, plan, start, baseline):
+    """Begin with the output biases at the constant prediction, if that is wanted.
+
+    Not where it has no such number: of an output without known targets, or a mean of 0
+    under a logarithm. A class that no row has counts as half a row.
+    """
+    own = plan.loss_entry.output == "exp" and plan.loss != "poisson"
+    given = estimator.intercepts_init
+    wanted = own or estimator.output_bias_init == "mean"
+    if not (start.first and wanted) or (given is not None and given[-1] is not None):
+        return
+    raw, bias = baseline.raw, plan.layout.views(start.params)[-1][1]
+    if plan.loss_entry.target != "real":
+        least = np.log(2 * plan.n_rows)
+        raw = np.clip(raw, -least, least)
+    elif plan.loss_entry.output != "identity":
+        raw = np.where(np.abs(raw) < FARTHEST, raw, np.nan)
+    np.copyto(bias, raw, where=np.isfinite(raw), casting="same_kind")
 
 
 def _twister(start):

@@ -136,6 +136,14 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
     restart_epochs : float or None, default=None
         Length of a cycle of 'cosine', after which it starts again; None for one cycle
         in `max_iter` epochs.
+    output_bias_init : {'auto', 'mean'}, default='auto'
+        With 'mean', the first biases of the output layer predict the weighted shares of
+        the classes in the training rows of the first call. 'auto' draws them at random.
+        `intercepts_init` comes first.
+    tol_scale : {'absolute', 'initial'}, default='absolute'
+        What `tol` is: a loss, or a share of the loss that the best constant prediction
+        has on the training rows of the call, so that the unit of the targets does not
+        matter. A score that early stopping goes by is compared with `tol` itself.
     n_jobs : int or None, default=None
         Ranks that train the one model together: threads of this process, or the
         workers of joblib's active backend. None means 1 unless a
@@ -260,6 +268,8 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         decay_epochs: float = 20,
         warmup_epochs: float = 0,
         restart_epochs: float | None = None,
+        output_bias_init: str = "auto",
+        tol_scale: str = "absolute",
         n_jobs: int | None = None,
     ) -> None:
         self._keep(locals())

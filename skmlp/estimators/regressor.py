@@ -142,6 +142,16 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     restart_epochs : float or None, default=None
         Length of a cycle of 'cosine', after which it starts again; None for one cycle
         in `max_iter` epochs.
+    output_bias_init : {'auto', 'mean'}, default='auto'
+        With 'mean', the first biases of the output layer predict the best constant: the
+        weighted mean of the training targets of the first call (for 'absolute_error'
+        and 'quantile' the median or quantile). 'auto' does so for losses with a log
+        link that scikit-learn lacks: 'gamma', and objects with the output 'exp'.
+        `intercepts_init` comes first.
+    tol_scale : {'absolute', 'initial'}, default='absolute'
+        What `tol` is: a loss, or a share of the loss that the best constant prediction
+        has on the training rows of the call, so that the unit of the targets does not
+        matter. A score that early stopping goes by is compared with `tol` itself.
     n_jobs : int or None, default=None
         Ranks that train the one model together: threads of this process, or the
         workers of joblib's active backend. None means 1 unless a
@@ -268,6 +278,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         decay_epochs: float = 20,
         warmup_epochs: float = 0,
         restart_epochs: float | None = None,
+        output_bias_init: str = "auto",
+        tol_scale: str = "absolute",
         n_jobs: int | None = None,
     ) -> None:
         self._keep(locals())

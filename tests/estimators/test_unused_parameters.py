@@ -57,13 +57,14 @@ OTHER: dict[str, Any] = {
     "warmup_epochs": 2,
     "restart_epochs": 2,
     "frozen_layers": [0],
+    "output_bias_init": "mean",
 }
 
 #: Those that always have one, or say only where and how long to train.
 ALWAYS = {
     *("loss", "hidden_layer_sizes", "solver", "max_iter", "random_state", "verbose"),
     *("warm_start", "max_time", "coefs_init", "intercepts_init", "missing_targets"),
-    *("n_jobs", "tol"),
+    *("n_jobs", "tol", "tol_scale"),
 }
 
 
@@ -161,6 +162,10 @@ def test_every_parameter_is_tried(Estimator):
         ({"quantile": [0.1, 0.9]}, "loss='squared_error' does not use quantile"),
         ({"loss": "quantile", "huber_delta": 2}, "loss='quantile' does not use huber"),
         ({"rho": 0.5, "momentum": 0.5}, "solver='adam' does not use momentum=0.5, rho"),
+        (
+            {"output_bias_init": "mean", "intercepts_init": [None, [0.0]]},
+            "intercepts_init does not use output_bias_init='mean'",
+        ),
         ({"power_t": 1}, "learning_rate='constant' does not use power_t=1"),
         (
             {"scoring": "r2", "rho": 0.5},
@@ -173,6 +178,13 @@ def test_the_warning_says_why(method, params, text):
     model = MLPRegressor(hidden_layer_sizes=4, **params)
     with pytest.warns(skmlp.UnusedParameterWarning, match=re.escape(text)):
         getattr(model, method)(X, TARGETS)
+
+
+def test_a_score_has_no_unit():
+    model = MLPRegressor(early_stopping=True, tol_scale="initial", max_iter=2)
+    with pytest.warns(skmlp.UnusedParameterWarning, match="by a score does not use"):
+        model.fit(X, TARGETS)
+    model.set_params(scoring="loss").fit(X, TARGETS)
 
 
 @pytest.mark.parametrize("dense", [True, False])

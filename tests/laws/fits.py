@@ -136,6 +136,8 @@ def _sgd(**params: Any) -> dict[str, Any]:
     return {"solver": "sgd", "learning_rate_init": 0.05, **params}
 
 
+#: What depends on the constant prediction, which all ranks find together.
+LEVEL = {"output_bias_init": "mean", "tol_scale": "initial", "tol": 0.02}
 #: 30 iterations at most: L-BFGS magnifies the last bit.
 LBFGS = {"solver": "lbfgs", "max_iter": 12}
 STOP = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2}
@@ -214,6 +216,35 @@ TABLE = {
         "one output",
         {"loss": "quantile", "quantile": [0.1, 0.5, 0.9], **STOP},
         weighted=True,
+    ),
+    "gamma": Fit("gamma", {"loss": "gamma"}, weighted=True, kind="float32"),
+    "gamma, pieces": Fit("gamma", _sgd(loss="gamma"), calls=PIECES),
+    "output biases, tolerance of the loss": Fit(
+        "two outputs",
+        {**_sgd(**LEVEL), "loss": "absolute_error"},
+        weighted=True,
+        gaps=True,
+    ),
+    "output biases, quantiles": Fit(
+        "one output",
+        {**LEVEL, **STOP, "loss": "quantile", "quantile": [0.1, 0.5, 0.9]},
+        kind="csr",
+    ),
+    "output biases, classes": Fit(
+        "multiclass",
+        {**LEVEL, **STOP, "class_weight": {1: 3.0}, "scoring": "loss"},
+        weighted=True,
+    ),
+    "output biases, heads": Fit(
+        "heads, mixed", {**LEVEL, "label_smoothing": 0.1}, weighted=True
+    ),
+    "output biases, labels, validation rows": Fit(
+        "multilabel",
+        {**LEVEL, "early_stopping": True, "n_iter_no_change": 2, "scoring": "loss"},
+        held_out=9,
+    ),
+    "output biases, poisson, lbfgs": Fit(
+        "poisson, two", {**LBFGS, **LEVEL, "max_iter": 8}, weighted=True
     ),
     "gamma, lbfgs": Fit("gamma", {**LBFGS, "loss": "gamma", "max_iter": 8}),
     "smoothed": Fit("multiclass", {"label_smoothing": 0.1}, weighted=True),
