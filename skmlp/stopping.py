@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def compare(plan: Plan, state: TrainState, loss: float, score: float) -> bool:
     """Compare an epoch with the best one, and count those without improvement.
+
+    A score that is not finite never wins, and counts as no improvement.
 
     Parameters
     ----------
@@ -32,8 +35,9 @@ def compare(plan: Plan, state: TrainState, loss: float, score: float) -> bool:
         Whether the epoch's score is the best one, with early stopping.
     """
     if plan.early_stopping:
-        worse = score < state.best + plan.tol
-        better = score > state.best
+        finite = math.isfinite(score)
+        worse = not finite or score < state.best + plan.tol
+        better = finite and score > state.best
     else:
         worse = loss > state.best - plan.tol
         better = loss < state.best
@@ -55,7 +59,9 @@ def at_standstill(plan: Plan, state: TrainState) -> bool:
     scheduled = OPTIMIZERS[plan.solver].scheduled
     schedule = plan.learning_rate if scheduled else "constant"
     lowered = schedules.at_standstill(schedule, state.learning_rate)
-    if lowered is not None:
+    if plan.early_stopping and not math.isfinite(state.best):
+        state.status = STANDSTILL  # no score has been finite
+    elif lowered is not None:
         state.learning_rate = lowered
         state.no_improvement = 0
     elif schedule == "adaptive":

@@ -7,6 +7,7 @@ rank is asked for again, of another gang with the same shards: the same bits com
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -353,7 +354,9 @@ def _take_scored(
     arrays = [array.copy() for array in message.arrays]
     state, before = TrainState.from_arrays(tuple(arrays)), outcome.state
     record = state.records[-1]
-    value, standstill = score(state), bool(record.standstill)
+    # A scorer need not know what to do with predictions that are not finite.
+    value = math.nan if state.status == DIVERGED else score(state)
+    standstill = bool(record.standstill)
     if plan.early_stopping:
         state.best, state.no_improvement = before.best, before.no_improvement
         state.best_params = before.best_params

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
-from skmlp.estimators import _quality
+from skmlp.estimators import _early_stopping, _quality, _start
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.transforms import OPTIMIZERS
 from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
@@ -148,6 +148,7 @@ def attributes_of_minimum(estimator, plan, start, found):
         "_moments_of",
         "_dropout_key",
         "_raw_params",
+        "_last_params",
         "_schedule_epoch",
         "_learning_rate",
         "_learning_rate_from",
@@ -176,11 +177,13 @@ def attributes_of_minimum(estimator, plan, start, found):
         estimator.loss_ = found.loss
 
 
-def outcome(estimator, plan, start, end):
-    """Adopt the end of a stochastic run."""
+def outcome(estimator, plan, start, end, judge=None):
+    """Adopt the end of a stochastic run; `judge` has scored it, if not the ranks."""
     attributes(estimator, plan, start, end)
+    _early_stopping.check(plan, end, judge)
     _keep_order(estimator, plan, start, end.state)
     _tell(plan, end.state, end.interrupted)
+    _early_stopping.tell(estimator, plan, end)
     return estimator
 
 
@@ -192,12 +195,15 @@ def attributes(estimator, plan, start, end):
         raise ValueError(_quality.diverged(records[-1].loss))
     before = {} if start.first else vars(estimator)
     params = state.params if plan.average is None else state.moments[-1].copy()
-    if plan.early_stopping:
+    last = params
+    if plan.early_stopping and np.isfinite(state.best):
         params = state.best_params
-    _forget(estimator, "_raw_params")
+    _forget(estimator, "_raw_params", "_last_params")
     if plan.average is not None:
         estimator._raw_params = state.params
     _common(estimator, plan, params)
+    if start.goes_on and not plan.incremental and not diverged:
+        estimator._last_params = last, _start.fingerprint(estimator)
     estimator.n_iter_ = state.epoch
     estimator.t_ = state.samples_seen
     estimator._no_improvement_count = state.no_improvement
@@ -251,7 +257,7 @@ def _keep_order(estimator, plan, start, state):
     shared = not isinstance(estimator.random_state, Integral)
     if shared and (start.shuffles or twister_state(start.rng) == plan.order_rng):
         set_twister_state(start.rng, state.rng)
-    if plan.incremental:
+    if start.goes_on:
         estimator._order_record = {
             "n_rows": plan.n_rows,
             "start": plan.order_rng,

@@ -22,11 +22,11 @@ from skmlp.estimators import (
     _effort,
     _fit,
     _heads,
+    _judge,
     _losses,
     _quality,
     _real_targets,
     _start,
-    _validation,
     _watch,
 )
 from skmlp.launch import choose, dask_parts
@@ -130,7 +130,7 @@ def fit(
             return np.packbits(data.last_label()).tobytes()
 
         def judge(plan, start, supervisor):
-            return _validation.judge_there(estimator, plan, supervisor)
+            return _judge.judge_there(estimator, plan, supervisor)
 
         return run(
             estimator,
@@ -200,7 +200,7 @@ def fit_rows(
             data,
             units,
             lambda: _start.packed_labels(estimator, units, y),
-            lambda plan, start, supervisor: _validation.judge(
+            lambda plan, start, supervisor: _judge.judge(
                 estimator, plan, validation, X, w, start
             ),
             weighted=w.size > 0,

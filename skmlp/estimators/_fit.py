@@ -22,6 +22,7 @@ from skmlp.estimators import (
     _adopt,
     _class_weight,
     _effort,
+    _judge,
     _layers,
     _losses,
     _modelling,
@@ -137,7 +138,7 @@ def fit_here(
         start.known_order if place.kind != "processes" else None,
         held_out,
     )
-    score = _validation.judge(estimator, plan, validation, X, w, start)
+    score = _judge.judge(estimator, plan, validation, X, w, start)
     with supervised(estimator, launcher(plan, rows, place)) as supervisor:
         return run(estimator, supervisor, plan, start, score, deadline)
 
@@ -352,8 +353,8 @@ def supervised(estimator, launcher):
 def run(estimator, supervisor, plan, start, score, deadline):
     """Train in gangs and adopt what comes out.
 
-    `score` gives the validation score of a state, if not the ranks do; `deadline` is
-    when to end, by `time.monotonic`.
+    `score` is the `Judge` that scores a state, if not the ranks do; `deadline` is when
+    to end, by `time.monotonic`.
     """
     estimator.n_shards_ = plan.n_shards
     watch = _watch.of(estimator, plan, start, supervisor)
@@ -377,9 +378,11 @@ def run(estimator, supervisor, plan, start, score, deadline):
         return _effort.ranks(estimator, supervisor)
     first, records = [_start.first_state(estimator, plan, start)], []
     # From here on the supervisor has the parameters; nobody else holds them.
-    start.params = None
+    start.params = start.best_params = None
     if watch is not None:
         first[0], records = watch.resumed(first[0])
+    if score is not None and plan.early_stopping:
+        score.check(first[0])
     outcome = supervise.train(
         supervisor,
         plan,
@@ -391,7 +394,7 @@ def run(estimator, supervisor, plan, start, score, deadline):
         deadline=deadline,
     )
     as_bad = baseline.judge(outcome)
-    _adopt.outcome(estimator, plan, start, outcome)
+    _adopt.outcome(estimator, plan, start, outcome, score)
     _quality.tell(estimator, baseline, as_bad)
     _effort.tell(outcome.records, show=bool(estimator.verbose))
     return _effort.ranks(estimator, supervisor)

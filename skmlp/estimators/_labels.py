@@ -105,7 +105,8 @@ class LabelsMixin:
         multilabel = kind.startswith("multilabel")
         if multilabel != (y.ndim == 2):
             raise ValueError(f"y_val is not of the kind of y, which is {kind}")
-        check_known(y, [0, 1] if multilabel else self.classes_)
+        labels = y.data if sparse.issparse(y) else y
+        check_known(labels, [0, 1] if multilabel else self.classes_)
         return X, self._encode(y)
 
     def _check_pair(self, X, y, *, reset):

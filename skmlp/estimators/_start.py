@@ -6,6 +6,7 @@ sequence: first weights, split, shuffles.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -43,6 +44,11 @@ class Start:
         The flat vector.
     first : bool
         The parameters are new.
+    goes_on : bool
+        The order of the rows and the key of dropout's masks follow those of the call
+        before.
+    best_params : ndarray or None
+        What has predicted up to now, where the run goes on from other parameters.
     rng : RandomState or None
         The caller's; None for a seed.
     state : tuple or None
@@ -69,6 +75,8 @@ class Start:
 
     params: np.ndarray
     first: bool
+    goes_on: bool
+    best_params: np.ndarray | None = None
     rng: np.random.RandomState | None = None
     state: State | None = None
     drawn_from: State | None = None
@@ -103,13 +111,17 @@ def begin(estimator, units, dtype, first, incremental):
         params = initializers.uniform(layout, hidden, rng, dtype)
     else:
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
+    by_score = estimator.solver in OPTIMIZERS and estimator.early_stopping
+    goes_on = incremental or bool(by_score and estimator.warm_start)
+    start = Start(params, first, goes_on, drawn_from=drawn_from)
     if seeded:
-        start = Start(params, first, state=twister_state(rng))
+        start.state = twister_state(rng)
     else:
-        start = Start(params, first, rng)
-    start.drawn_from = drawn_from
+        start.rng = rng
     if first:
         _layers.put_given(estimator, layout, params)
+    elif start.goes_on and not incremental:
+        go_on_from_last(estimator, start)
     if not twister:
         # The orders of the rows are defined for the Mersenne twister alone.
         start.rng = np.random.RandomState(rng.randint(2**31 - 1))
@@ -134,6 +146,29 @@ def put_constant(estimator, plan, start, baseline):
     elif plan.loss_entry.output != "identity":
         raw = np.where(np.abs(raw) < FARTHEST, raw, np.nan)
     np.copyto(bias, raw, where=np.isfinite(raw), casting="same_kind")
+
+
+def go_on_from_last(estimator, start):
+    """Go on from the last parameters of a fit that stopped early, not from its best.
+
+    Weights that the user has changed since win over both, and have no score yet.
+    """
+    last, of_best = getattr(estimator, "_last_params", (None, None))
+    if last is None:
+        return
+    if fingerprint(estimator) == of_best:
+        start.best_params = start.params
+        start.params = last.astype(start.params.dtype, copy=False)
+    else:
+        estimator.best_validation_score_ = None
+
+
+def fingerprint(estimator):
+    """A checksum of the weights, by which it shows that they were changed."""
+    crc = 0
+    for array in (*estimator.coefs_, *estimator.intercepts_):
+        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    return crc
 
 
 def _twister(start):
@@ -193,13 +228,16 @@ def split(estimator, start, n_rows, labels):
 
 
 def dropout_key(estimator, start, incremental):
-    """Draw the key of dropout's masks; `partial_fit` goes on with the one it has."""
+    """Draw the key of dropout's masks; `partial_fit` goes on with the one it has.
+
+    A warm start, whose steps are counted anew, takes the next key.
+    """
     n_hidden = len(_modelling.hidden_sizes(estimator))
     if not _modelling.dropout(estimator, n_hidden):
         return None
     known = getattr(estimator, "_dropout_key", None)
-    if incremental and not start.first and known is not None:
-        return known
+    if start.goes_on and not start.first and known is not None:
+        return known if incremental else (known[0], (known[1] + 1) % 2**32)
     rng = _twister(start)
     words = rng.randint(0, 2**32, size=2, dtype=np.uint32)
     _keep_drawing(start, rng)
@@ -215,14 +253,16 @@ def is_many(n_rows):
 
 
 def order(estimator, start, n_rows, incremental):
-    """Where the order of the rows begins; partial_fit goes on where it was."""
+    """Where the order of the rows begins, or goes on."""
     start.dropout_key = dropout_key(estimator, start, incremental)
     if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
         return
     start.order_rng = start.state or twister_state(start.rng)
     start.keyed_order = is_many(n_rows)
-    if not incremental:
+    if not start.goes_on:
         return
+    if start.train is not None:
+        n_rows = len(start.train)
     record = getattr(estimator, "_order_record", None)
     drawn = estimator.random_state is None or isinstance(
         estimator.random_state, np.random.RandomState
@@ -248,9 +288,12 @@ def first_state(estimator, plan, start):
         moments=first_moments(plan, start.params),
         learning_rate=plan.learning_rate_init,
         best=-np.inf if plan.early_stopping else np.inf,
-        best_params=start.params if plan.early_stopping else np.empty(0, dtype),
+        best_params=np.empty(0, dtype),
         shuffles=start.shuffles,
     )
+    if plan.early_stopping:
+        best_params = start.best_params
+        state.best_params = start.params if best_params is None else best_params
     if start.first:
         return state
     state.samples_seen = getattr(estimator, "t_", 0)

@@ -1,4 +1,4 @@
-"""Validation: rows of its own, and scores by any scorer."""
+"""Validation: rows of its own, and which scorers can score them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import numpy as np
 from scipy import sparse
 from sklearn.metrics import get_scorer
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight
 
-from skmlp.estimators import _heads, _real_targets
-from skmlp.launch.base import Message
+from skmlp.estimators import _heads
 from skmlp.optim.transforms import OPTIMIZERS
-from skmlp.shard_work import PREDICT
-from skmlp.stopping import model_of
 
 #: Where no validation rows are given.
 NONE = (None, None, None)
@@ -143,6 +140,7 @@ class Validation:
         if self.held_out is not None:
             X, _, w = self.held_out
         given_X = given_X if _is_named(given_X) else X
+        y = y.toarray() if sparse.issparse(y) else y
         if self.held_out is None:
             numbers = chosen[: len(chosen)]
             given_X, y = (_safe_indexing(rows, numbers) for rows in (given_X, y))
@@ -210,179 +208,3 @@ def check_known(labels, classes):
     unknown = np.setdiff1d(labels, classes)
     if unknown.size:
         raise ValueError(f"y_val has labels that y has not: {unknown}; y has {classes}")
-
-
-# -- scores by a scorer, between the rounds --------------------------------------------
-
-
-def judge(estimator, plan, validation, X, w, start):
-    """What gives a state's score where the rows are here; None if no scorer does."""
-    scorer = scorer_of(estimator)
-    if scorer is None or not plan.n_validation:
-        return None
-    X, y, w = validation.rows(X, w, start.validation)
-    if plan.masked:
-        y = _real_targets.table(y)
-
-    def score(state):
-        model = _model_of(estimator, plan, state)
-        # The names were compared once, where the rows were checked.
-        _check_feature_names(model, X, reset=True)
-        if not plan.masked:
-            return _score(scorer, model, X, y, w)
-
-        def known(rows, output):
-            return _with_output(model, output), _safe_indexing(X, rows)
-
-        return _score_known(scorer, estimator, model, X, y, w, known)
-
-    return score
-
-
-def judge_there(estimator, plan, supervisor):
-    """As `judge`, where the validation rows are on workers and stay there.
-
-    The ranks send what they predict for these rows, with the targets.
-    """
-    scorer = scorer_of(estimator)
-    if scorer is None or not plan.n_validation:
-        return None
-
-    def score(state):
-        def order(fresh):
-            # A gang that has come in the place of another one knows no model yet.
-            arrays = state.to_arrays() if fresh else ()
-            return Message(PREDICT, (np.zeros(1, np.int64), *arrays))
-
-        (flat,) = supervisor.ask(order).arrays
-        table = flat.reshape(plan.n_validation, -1)
-        n_outputs = plan.units[-1]
-        raw, y = table[:, :n_outputs], table[:, n_outputs:-1]
-        w = table[:, -1] if plan.weighted else None
-
-        def there(raw):
-            model = _model_of(estimator, plan, state)
-            rows = RowsElsewhere(len(raw), plan.units[0])
-            model._forward = lambda X, n_layers=None, finish=None: rows.predicted(
-                X, raw, finish
-            )
-            return model, rows
-
-        def known(rows, output):
-            columns = slice(None) if output is None else [output]
-            model, X = there(raw[rows][:, columns])
-            model.n_outputs_ = 1 if output is not None else n_outputs
-            return model, X
-
-        model, rows = there(raw)
-        if not plan.masked:
-            return _score(scorer, model, rows, estimator._decode(y), w)
-        if plan.loss == "quantiles":
-            y = y[:, :1]
-        return _score_known(scorer, estimator, model, rows, y, w, known)
-
-    return score
-
-
-def _score(scorer, model, X, y, w):
-    weights = {} if w is None else {"sample_weight": w}
-    return float(scorer(model, X, y, **weights))
-
-
-def _score_known(scorer, estimator, model, X, y, w, known):
-    """Score each output by itself, over its known targets; their mean.
-
-    Where no target is missing, the scorer gets all of them at once.
-
-    Parameters
-    ----------
-    scorer, estimator
-        Who scores, and what is trained.
-    model : BaseMLP
-        Fitted.
-    X : array-like
-        Rows.
-    y : ndarray of shape (rows, n_targets)
-        Their targets, NaN where they are missing.
-    w : ndarray of shape (rows,) or None
-        Weights.
-    known : callable
-        ``known(rows, output)``: a model of this output (None for all), and some rows.
-    """
-    if not np.isnan(y).any():
-        return _score(scorer, model, X, estimator._decode(y), w)
-    scores = []
-    for output, column in enumerate(y.T):
-        rows = np.flatnonzero(~np.isnan(column))
-        if rows.size:
-            alone = known(rows, output if y.shape[1] > 1 else None)
-            its_w = None if w is None else w[rows]
-            scores.append(_score(scorer, *alone, column[rows], its_w))
-    return float(np.mean(scores))
-
-
-def _with_output(model, output):
-    """A model of one of the outputs; of all if None."""
-    if output is None:
-        return model
-    alone = _twin(model)
-    alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, [output]]]
-    alone.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1][[output]]]
-    alone.n_outputs_ = 1
-    return alone
-
-
-def _twin(estimator):
-    """A copy that shares all attributes: at each epoch none of them is looked at."""
-    twin = type(estimator).__new__(type(estimator))
-    vars(twin).update(vars(estimator))
-    return twin
-
-
-def _model_of(estimator, plan, state):
-    """A fitted copy of the estimator, with the parameters of a state."""
-    model = _twin(estimator)
-    views = plan.layout.views(model_of(plan, state))
-    model.coefs_ = [W for W, _ in views]
-    model.intercepts_ = [b for _, b in views]
-    model.n_layers_ = len(plan.units)
-    model.n_outputs_ = plan.units[-1]
-    model.out_activation_ = plan.loss_entry.output
-    return model
-
-
-class RowsElsewhere:
-    """Stands for validation rows that are on workers, where a scorer is given them.
-
-    It can be predicted as it is; what wants to see the rows gets an error.
-    """
-
-    def __init__(self, n_rows, n_features):
-        self.shape = (n_rows, n_features)
-
-    def __len__(self):
-        return self.shape[0]
-
-    def predicted(self, X, raw, finish):
-        """What was predicted, if it is for these rows; see `BaseMLP._forward`."""
-        if X is not self:
-            raise ValueError(
-                "on Dask arrays a scorer can predict the validation rows as a whole "
-                "only; they are on the workers"
-            )
-        return raw if finish is None else finish(raw, slice(0, len(raw)))
-
-    def __array__(self, dtype=None, copy=None):
-        raise ValueError(ON_WORKERS)
-
-    def __getitem__(self, key):
-        raise ValueError(ON_WORKERS)
-
-    def __getattr__(self, name):
-        raise AttributeError(ON_WORKERS)
-
-
-ON_WORKERS = (
-    "the validation rows of Dask collections are on the workers: a scorer can use the "
-    "predictions and the targets, but not X"
-)

@@ -70,7 +70,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     verbose : bool, default=False
         Print each epoch.
     warm_start : bool, default=False
-        Let `fit` go on with the fitted weights.
+        Let `fit` go on with the fitted weights; with `early_stopping`, with the last
+        ones, while the best ones are kept.
     momentum : float, default=0.9
         Momentum of 'sgd'.
     nesterovs_momentum : bool, default=True
