@@ -93,7 +93,7 @@ class _Helper:
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._started, self._ended = False, threading.Event()
         self._thread = threading.Thread(
-            target=self._serve, name=f"skmlp-lane-{number}", daemon=True
+            target=self._serve, name=f"skmlp-step-{number}", daemon=True
         )
 
     def start(self) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 #: The floors of ``skmlp/`` from the top. A module may import its own floor and those
 #: below, never a higher one. Described in docs/decisions/0001-floor-plan.rst.
 FLOORS = (
+    ("testing",),
     ("onnx",),
     ("estimators",),
     ("predict",),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from skmlp import lanes
+from skmlp import MLPClassifier, lanes, testing
+from tests.laws.test_lanes import PARAMETERS, X, Y, fitted, same_bits
 from tests.limits import HANG_S
 
 
@@ -19,7 +21,7 @@ def on(monkeypatch):
         monkeypatch.setattr(lanes, "blas_threads_allowed", lambda: n_cores)
 
     yield set_cores
-    assert [t for t in threading.enumerate() if t.name.startswith("skmlp-lane")] == []
+    assert [t for t in threading.enumerate() if t.name.startswith("skmlp-step")] == []
     assert lanes.CORES.taken() == 0
 
 
@@ -37,14 +39,14 @@ def test_helpers_do_help(on):
         there.reset()
     team.close()
     assert {lane for lane, _ in seen} == {0, 1, 2}
-    assert {name for lane, name in seen if lane} == {"skmlp-lane-1", "skmlp-lane-2"}
+    assert {name for lane, name in seen if lane} == {"skmlp-step-1", "skmlp-step-2"}
 
 
 @pytest.mark.parametrize("lane", [0, 1])
 def test_what_is_shared_fails_with_its_own_error(lane, on):
     on(2)
     both, done = threading.Barrier(2), []
-    names = {0: threading.current_thread().name, 1: "skmlp-lane-1"}
+    names = {0: threading.current_thread().name, 1: "skmlp-step-1"}
 
     def work(part):
         both.wait(HANG_S)
@@ -85,3 +87,59 @@ def test_a_helper_that_sleeps_is_woken(on):
             threading.Event().wait(0.001)
         ran.clear()
     team.close()
+
+
+def test_fits_share_the_cores():
+    """A second fit of the process finds no core free, and has the same bits."""
+    counts, take = [], lanes.CORES.take
+
+    def counting(owner, wanted):
+        counts.append(take(owner, wanted))
+        return counts[-1]
+
+    with (
+        testing.step_threads(2, 2),
+        ThreadPoolExecutor(4) as pool,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        alone = fitted()
+        patch.setattr(lanes.CORES, "take", counting)
+        for model in pool.map(lambda _: fitted(), range(8)):
+            same_bits(model, alone)
+    assert set(counts) <= {0, 1}
+
+
+def test_an_interrupt_before_a_run_waits_for_the_helper(monkeypatch):
+    """The helper has been told; it must have left the parameters when fit returns."""
+    entered, left, tell = threading.Event(), threading.Event(), lanes._Helper.tell
+
+    def hold(self, job):
+        if job is not None:
+            function, arguments, keep = job
+
+            def slowly(*given):
+                entered.set()
+                interrupted.wait(HANG_S)
+                function(*given)
+                left.set()
+
+            job = slowly, arguments, keep
+        tell(self, job)
+        if job is not None:
+            assert entered.wait(HANG_S)
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    interrupted = threading.Event()
+    monkeypatch.setattr(lanes._Helper, "tell", hold)
+    with (
+        testing.step_threads(2, 2),
+        pytest.warns(UserWarning, match="interrupted"),
+    ):
+        model = MLPClassifier(**PARAMETERS).fit(X, Y)
+    assert left.is_set()
+    # The first run of so few rows is not worth a thread.
+    assert model.n_iter_ == 1
+    monkeypatch.undo()
+    with testing.step_threads(2, 2):
+        same_bits(model, fitted(max_iter=1))

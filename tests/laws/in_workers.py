@@ -4,39 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import skmlp
-from skmlp import build
-from skmlp.comm.base import Communicator
-from skmlp.launch.base import Build, Message, Servant
-
-
-class Failing:
-    """A rank whose servant meets a fault instead of taking its n-th order."""
-
-    def __init__(self, servant: Servant, order: int, fault: Callable[[], None]) -> None:
-        self._servant = servant
-        self._left = order
-        self._fault = fault
-
-    def handle(self, message: Message) -> Message:
-        self._left -= 1
-        if self._left == 0:
-            self._fault()
-        return self._servant.handle(message)
-
-    def last_commit(self) -> Message | None:
-        return self._servant.last_commit()
-
-    def pause(self) -> None:
-        self._servant.pause()
-
-    def close(self) -> None:
-        self._servant.close()
 
 
 def divide_by_zero() -> None:
@@ -82,48 +53,6 @@ def freeze_once(flag: str) -> None:
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def _with_fault(
-    make: Build,
-    rank: int,
-    order: int,
-    fault: Callable[[], None],
-    plan: Any,
-    comm: Communicator,
-    data: Any,
-) -> Servant:
-    servant = make(plan, comm, data)
-    return Failing(servant, order, fault) if comm.rank == rank else servant
-
-
-def spoil(patch: Any, rank: int, order: int, fault: Callable[[], None]) -> None:
-    """Let `rank` of the gangs to come meet `fault`, wherever they are."""
-    for name in ("on_source", "on_partitions"):
-        faulty = partial(_with_fault, getattr(build, name), rank, order, fault)
-        patch.setattr(build, name, faulty)
-
-
-class OfLongEpochs:
-    """A rank whose epochs count as so long that none can be waited for."""
-
-    def __init__(self, servant: Any) -> None:
-        servant.long_epoch = 0.0
-        self.handle, self.last_commit = servant.handle, servant.last_commit
-        self.close = servant.close
-
-    def pause(self) -> None:
-        """It would end its order, after its epoch."""
-
-
-def _of_long_epochs(make: Build, plan: Any, comm: Communicator, data: Any) -> Servant:
-    return OfLongEpochs(make(plan, comm, data))
-
-
-def lengthen(patch: Any) -> None:
-    """Let the gangs to come have long epochs."""
-    for name in ("on_source", "on_partitions"):
-        patch.setattr(build, name, partial(_of_long_epochs, getattr(build, name)))
 
 
 class AsAsked(skmlp.MLPClassifier):

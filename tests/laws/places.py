@@ -11,12 +11,11 @@ from typing import Any
 
 import joblib
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
 import skmlp
-from skmlp.launch.base import Gang, LocalLauncher
+from skmlp import testing
 from tests.laws.fits import TABLE as TABLE  # also for those who import it from here
 from tests.laws.fits import Fit as Fit
 from tests.limits import HANG_S
@@ -93,20 +92,7 @@ def seen_here() -> list[tuple[str, int, int]]:
 @contextlib.contextmanager
 def gangs_seen() -> Iterator[None]:
     """Note all gangs that fits of this process start; see `seen_here`."""
-    from skmlp.launch.dask_fleet import DaskLauncher
-
-    def seeing(start: Callable[[Any, int], Gang]) -> Callable[[Any, int], Gang]:
-        def see(launcher: Any, generation: int) -> Gang:
-            gang = start(launcher, generation)
-            shards = gang.shards
-            seen_here().append((gang.where, shards.n_ranks, shards.n_shards))
-            return gang
-
-        return see
-
-    with pytest.MonkeyPatch.context() as patch:
-        for launcher in (LocalLauncher, DaskLauncher):
-            patch.setattr(launcher, "start", seeing(launcher.start))
+    with testing.on_start(lambda *start: seen_here().append(start)):
         yield
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import dask.array as da
@@ -15,9 +17,7 @@ import psutil
 import pytest
 from distributed import Client
 
-from skmlp import config_context
-from skmlp.launch.base import RankFailed
-from skmlp.launch.dask_gang import DaskGang
+from skmlp import config_context, testing
 from tests.launch.dask_clusters import ROOT, cluster, left_behind, until
 from tests.laws.places import Fit
 from tests.limits import HANG_S
@@ -36,21 +36,22 @@ def fit_on(client: Client, task: Fit) -> Any:
         return task.estimator(2).fit(*arrays())
 
 
-def test_a_client_that_is_closed_ends_its_fit(monkeypatch):
+def test_a_client_that_is_closed_ends_its_fit():
     with cluster(2) as client:
         other = Client(client.scheduler.address, set_as_default=False)
         threads = []
-        ask = DaskGang.ask
 
-        def close_it(gang: Any, message: Any) -> Any:
-            if not threads and gang._line.client is other and gang._generation == 0:
-                thread = threading.Timer(0.3, other.close)
-                threads.append(thread)
-                thread.start()
-            return ask(gang, message)
+        @contextlib.contextmanager
+        def closing(request: testing.Request) -> Iterator[None]:
+            if not threads and request.generation == 0:
+                threads.append(threading.Timer(0.3, other.close))
+                threads[0].start()
+            yield
 
-        monkeypatch.setattr(DaskGang, "ask", close_it)
-        with pytest.raises(RankFailed, match=r"client|scheduler"):
+        with (
+            testing.around_requests(closing),
+            pytest.raises(testing.RankFailed, match=r"client|scheduler"),
+        ):
             fit_on(other, ENDLESS)
         threads[0].join()
         until(lambda: not left_behind(client), "a clean cluster")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,16 +19,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from skmlp import config_context, supervise
-from skmlp.data.split import split_rows
-from skmlp.launch import dask_gang, loky_gang
-from skmlp.launch.base import Gang, Message, RankFailed
-from skmlp.launch.blas import blas_threads_now
-from skmlp.launch.dask_gang import DaskGang
-from skmlp.launch.local import ThreadGang
-from skmlp.launch.loky_gang import LokyGang
-from skmlp.plan import Split
-from skmlp.supervise import FAILURES
+from skmlp import config_context, testing
+from skmlp.testing import failing_rank
 from tests.estimators.attempts import same
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 from tests.laws.fits import Fit
@@ -39,8 +32,6 @@ from tests.laws.in_workers import (
     divide_by_zero,
     freeze_once,
     leave,
-    lengthen,
-    spoil,
 )
 from tests.laws.places import (
     HERE,
@@ -54,7 +45,6 @@ from tests.laws.places import (
     seen_here,
     threads,
 )
-from tests.limits import HANG_S
 
 #: Ends by a fault, or by nothing.
 FOREVER = {"tol": 0.0, "n_iter_no_change": np.inf, "max_iter": 10**6}
@@ -92,9 +82,9 @@ def place(where, request):
         "dask": lambda: on_dask(client, 2, 2),
         "dask arrays": lambda: dask_arrays(client, 2, "uneven"),
     }[where]()
-    before = blas_threads_now()
+    before = testing.blas_threads_now()
     yield found
-    assert blas_threads_now() == before
+    assert testing.blas_threads_now() == before
     if client is not None:
         until(lambda: len(addresses(client)) == 2, "two workers")
         until(lambda: not left_behind(client), "a clean cluster")
@@ -137,12 +127,9 @@ def up_to(task: Fit, n_iter: int) -> Any:
     ("task", "rank"), [(ADAM, 1), (LBFGS, 0)], ids=["adam", "lbfgs"]
 )
 @IN_EVERY_PLACE
-def test_the_error_of_a_rank_is_the_error_of_the_fit(
-    where, place, task, rank, monkeypatch
-):
+def test_the_error_of_a_rank_is_the_error_of_the_fit(where, place, task, rank):
     model = estimator(task, place)
-    with monkeypatch.context() as patch:
-        spoil(patch, rank, 3, divide_by_zero)
+    with failing_rank(rank, 3, divide_by_zero):
         error = fails(place, model, *task.data())
     assert type(error) is ZeroDivisionError
     assert "in a rank" in str(error)
@@ -150,12 +137,10 @@ def test_the_error_of_a_rank_is_the_error_of_the_fit(
 
 def weights_of_the_validation_rows(task: Fit) -> np.ndarray:
     """1 for each row that will be set aside, and 0 for those that are to be trained."""
-    model = task.run(HERE)
-    n_rows, rng = model._split_record
-    fraction = model.validation_fraction
-    _, validation = split_rows(Split(n_rows, fraction, rng, None))
-    w = np.zeros(n_rows)
-    w[validation] = 1
+    model = task.estimator(None)
+    X, y, _ = task.data()
+    w = np.zeros(len(y))
+    w[testing.validation_rows(model.fit(X, y))] = 1
     return w
 
 
@@ -197,14 +182,11 @@ def calm(task: Fit, place: Place) -> Any:
     ids=["adam", "early stopping", "scorer", "lbfgs"],
 )
 @pytest.mark.parametrize("where", MORTAL)
-def test_a_killed_worker_changes_no_bit(
-    where, place, task, rank, order, monkeypatch, tmp_path
-):
+def test_a_killed_worker_changes_no_bit(where, place, task, rank, order, tmp_path):
     undisturbed = calm(task, place)
     before = len(seen_here())
     flag = tmp_path / "dead"
-    with monkeypatch.context() as patch:
-        spoil(patch, rank, order, partial(die_once, str(flag)))
+    with failing_rank(rank, order, partial(die_once, str(flag))):
         model = calm(task, place)
     assert flag.exists()
     # On Dask the one that is left has both shards, unless its nanny was quick.
@@ -217,11 +199,11 @@ def test_a_killed_worker_changes_no_bit(
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
 @pytest.mark.parametrize("where", ["processes"])
-def test_a_frozen_worker_changes_no_bit(where, place, monkeypatch, tmp_path):
+def test_a_frozen_worker_changes_no_bit(where, place, tmp_path):
     undisturbed = calm(BRIEF, place)
     flag = tmp_path / "frozen"
-    with monkeypatch.context() as patch, config_context(worker_timeout=6.0):
-        spoil(patch, 1, 2, partial(freeze_once, str(flag)))
+    freeze = partial(freeze_once, str(flag))
+    with failing_rank(1, 2, freeze), config_context(worker_timeout=6.0):
         model = calm(BRIEF, place)
     assert flag.exists()
     assert_same_bits(model, undisturbed)
@@ -229,16 +211,16 @@ def test_a_frozen_worker_changes_no_bit(where, place, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("where", ["processes", "dask arrays"])
-def test_a_death_that_comes_back_ends_the_fit(where, place, monkeypatch):
+def test_a_death_that_comes_back_ends_the_fit(where, place):
     model = estimator(ADAM, place)
     before = len(seen_here())
     names = r"rank \d \(process \d+\)|Dask worker \S+ is gone"
-    with monkeypatch.context() as patch:
-        spoil(patch, 0, 1, leave if where == "processes" else die)
+    fault = leave if where == "processes" else die
+    with failing_rank(0, 1, fault):
         error = fails(place, model, *ADAM.data())
-    assert isinstance(error, RankFailed)
+    assert isinstance(error, testing.RankFailed)
     assert re.search(names, str(error)), error
-    assert len(seen_here()) - before >= FAILURES
+    assert len(seen_here()) - before >= testing.FAILURES
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------
@@ -285,76 +267,70 @@ def test_ctrl_c_keeps_the_last_epoch(where, place, when, monkeypatch):
     assert_same_model(model, up_to(ADAM, model.n_iter_), **ADAM.tolerances)
 
 
-GANGS = {"threads": ThreadGang, "processes": LokyGang, "dask": DaskGang}
-FAR = {"processes": loky_gang, "dask": dask_gang}
+GANGS = ["threads", "processes", "dask"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pthread_kill")
-@pytest.mark.parametrize(
-    ("where", "epochs"), [*((g, "short") for g in GANGS), *((g, "long") for g in FAR)]
-)
-def test_ctrl_c_keeps_untold_epochs(where, epochs, place, monkeypatch):
-    """The ranks finish theirs, or, if that takes too long, tell of the one before."""
-    monkeypatch.setattr(supervise, "ROUND_SECONDS", 1e6)
-    if epochs == "long":
-        lengthen(monkeypatch)
-    if where in FAR:
-        monkeypatch.setattr(FAR[where], "PAUSE", 0.3 if epochs == "long" else HANG_S)
-    ask, told, pressed = GANGS[where].ask, [], threading.Event()
+@pytest.mark.parametrize("where", GANGS)
+def test_ctrl_c_keeps_untold_epochs(where, place):
+    """The ranks finish theirs, of a round whose end is far."""
+    told, pressed = [], threading.Event()
 
-    def asking(gang: Gang, message: Message) -> Message:
-        (n_epochs,) = message.arrays[0]
-        if n_epochs > 500 and not pressed.is_set():
+    @contextlib.contextmanager
+    def pressing(request: testing.Request) -> Iterator[None]:
+        if request.n_epochs > 500 and not pressed.is_set():
             pressed.set()
             press_soon()
-        answer = ask(gang, message)
-        told.append(n_epochs)
-        return answer
+        yield
+        told.append(request.n_epochs)
 
     model = ADAM.estimator(place.n_jobs)
-    with monkeypatch.context() as patch:
-        patch.setattr(GANGS[where], "ask", asking)
-        with pytest.warns(UserWarning, match="Training interrupted by user"):
-            train(place, model, *ADAM.data())
+    with (
+        testing.settings(round_s=1e6),
+        testing.around_requests(pressing),
+        pytest.warns(UserWarning, match="Training interrupted by user"),
+    ):
+        train(place, model, *ADAM.data())
     assert model.n_iter_ > sum(told)
     assert_same_model(model, up_to(ADAM, model.n_iter_), **ADAM.tolerances)
 
 
-def press_at_order(patch: Any, gang_class: type[Gang], order: int) -> None:
-    """Let Ctrl-C fall while the driver waits for the answer to an order."""
-    ask, left = gang_class.ask, order
+def press_at_request(number: int) -> Any:
+    """Let Ctrl-C fall when the driver asks its ranks for the n-th time."""
+    left = number
 
-    def interrupted(gang: Gang, message: Message) -> Message:
+    @contextlib.contextmanager
+    def interrupted(request: testing.Request) -> Iterator[None]:
         nonlocal left
         left -= 1
         if left == 0:
             raise KeyboardInterrupt
-        return ask(gang, message)
+        yield
 
-    patch.setattr(gang_class, "ask", interrupted)
+    return testing.around_requests(interrupted)
 
 
 @pytest.mark.parametrize("where", GANGS)
-def test_ctrl_c_keeps_an_iterate_of_lbfgs(where, place, monkeypatch):
+def test_ctrl_c_keeps_an_iterate_of_lbfgs(where, place):
     model = LBFGS.estimator(place.n_jobs)
-    with monkeypatch.context() as patch:
-        press_at_order(patch, GANGS[where], 9)
-        with pytest.warns(UserWarning, match="Training interrupted by user"):
-            train(place, model, *LBFGS.data())
+    with (
+        press_at_request(9),
+        pytest.warns(UserWarning, match="Training interrupted by user"),
+    ):
+        train(place, model, *LBFGS.data())
     assert 2 < model.n_iter_ < 9
     assert_same_model(model, up_to(LBFGS, model.n_iter_), **LBFGS.tolerances)
 
 
 @pytest.mark.parametrize("task", [ADAM, LBFGS], ids=["adam", "lbfgs"])
 @pytest.mark.parametrize("where", GANGS)
-def test_ctrl_c_before_the_first_epoch_keeps_the_first_weights(
-    where, place, task, monkeypatch
-):
+def test_ctrl_c_before_the_first_epoch_keeps_the_first_weights(where, place, task):
     model = task.estimator(place.n_jobs)
-    with monkeypatch.context() as patch:
-        press_at_order(patch, GANGS[where], 1)
-        with pytest.warns(UserWarning, match="Training interrupted by user"):
-            train(place, model, *task.data())
+    with (
+        press_at_request(1),
+        pytest.warns(UserWarning, match="Training interrupted by user"),
+    ):
+        train(place, model, *task.data())
     assert model.n_iter_ == 0
     # A step of no length leaves them where they are.
     still = {**ADAM.params, "learning_rate_init": 1e-300}
@@ -370,12 +346,12 @@ def test_ctrl_c_before_the_first_epoch_keeps_the_first_weights(
 def blas_threads_there(place: Place) -> Any:
     """BLAS threads of the processes in which ranks of `place` run."""
     if place.client is not None:
-        return place.client.run(blas_threads_now)
+        return place.client.run(testing.blas_threads_now)
     if place.where == "processes":
         with place.around():
             ask = joblib.Parallel(n_jobs=2)
-            return ask(joblib.delayed(blas_threads_now)() for _ in range(2))
-    return blas_threads_now()
+            return ask(joblib.delayed(testing.blas_threads_now)() for _ in range(2))
+    return testing.blas_threads_now()
 
 
 @IN_EVERY_PLACE

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -21,11 +20,8 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from skmlp import MLPClassifier, MLPRegressor, config_context, lanes, steps
-from skmlp.callbacks import EPOCH, OwnCallback, training_of
-from skmlp.checkpoints import Checkpoint
-from skmlp.launch import choose
-from skmlp.launch.blas import blas_threads_allowed, blas_threads_now
+from skmlp import Checkpoint, MLPClassifier, MLPRegressor, config_context, testing
+from skmlp.testing import AfterEpoch, blas_threads_now, cores_taken, step_thread_names
 from tests.limits import HANG_S
 
 RNG = np.random.default_rng(0)
@@ -37,26 +33,6 @@ PARAMETERS = {
     "max_iter": 8,
     "random_state": 0,
 }
-
-
-class Hook(OwnCallback):
-    """Calls a function with the number of each finished epoch."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        if context.task_name == EPOCH:
-            self.function(training_of(estimator).state.epoch)
 
 
 def fitted(*callbacks, **parameters):
@@ -76,30 +52,25 @@ def same_bits(one, other):
     assert one.loss_curve_ == other.loss_curve_
 
 
-def own_threads():
-    return [t.name for t in threading.enumerate() if t.name.startswith("skmlp-lane")]
-
-
 @pytest.fixture(autouse=True)
 def nothing_stays():
     """After each test no thread of ours is left, and BLAS has its threads again."""
     before = blas_threads_now()
     yield
-    assert own_threads() == []
+    assert step_thread_names() == []
     assert blas_threads_now() == before
-    assert lanes.CORES.taken() == 0
+    assert cores_taken() == 0
 
 
 @pytest.fixture
-def on(monkeypatch):
+def on():
     """Cut steps into so many parts, on so many cores, which BLAS may use, too."""
+    with contextlib.ExitStack() as stack:
 
-    def set_both(n_lanes, n_cores):
-        monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
-        monkeypatch.setattr(lanes, "usable_cores", lambda: n_cores)
-        monkeypatch.setattr(lanes, "blas_threads_allowed", lambda: n_cores)
+        def set_both(n_lanes, n_cores):
+            stack.enter_context(testing.step_threads(n_lanes, n_cores))
 
-    return set_both
+        yield set_both
 
 
 @pytest.mark.parametrize("n_lanes", [2, 3, 5])
@@ -151,32 +122,16 @@ def test_validation_rows_are_shared_too(kind, on):
     np.testing.assert_allclose(one.validation_scores_, shared.validation_scores_)
 
 
-def test_fits_share_the_cores(on):
-    """A second fit of the process finds no core free, and has the same bits."""
-    on(2, 2)
-    alone, counts, take = fitted(), [], lanes.CORES.take
-
-    def counting(owner, wanted):
-        counts.append(take(owner, wanted))
-        return counts[-1]
-
-    with ThreadPoolExecutor(4) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes.CORES, "take", counting)
-        for model in pool.map(lambda _: fitted(), range(8)):
-            same_bits(model, alone)
-    assert set(counts) <= {0, 1}
-
-
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_a_limit_of_blas_limits_the_threads_and_changes_no_bit(
-    n_threads, on, monkeypatch
-):
+def test_a_limit_of_blas_limits_the_threads_and_changes_no_bit(n_threads, on):
     on(3, 3)
     alone = fitted()
-    monkeypatch.setattr(lanes, "blas_threads_allowed", blas_threads_allowed)
     names = set()
-    with threadpoolctl.threadpool_limits(n_threads, user_api="blas"):
-        limited = fitted(Hook(lambda epoch: names.update(own_threads())))
+    with (
+        testing.real_blas_limits(),
+        threadpoolctl.threadpool_limits(n_threads, user_api="blas"),
+    ):
+        limited = fitted(AfterEpoch(lambda epoch: names.update(step_thread_names())))
     assert len(names) == n_threads - 1
     same_bits(limited, alone)
 
@@ -202,14 +157,16 @@ def test_a_system_without_threads(on, monkeypatch):
     alone, start = fitted(), threading.Thread.start
 
     def refuse(self):
-        if self.name == "skmlp-lane-2":
+        if self.name == "skmlp-step-2":
             raise RuntimeError("can't start new thread")
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     names = set()
-    same_bits(fitted(Hook(lambda epoch: names.update(own_threads()))), alone)
-    assert names == {"skmlp-lane-1"}
+    same_bits(
+        fitted(AfterEpoch(lambda epoch: names.update(step_thread_names()))), alone
+    )
+    assert names == {"skmlp-step-1"}
 
 
 def test_in_a_grid_on_threads(on):
@@ -237,55 +194,21 @@ def test_an_exception_between_two_runs(kind, on):
 
     if kind is ZeroDivisionError:
         with pytest.raises(kind):
-            fitted(Hook(stop))
+            fitted(AfterEpoch(stop))
         return
     with pytest.warns(UserWarning, match="interrupted"):
-        model = MLPClassifier(**PARAMETERS).set_callbacks(Hook(stop)).fit(X, Y)
+        model = MLPClassifier(**PARAMETERS).set_callbacks(AfterEpoch(stop)).fit(X, Y)
     assert model.n_iter_ == 3
     same_bits(model, fitted(max_iter=3))
-
-
-def test_an_interrupt_before_a_run_waits_for_the_helper(on, monkeypatch):
-    """The helper has been told; it must have left the parameters when fit returns."""
-    on(2, 2)
-    entered, left, tell = threading.Event(), threading.Event(), lanes._Helper.tell
-
-    def hold(self, job):
-        if job is not None:
-            function, arguments, keep = job
-
-            def slowly(*given):
-                entered.set()
-                interrupted.wait(HANG_S)
-                function(*given)
-                left.set()
-
-            job = slowly, arguments, keep
-        tell(self, job)
-        if job is not None:
-            assert entered.wait(HANG_S)
-            interrupted.set()
-            raise KeyboardInterrupt
-
-    interrupted = threading.Event()
-    monkeypatch.setattr(lanes._Helper, "tell", hold)
-    with pytest.warns(UserWarning, match="interrupted"):
-        model = MLPClassifier(**PARAMETERS).fit(X, Y)
-    assert left.is_set()
-    # The first run of so few rows is not worth a thread.
-    assert model.n_iter_ == 1
-    monkeypatch.undo()
-    on(2, 2)
-    same_bits(model, fitted(max_iter=1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads there")
 @pytest.mark.usefixtures("_ctrl_c_falls_into_the_fit")
 @pytest.mark.parametrize("presses", [1, 3])
-def test_ctrl_c_at_any_moment(presses, on, monkeypatch):
+@testing.settings(step_thread_s=HANG_S)
+def test_ctrl_c_at_any_moment(presses, on):
     """Whatever comes of it, nothing stays: see the fixture, and its checks here."""
     on(2, 2)
-    monkeypatch.setattr(lanes, "_LIMIT", HANG_S)
     rng = random.Random(presses)
     main, before = threading.main_thread().ident, blas_threads_now()
     model = MLPClassifier(**PARAMETERS)
@@ -304,9 +227,9 @@ def test_ctrl_c_at_any_moment(presses, on, monkeypatch):
             _fit_with(presser, model)
         assert pressed.wait(HANG_S)
         presser.join()
-        assert own_threads() == []
+        assert step_thread_names() == []
         assert blas_threads_now() == before
-        assert lanes.CORES.taken() == 0
+        assert cores_taken() == 0
 
 
 def _fit_with(presser, model):
@@ -351,15 +274,9 @@ def test_a_resumed_fit_keeps_its_parts(on, tmp_path):
     ("kernels", "n_threads", "n_ranks"),
     [("compiled", 2, 1), ("compiled", 1, 2), ("reference", 2, 2)],
 )
-def test_ranks_are_not_asked_for_where_lanes_do(
-    kernels, n_threads, n_ranks, monkeypatch
-):
+def test_ranks_are_not_asked_for_where_lanes_do(kernels, n_threads, n_ranks):
     """Then any `n_jobs` gives the same bits. But BLAS must have threads for them."""
-    monkeypatch.setattr(choose, "usable_cores", lambda: 2)
-    monkeypatch.setattr(choose, "blas_threads_allowed", lambda: n_threads)
-    monkeypatch.setattr(choose, "LEAST_WORK", {"threads": 1, "processes": 1})
-    monkeypatch.setattr(choose, "LEAST_EPOCH", 0)
-    with config_context(kernels=kernels):
+    with testing.worthwhile_ranks(n_threads), config_context(kernels=kernels):
         one, two = fitted(), fitted(n_jobs=2)
         assert two.n_shards_ == n_ranks
         if n_ranks == 1:
@@ -374,7 +291,8 @@ def test_a_fit_that_goes_on_without_lanes_has_the_threads_of_blas(on, tmp_path):
     fitted(Checkpoint(path), max_iter=3)
     seen, rows = [], sparse.csr_array(X)
     model = MLPClassifier(**PARAMETERS).set_callbacks(
-        Checkpoint(path, resume=True), Hook(lambda epoch: seen.append(own_threads()))
+        Checkpoint(path, resume=True),
+        AfterEpoch(lambda epoch: seen.append(step_thread_names())),
     )
     with pytest.warns(ConvergenceWarning):
         model.fit(rows, Y)
@@ -382,13 +300,13 @@ def test_a_fit_that_goes_on_without_lanes_has_the_threads_of_blas(on, tmp_path):
     assert seen == [[]] * len(seen)
 
 
-def test_sparse_rows_have_no_lanes(on, monkeypatch):
+def test_sparse_rows_have_no_lanes(on):
     on(2, 2)
-    monkeypatch.setattr(steps.CompiledSteps, "epoch", None)
     model = MLPRegressor(**PARAMETERS)
-    with pytest.warns(ConvergenceWarning):
+    with testing.fused_epochs() as fused, pytest.warns(ConvergenceWarning):
         model.fit(sparse.csr_array(X * (X > 0)), Y.astype(float))
     assert np.isfinite(model.loss_)
+    assert not fused
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -415,6 +333,6 @@ def test_a_forked_child_trains_with_helpers_of_its_own(on):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
-        same_bits(fitted(Hook(fork)), alone)
+        same_bits(fitted(AfterEpoch(fork)), alone)
     _, status = os.waitpid(children[0], 0)
     assert os.waitstatus_to_exitcode(status) == 0

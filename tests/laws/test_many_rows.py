@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import skmlp
-from skmlp.data import order
+from skmlp import testing
 from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.laws.places import (
     HERE,
@@ -47,8 +47,9 @@ def _count():
 
 
 @pytest.fixture(autouse=True)
-def _low_limit(monkeypatch):
-    monkeypatch.setattr(order, "EXACT_ROWS", 10)
+def _low_limit():
+    with testing.settings(exact_order_rows=10):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +75,16 @@ def test_on_dask(client, layout, name):
     assert_same_model(model, here, **TABLE[name].tolerances)
 
 
-def test_windows_are_not_seen(monkeypatch):
+def test_windows_are_not_seen():
     here = TABLE["stopping early, R2"].run(HERE)
-    monkeypatch.setattr("skmlp.data.sources.WINDOW", 3)
-    assert_same_bits(TABLE["stopping early, R2"].run(HERE), here)
+    with testing.settings(order_window_rows=3):
+        assert_same_bits(TABLE["stopping early, R2"].run(HERE), here)
 
 
-def test_it_is_another_order(monkeypatch):
+def test_it_is_another_order():
     keyed = TABLE["adam"].run(HERE)
-    monkeypatch.setattr(order, "EXACT_ROWS", 40)  # that many rows are not too many
-    exact = TABLE["adam"].run(HERE)
+    with testing.settings(exact_order_rows=40):  # that many rows are not too many
+        exact = TABLE["adam"].run(HERE)
     assert keyed.loss_curve_ != exact.loss_curve_
     assert_same_bits(exact, alone("adam"))
 

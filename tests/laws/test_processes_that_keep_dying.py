@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skmlp.launch import deaths
-from skmlp.launch.base import RankFailed
-from skmlp.supervise import FAILURES
+from skmlp import testing
+from skmlp.testing import FAILURES, RankFailed, failing_rank
 from tests.estimators.attempts import same
 from tests.laws.fits import Fit
-from tests.laws.in_workers import die_elsewhere, die_if, die_once, spoil
+from tests.laws.in_workers import die_elsewhere, die_if, die_once
 from tests.laws.places import assert_same_bits, gangs_seen, processes, seen_here
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -43,33 +42,31 @@ def train(task: Fit, model: Any = None) -> Any:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=["adam", "scorer", "lbfgs"])
-def test_a_fit_whose_processes_are_killed_again_and_again_goes_on_here(
-    task, monkeypatch, tmp_path
-):
+def test_a_fit_whose_processes_are_killed_again_and_again_goes_on_here(task, tmp_path):
     undisturbed, flag = train(task), tmp_path / "dead"
     before = len(seen_here())
-    with monkeypatch.context() as patch:
+    with (
         # The first time after some progress, and then at once.
-        spoil(patch, 1, 3, partial(die_once, str(flag)))
-        spoil(patch, 1, 1, partial(die_if, str(flag), os.getpid()))
-        with pytest.warns(RuntimeWarning, match="goes on in this process"):
-            model = train(task)
+        failing_rank(1, 3, partial(die_once, str(flag))),
+        failing_rank(1, 1, partial(die_if, str(flag), os.getpid())),
+        pytest.warns(RuntimeWarning, match="goes on in this process"),
+    ):
+        model = train(task)
     gangs = [("processes", 2, 2)] * FAILURES + [("threads", 2, 2)]
     assert seen_here()[before:] == gangs
     assert len(model.restarts_) == FAILURES
     assert_same_bits(model, undisturbed)
 
 
-def test_processes_that_are_killed_for_want_of_memory_end_the_fit(
-    monkeypatch, tmp_path
-):
+def test_processes_that_are_killed_for_want_of_memory_end_the_fit(tmp_path):
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("nr_free_pages 7\noom_kill 6\n")
     model = ADAM.estimator(None)
     before = copy.deepcopy(vars(model))
-    with monkeypatch.context() as patch:
-        patch.setattr(deaths, "VMSTAT", vmstat)
-        spoil(patch, 0, 1, partial(die_elsewhere, os.getpid(), str(vmstat)))
-        with pytest.raises(RankFailed, match="killed 3 processes for want of memory"):
-            train(ADAM, model)
+    with (
+        testing.settings(vmstat_file=vmstat),
+        failing_rank(0, 1, partial(die_elsewhere, os.getpid(), str(vmstat))),
+        pytest.raises(RankFailed, match="killed 3 processes for want of memory"),
+    ):
+        train(ADAM, model)
     assert same(vars(model), before)

@@ -7,14 +7,9 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from skmlp import MLPClassifier, MLPRegressor, config_context, steps
-from skmlp.data import files, order, sources
-from skmlp.data.files import FileRows
-from skmlp.data.sparse_files import SparseFileRows
-from skmlp.launch import choose
+from skmlp import MLPClassifier, MLPRegressor, config_context, testing
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.transforms import OPTIMIZERS
 
@@ -49,17 +44,10 @@ CASES = {
 
 
 @pytest.fixture
-def runs(monkeypatch):
-    """The number of compiled calls so far."""
-    calls = []
-    make = steps.CompiledSteps.epoch
-
-    def epoch(self, *arguments):
-        calls.append(self)
-        return make(self, *arguments)
-
-    monkeypatch.setattr(steps.CompiledSteps, "epoch", epoch)
-    return calls
+def runs():
+    """The epochs that were one compiled call, so far."""
+    with testing.fused_epochs() as seen:
+        yield seen
 
 
 def fitted(kind, y, dtype="float64", sample_weight=None, rows=X, **parameters):
@@ -87,39 +75,27 @@ def same(one, other, dtype):
     assert_allclose(*norms, rtol=max(rtol, 1e-6), atol=rtol)
 
 
-def on(monkeypatch, n_lanes):
-    """Cut each step into so many parts."""
-    monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
-
-
-def one_by_one(monkeypatch):
-    """Let no step go in a run."""
-    on(monkeypatch, 1)
-    monkeypatch.setattr(steps, "MOST_WORK", 0)
-
-
 @pytest.mark.parametrize("n_lanes", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_model(name, dtype, n_lanes, runs, monkeypatch):
-    on(monkeypatch, n_lanes)
-    together = fitted(dtype=dtype, **CASES[name])
+def test_the_same_model(name, dtype, n_lanes, runs):
+    with testing.step_threads(n_lanes):
+        together = fitted(dtype=dtype, **CASES[name])
     assert len(runs) == together.n_iter_
-    one_by_one(monkeypatch)
-    apart = fitted(dtype=dtype, **CASES[name])
+    with testing.step_by_step():
+        apart = fitted(dtype=dtype, **CASES[name])
     assert len(runs) == together.n_iter_
     same(together, apart, dtype)
 
 
-def test_rows_in_windows(runs, monkeypatch):
+@testing.settings(exact_order_rows=10, order_window_rows=70)
+def test_rows_in_windows(runs):
     """Where there are too many rows for an order as a whole, a chunk ends sooner."""
-    monkeypatch.setattr(order, "EXACT_ROWS", 10)
-    monkeypatch.setattr(sources, "WINDOW", 70)
-    on(monkeypatch, 2)
-    together = fitted(**CLASSES)
+    with testing.step_threads(2):
+        together = fitted(**CLASSES)
     assert runs
-    one_by_one(monkeypatch)
-    same(together, fitted(**CLASSES), "float64")
+    with testing.step_by_step():
+        same(together, fitted(**CLASSES), "float64")
 
 
 def test_rows_that_may_not_be_written(runs):
@@ -130,52 +106,6 @@ def test_rows_that_may_not_be_written(runs):
     frozen = fitted(MLPClassifier, y, rows=rows, shuffle=False)
     same(frozen, fitted(**CLASSES, shuffle=False), "float64")
     assert runs
-
-
-@pytest.mark.skipif(
-    not files.AVAILABLE, reason="rows are kept in memory on this system"
-)
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_rows_in_files(kind, runs, monkeypatch, tmp_path):
-    """Those of a Dask worker that are too many: sparse ones go one by one."""
-    rows = X if kind == "dense" else sparse.csr_array(X * (X > 0))
-    in_memory = fitted(**CLASSES, rows=rows)
-    make = sources.RowTable.__init__
-
-    def on_disk(self, table, *others):
-        if sparse.issparse(table):
-            file = SparseFileRows(str(tmp_path), table.shape[1], table.dtype)
-            file.append(0, table)
-            file.order([0])
-        else:
-            file = FileRows(str(tmp_path), table.shape, table.dtype)
-            file.write(0, table)
-        make(self, file, *others)
-
-    monkeypatch.setattr(sources.RowTable, "__init__", on_disk)
-    runs.clear()
-    same(fitted(**CLASSES, rows=rows), in_memory, "float64")
-    assert bool(runs) == (kind == "dense")
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"dropout": 0.1},
-        {"clip_norm": 1.0},
-        {"l1_ratio": 0.5},
-        {"average": True},
-        {"frozen_layers": [0]},
-        {"label_smoothing": 0.1},
-        {"activation": ["relu", "tanh"]},
-        {"hidden_layer_sizes": (500, 500)},
-    ],
-    ids=lambda parameters: next(iter(parameters)),
-)
-def test_others_go_one_by_one(parameters, runs, monkeypatch):
-    on(monkeypatch, 1)
-    fitted(**CLASSES, **parameters)
-    assert not runs
 
 
 def test_the_reference_goes_one_by_one(runs):

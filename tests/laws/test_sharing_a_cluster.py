@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ from distributed import Client, MultiLock, get_client, worker_client
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - enables it
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
 
-from skmlp import config_context
+from skmlp import config_context, testing
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 from tests.laws.in_workers import AsAsked
 from tests.laws.places import Fit, assert_same_bits
@@ -188,25 +188,23 @@ def test_an_asynchronous_client(clean, undisturbed):
 # ---- What the dashboard shows ------------------------------------------------------
 
 
-def test_names_that_a_person_can_read(clean, monkeypatch):
-    from skmlp.launch.dask_gang import DaskGang
-
+def test_names_that_a_person_can_read(clean):
     seen: dict[str, set[str]] = {"tasks": set(), "threads": set()}
-    ask = DaskGang.ask
 
-    def look(gang: Any, message: Any) -> Any:
-        def names(dask_scheduler):
-            return [str(key) for key in dask_scheduler.tasks]
+    def names(dask_scheduler):
+        return [str(key) for key in dask_scheduler.tasks]
 
-        def threads():
-            return [thread.name for thread in threading.enumerate()]
+    def threads():
+        return [thread.name for thread in threading.enumerate()]
 
+    @contextlib.contextmanager
+    def looking(request: testing.Request) -> Iterator[None]:
         seen["tasks"] |= {key_split(k) for k in clean.run_on_scheduler(names)}
         for found in clean.run(threads).values():
             seen["threads"].update(found)
-        return ask(gang, message)
+        yield
 
-    monkeypatch.setattr(DaskGang, "ask", look)
-    fit_on(clean)
+    with testing.around_requests(looking):
+        fit_on(clean)
     assert {"skmlp-rank", "skmlp-rows"} <= seen["tasks"]
     assert {"skmlp-rank-0", "skmlp-rank-1"} <= seen["threads"]

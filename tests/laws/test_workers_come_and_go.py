@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dask.array as da
@@ -15,10 +16,8 @@ import numpy as np
 import pytest
 from distributed import Client, wait
 
-from skmlp import config_context, supervise
-from skmlp.launch import dask_client, dask_even, dask_fleet, dask_members
-from skmlp.launch.base import RankFailed
-from skmlp.launch.dask_gang import DaskGang
+from skmlp import config_context, testing
+from skmlp.testing import RankFailed
 from tests.launch.dask_clusters import (
     MortalWorkers,
     addresses,
@@ -44,10 +43,9 @@ N_SHARDS = 4
 
 
 @pytest.fixture(autouse=True)
-def _settings(monkeypatch):
+def _settings():
     """All shards that are asked for, and a round for each epoch."""
-    monkeypatch.setattr(supervise, "ROUND_SECONDS", 0.0)
-    with config_context(ranks="as_asked"):
+    with testing.settings(round_s=0.0), config_context(ranks="as_asked"):
         yield
 
 
@@ -70,18 +68,11 @@ def workers(mortals):
 
 
 @pytest.fixture
-def seen(monkeypatch) -> list[tuple[int, int]]:
-    """Ranks and shards of each gang, while it is ready."""
+def seen() -> Iterator[list[tuple[int, int]]]:
+    """Ranks and shards of each group of ranks, while it is ready."""
     found: list[tuple[int, int]] = []
-    start = dask_fleet.DaskLauncher.start
-
-    def see(launcher: Any, generation: int) -> Any:
-        gang = start(launcher, generation)
-        found.append((gang.shards.n_ranks, gang.shards.n_shards))
-        return gang
-
-    monkeypatch.setattr(dask_fleet.DaskLauncher, "start", see)
-    return found
+    with testing.on_start(lambda _, *numbers: found.append(numbers)):
+        yield found
 
 
 def arrays(chunks: Any = 10) -> list[Any]:
@@ -100,30 +91,38 @@ def undisturbed(mortals):
         return model().fit(*arrays())
 
 
-def at_orders(monkeypatch: Any, actions: dict[int, Callable[[], Any]]) -> None:
-    """Do something just after the n-th order has gone out to the ranks."""
-    ask, count = DaskGang.ask, 0
+@pytest.fixture
+def at_requests() -> Iterator[Callable[[dict[int, Callable[[], Any]]], None]]:
+    """Do something just after the n-th request has gone out to the ranks."""
+    with contextlib.ExitStack() as stack:
 
-    def counting(gang: Any, message: Any) -> Any:
-        nonlocal count
-        count += 1
-        action = actions.pop(count, None)
-        if action is None:
-            return ask(gang, message)
-        thread = threading.Thread(target=action)
-        thread.start()
-        try:
-            return ask(gang, message)
-        finally:
-            thread.join()
+        def enter(actions: dict[int, Callable[[], Any]]) -> None:
+            count = 0
 
-    monkeypatch.setattr(DaskGang, "ask", counting)
+            @contextlib.contextmanager
+            def acting(request: testing.Request) -> Iterator[None]:
+                nonlocal count
+                count += 1
+                action = actions.pop(count, None)
+                if action is None:
+                    yield
+                    return
+                thread = threading.Thread(target=action)
+                thread.start()
+                try:
+                    yield
+                finally:
+                    thread.join()
+
+            stack.enter_context(testing.around_requests(acting))
+
+        yield enter
 
 
-def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, monkeypatch):
+def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, at_requests):
     first, second, *_ = addresses(workers.client)
     kills = {2: lambda: workers.kill(first), 5: lambda: workers.kill(second)}
-    at_orders(monkeypatch, kills)
+    at_requests(kills)
     found = model().fit(*arrays())
     assert_same_bits(found, undisturbed)
     assert seen == [(4, 4), (3, 4), (2, 4)]
@@ -135,15 +134,15 @@ def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, monkeypa
     assert [len(epoch["computing"]) for epoch in found.history_[:2]] == [4, 3]
 
 
-def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, monkeypatch):
+def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, at_requests):
     victims = addresses(workers.client)[1:]
-    at_orders(monkeypatch, {3: lambda: workers.kill(*victims)})
+    at_requests({3: lambda: workers.kill(*victims)})
     assert_same_bits(model().fit(*arrays()), undisturbed)
     assert seen[0] == (4, 4)
     assert seen[-1] == (1, 4)
 
 
-def test_all_are_killed_and_others_come(workers, undisturbed, seen, monkeypatch):
+def test_all_are_killed_and_others_come(workers, undisturbed, seen, at_requests):
     client = workers.client
     victims = addresses(client)
 
@@ -152,16 +151,16 @@ def test_all_are_killed_and_others_come(workers, undisturbed, seen, monkeypatch)
         until(lambda: not addresses(client), "the news of their death")
         workers.start(2)
 
-    at_orders(monkeypatch, {3: replace})
+    at_requests({3: replace})
     assert_same_bits(model().fit(*arrays()), undisturbed)
     assert seen[0] == (4, 4)
     assert len(seen) > 1
 
 
-def test_none_is_left_and_none_comes(workers, monkeypatch):
-    monkeypatch.setattr(dask_members, "FIRST_WORKER", 1.0)
+@testing.settings(first_worker_s=1.0)
+def test_none_is_left_and_none_comes(workers, at_requests):
     victims = addresses(workers.client)
-    at_orders(monkeypatch, {2: lambda: workers.kill(*victims)})
+    at_requests({2: lambda: workers.kill(*victims)})
     text = r"is gone.*can't go on: this Dask cluster had no worker within 1 s"
     with pytest.raises(RankFailed, match=text):
         model().fit(*arrays())
@@ -195,38 +194,22 @@ def uneven() -> list[Any]:
 LBFGS = {"solver": "lbfgs", "early_stopping": False, "n_iter_no_change": 10}
 
 
-@pytest.mark.parametrize(
-    ("when", "params"), [("rows move between workers", {}), ("training", LBFGS)]
-)
-def test_one_that_gave_or_took_rows_dies(workers, seen, monkeypatch, when, params):
+def test_one_that_holds_rows_of_others_dies(workers, seen, at_requests):
     """Its rows are cut out of their partitions again, to stand as they stood."""
-    expected = model(**params).fit(*uneven())
+    expected = model(**LBFGS).fit(*uneven())
     victims = addresses(workers.client)[:2]
-    if when == "training":
-        at_orders(monkeypatch, {2: lambda: workers.kill(*victims)})
-    else:
-        process = pids(workers.client)[victims[0]]
-        results, calls = dask_even.results, []
-
-        async def kill_at_first(client: Client, futures: Any) -> Any:
-            calls.append(futures)
-            if len(calls) == 3:
-                os.kill(process, signal.SIGKILL)
-            return await results(client, futures)
-
-        monkeypatch.setattr(dask_even, "PIECE", 1000)
-        monkeypatch.setattr(dask_even, "results", kill_at_first)
-    found = model(**params).fit(*uneven())
+    at_requests({2: lambda: workers.kill(*victims)})
+    found = model(**LBFGS).fit(*uneven())
     assert_same_bits(found, expected)
     assert seen[0] == (4, 4)
-    assert seen[-1] == ((2, 4) if when == "training" else (3, 4))
+    assert seen[-1] == (2, 4)
 
 
-def test_a_frozen_one_is_given_up(workers, undisturbed, seen, monkeypatch):
-    monkeypatch.setattr(dask_client, "PING", 0.2)
+@testing.settings(ping_s=0.2)
+def test_a_frozen_one_is_given_up(workers, undisturbed, seen, at_requests):
     victim = addresses(workers.client)[1]
     process = pids(workers.client)[victim]
-    at_orders(monkeypatch, {2: lambda: os.kill(process, signal.SIGSTOP)})
+    at_requests({2: lambda: os.kill(process, signal.SIGSTOP)})
     try:
         with config_context(worker_timeout=6.0):
             found = model().fit(*arrays())
@@ -234,42 +217,42 @@ def test_a_frozen_one_is_given_up(workers, undisturbed, seen, monkeypatch):
         assert_same_bits(found, undisturbed)
         assert seen == [(4, 4), (3, 4)]
         # It wakes in the midst of another fit, and does no harm.
-        at_orders(monkeypatch, {2: lambda: os.kill(process, signal.SIGCONT)})
+        at_requests({2: lambda: os.kill(process, signal.SIGCONT)})
         assert_same_bits(model().fit(*arrays()), undisturbed)
         until(lambda: not left_behind(workers.client), "a clean cluster")
     finally:
         os.kill(process, signal.SIGKILL)
 
 
-def test_a_slow_one_is_kept(workers, undisturbed, seen, monkeypatch):
+def test_a_slow_one_is_kept(workers, undisturbed, seen, at_requests):
     process = pids(workers.client)[addresses(workers.client)[1]]
 
     def doze() -> None:
         os.kill(process, signal.SIGSTOP)
         threading.Timer(1.0, os.kill, (process, signal.SIGCONT)).start()
 
-    at_orders(monkeypatch, {2: doze})
+    at_requests({2: doze})
     found = model().fit(*arrays())
     assert found.restarts_ == []
     assert_same_bits(found, undisturbed)
     assert seen == [(4, 4)]
 
 
-def test_one_that_joins_takes_a_shard(workers, undisturbed, seen, monkeypatch):
-    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
+@testing.settings(new_workers_s=0.0)
+def test_one_that_joins_takes_a_shard(workers, undisturbed, seen, at_requests):
     victim = addresses(workers.client)[0]
 
     def replace() -> None:
         workers.start(4)
 
-    at_orders(monkeypatch, {2: lambda: workers.kill(victim), 4: replace})
+    at_requests({2: lambda: workers.kill(victim), 4: replace})
     assert_same_bits(model().fit(*arrays()), undisturbed)
     assert seen == [(4, 4), (3, 4), (4, 4)]
 
 
-def test_nobody_comes_in_between(workers, undisturbed, seen, monkeypatch):
+@testing.settings(new_workers_s=0.0)
+def test_nobody_comes_in_between(workers, undisturbed, seen, at_requests):
     """A fit that lost a worker, and takes up another one, keeps its place."""
-    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
     client, over = workers.client, []
     victim = addresses(client)[0]
 
@@ -285,7 +268,7 @@ def test_nobody_comes_in_between(workers, undisturbed, seen, monkeypatch):
         until(lambda: requests(client) == 2, "the rival's request")
 
     actions = {2: lambda: workers.kill(victim), 4: queue, 6: lambda: workers.start(4)}
-    at_orders(monkeypatch, actions)
+    at_requests(actions)
     found = model().fit(*arrays())
     over.append("fit")
     thread.join(timeout=HANG_S)
@@ -301,19 +284,19 @@ def requests(client: Client) -> int:
     return int(client.run_on_scheduler(count))
 
 
-def test_workers_are_retired(workers, undisturbed, seen, monkeypatch):
+def test_workers_are_retired(workers, undisturbed, seen, at_requests):
     victim = addresses(workers.client)[2]
 
     def retire() -> None:
         workers.client.retire_workers([victim], close_workers=True)
 
-    at_orders(monkeypatch, {2: retire})
+    at_requests({2: retire})
     assert_same_bits(model().fit(*arrays()), undisturbed)
     assert seen[0] == (4, 4)
     assert seen[-1] == (3, 4)
 
 
-def test_rows_that_cannot_be_computed_again(workers, monkeypatch):
+def test_rows_that_cannot_be_computed_again(workers, at_requests):
     X, y, _ = FIT.data()
     members = addresses(workers.client)
     pieces = [
@@ -323,13 +306,13 @@ def test_rows_that_cannot_be_computed_again(workers, monkeypatch):
     wait(pieces, timeout=HANG_S)
     parts = [da.from_delayed(piece, (15, X.shape[1]), X.dtype) for piece in pieces]
     given = [da.concatenate(parts), da.from_array(y, chunks=15)]
-    at_orders(monkeypatch, {2: lambda: workers.kill(members[3])})
+    at_requests({2: lambda: workers.kill(members[3])})
     text = f"{members[3]}.*can't be computed again"
     with pytest.raises(RankFailed, match=text):
         model().fit(*given)
 
 
-def test_the_scheduler_is_gone(tmp_path, monkeypatch):
+def test_the_scheduler_is_gone(tmp_path, at_requests):
     file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
     command += ["--no-dashboard", "--scheduler-file", str(file)]
@@ -340,7 +323,7 @@ def test_the_scheduler_is_gone(tmp_path, monkeypatch):
             workers = MortalWorkers(client)
             try:
                 workers.start(2)
-                at_orders(monkeypatch, {2: scheduler.kill})
+                at_requests({2: scheduler.kill})
                 with pytest.raises(RankFailed, match="Dask"):
                     model().set_params(n_jobs=2).fit(*arrays())
             finally:

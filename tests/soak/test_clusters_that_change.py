@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,8 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from skmlp import config_context, supervise
-from skmlp.launch import dask_fleet
-from skmlp.launch.dask_gang import DaskGang
+from skmlp import config_context, testing
 from tests.launch.dask_clusters import ROOT, addresses, cluster, left_behind, until
-from tests.laws.in_workers import spoil
 from tests.laws.places import Fit, assert_same_bits
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -50,19 +48,25 @@ def undisturbed():
         return fit_on(client)
 
 
-def before_orders(monkeypatch: Any, actions: dict[int, Callable[[], Any]]) -> None:
-    """Do something before the n-th order goes out; a round is an epoch."""
-    monkeypatch.setattr(supervise, "ROUND_SECONDS", 0.0)
-    monkeypatch.setattr(dask_fleet, "LOOK_FOR_MORE", 0.0)
-    ask, count = DaskGang.ask, 0
+@pytest.fixture
+def before_requests() -> Iterator[Callable[[dict[int, Callable[[], Any]]], None]]:
+    """Do something before the n-th request goes out; a round is an epoch."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(testing.settings(round_s=0.0, new_workers_s=0.0))
 
-    def counting(gang: Any, message: Any) -> Any:
-        nonlocal count
-        count += 1
-        actions.get(count, int)()
-        return ask(gang, message)
+        def enter(actions: dict[int, Callable[[], Any]]) -> None:
+            count = 0
 
-    monkeypatch.setattr(DaskGang, "ask", counting)
+            @contextlib.contextmanager
+            def acting(request: testing.Request) -> Iterator[None]:
+                nonlocal count
+                count += 1
+                actions.get(count, int)()
+                yield
+
+            stack.enter_context(testing.around_requests(acting))
+
+        yield enter
 
 
 def ranks(model: Any) -> list[int]:
@@ -71,7 +75,7 @@ def ranks(model: Any) -> list[int]:
     return [n for n, before in zip(counts, [0, *counts], strict=False) if n != before]
 
 
-def test_adaptive_scaling_within_bounds_that_change(undisturbed, monkeypatch):
+def test_adaptive_scaling_within_bounds_that_change(undisturbed, before_requests):
     """Up by other bounds; down only by `retire_workers`: Dask spares busy workers.
 
     Its scheduler names no worker with a task that has seceded when an adaptive cluster
@@ -107,7 +111,7 @@ def test_adaptive_scaling_within_bounds_that_change(undisturbed, monkeypatch):
             150: lambda: have(3, 3, 4),
             200: lambda: have(2, 0, 1),
         }
-        before_orders(monkeypatch, actions)
+        before_requests(actions)
         found = fit_on(client)
         print("bounds:", ranks(found), [r["reason"] for r in found.restarts_])
         assert ranks(found) == [1, 2, 1, 2]
@@ -115,7 +119,7 @@ def test_adaptive_scaling_within_bounds_that_change(undisturbed, monkeypatch):
         have(0, 0, 1)
 
 
-def test_adaptive_scaling(undisturbed, monkeypatch):
+def test_adaptive_scaling(undisturbed, before_requests):
     with cluster(0) as client:
         client.cluster.adapt(minimum=0, maximum=3, interval="200ms", wait_count=2)
         others: list[Any] = []
@@ -128,27 +132,27 @@ def test_adaptive_scaling(undisturbed, monkeypatch):
             client.gather(others)
             others.clear()
 
-        before_orders(monkeypatch, {3: want, 50: want_no_more})
+        before_requests({3: want, 50: want_no_more})
         found = fit_on(client)
         print("adaptive:", ranks(found), [r["reason"] for r in found.restarts_])
         assert_same_bits(found, undisturbed)
 
 
-def test_scaling_by_hand(undisturbed, monkeypatch):
+def test_scaling_by_hand(undisturbed, before_requests):
     with cluster(1) as client:
 
         def scale(n_workers: int) -> None:
             client.cluster.scale(n_workers)
             until(lambda: len(addresses(client)) == n_workers, "other workers", 60)
 
-        before_orders(monkeypatch, {3: lambda: scale(3), 50: lambda: scale(1)})
+        before_requests({3: lambda: scale(3), 50: lambda: scale(1)})
         found = fit_on(client)
         print("scaled:", ranks(found), [r["reason"] for r in found.restarts_])
         assert ranks(found) == [1, 2, 1]
         assert_same_bits(found, undisturbed)
 
 
-def test_workers_that_are_retired_while_others_come(undisturbed, monkeypatch):
+def test_workers_that_are_retired_while_others_come(undisturbed, before_requests):
     """Each worker of the fit is taken away in its turn, in the midst of an order."""
     with cluster(2) as client:
         timers = []
@@ -163,7 +167,7 @@ def test_workers_that_are_retired_while_others_come(undisturbed, monkeypatch):
             timers.append(threading.Timer(0.005, retire))
             timers[-1].start()
 
-        before_orders(monkeypatch, {3: replace, 60: replace, 120: replace})
+        before_requests({3: replace, 60: replace, 120: replace})
         found = fit_on(client)
         for timer in timers:
             timer.join()
@@ -196,10 +200,10 @@ def eat_once(flag: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_worker_that_is_out_of_memory(undisturbed, tmp_path, monkeypatch):
+def test_a_worker_that_is_out_of_memory(undisturbed, tmp_path):
     flag = tmp_path / "eaten"
-    with cluster(2, memory_limit="600MB") as client:
-        spoil(monkeypatch, 1, 2, partial(eat_once, str(flag)))
+    eats = testing.failing_rank(1, 2, partial(eat_once, str(flag)))
+    with cluster(2, memory_limit="600MB") as client, eats:
         found = fit_on(client)
         assert flag.exists()
         print("memory:", [r["reason"] for r in found.restarts_])
