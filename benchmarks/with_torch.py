@@ -85,7 +85,7 @@ class Torch(Contestant):
     def _wrap(self, net: torch.nn.Module) -> torch.nn.Module:
         return net
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def _make_optimizer(self) -> torch.optim.Solver:
         """The fused one; all parameters decay, which saves torch a second group."""
         parameters = self._net.parameters()
         decay = cases.ALPHA / self._shape.batch

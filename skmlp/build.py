@@ -10,14 +10,14 @@ from skmlp.data.placed import PartitionRows
 from skmlp.data.sources import Source
 from skmlp.evaluate import Evaluator
 from skmlp.launch.base import Servant
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.train import Trainer
 
 
 def on_source(plan: Plan, comm: Communicator, source: Source) -> Servant:
     """Make the servant of a rank whose launcher brings the rows as a source."""
-    servant = Trainer if plan.solver in OPTIMIZERS else Evaluator
+    servant = Trainer if plan.solver in SOLVERS else Evaluator
     return servant(plan, comm, source)
 
 

@@ -80,12 +80,12 @@ class _Helper:
     """
 
     def __init__(self, number: int) -> None:
-        from skmlp.kernels import compiled_lanes
+        from skmlp.kernels import sync
 
-        self._publish = compiled_lanes.publish
-        self._attend = compiled_lanes.attend
+        self._publish = sync.publish
+        self._attend = sync.attend
         self._number = number
-        self._counter = compiled_lanes.counters(1)
+        self._counter = sync.counters(1)
         self._address = self._counter.ctypes.data
         self._n_runs = 0
         self._job: _Job | None = None

@@ -19,7 +19,7 @@ from sklearn.utils import get_tags
 from skmlp.display.inside import parts
 from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.regressor import MLPRegressor
-from skmlp.kernels.reference_activations import LEAK, SELU_ALPHA, SELU_SCALE
+from skmlp.model.activations import LEAK, SELU_ALPHA, SELU_SCALE
 
 
 class _Graph:

@@ -19,13 +19,13 @@ from skmlp.lanes import Lanes
 from skmlp.launch.blas import products_limit
 from skmlp.launch.choose import SMALL_STEP, work_of
 from skmlp.model.network import multiplications
-from skmlp.optim.transforms import OPTIMIZERS, Optimizer
+from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a step, those of float64 counted twice, up to which the products of
-#: `skmlp.kernels.compiled_products` on one core win (see docs/decisions).
+#: `skmlp.kernels.gemm` on one core win (see docs/decisions).
 MOST_WORK = SMALL_STEP
 
 #: Bytes of the rows that a run takes at once if they have to be copied before: they
@@ -54,7 +54,7 @@ def can_run(plan: Plan) -> bool:
     """
     return (
         plan.kernels == "compiled"
-        and plan.solver in OPTIMIZERS
+        and plan.solver in SOLVERS
         and plan.n_shards == 1
         and all(isinstance(a, str) for a in plan.activation)
         and len(set(plan.activation)) <= 1
@@ -95,7 +95,7 @@ class CompiledSteps:
     ----------
     plan : Plan
         What is to be done.
-    optimizer : Optimizer
+    optimizer : Solver
         Read for its settings.
     params, total : ndarray of shape (size,)
         The parameters, and where the gradient may be written.
@@ -115,7 +115,7 @@ class CompiledSteps:
     def __init__(
         self,
         plan: Plan,
-        optimizer: Optimizer,
+        optimizer: Solver,
         params: Array,
         total: Array,
         moments: Sequence[Array],
@@ -123,11 +123,11 @@ class CompiledSteps:
         mean_weight: float,
     ) -> None:
         # Not above: numba takes its time to import.
-        from skmlp.kernels import compiled_lanes, compiled_steps
+        from skmlp.kernels import epoch, sync
         from skmlp.kernels.tiles import LONG_VECTORS
 
         self._shard, self._n_lanes = shard, plan.lanes
-        self._counters, self._phase = compiled_lanes.counters(2 * plan.lanes), 0
+        self._counters, self._phase = sync.counters(2 * plan.lanes), 0
         # A thread that comes late looks at the counters, and at nothing else.
         each = multiplications(plan.units)
         at_once = plan.n_rows * each >= _WORTH_A_THREAD
@@ -135,9 +135,9 @@ class CompiledSteps:
         self._X: Array | None = None
         self._X_address = 0
         self._sums = np.zeros((plan.lanes, _LINE))
-        #: Of each step, as the solvers' kernels take them: divisor, rate, count.
-        self._numbers = np.empty((plan.n_batches, 3))
-        self._counts = np.arange(1.0, plan.n_batches + 1)
+        #: Of each step, as the solvers' kernels take them.
+        self._numbers = np.empty((plan.n_batches, 4))
+        self._solver = optimizer
         self._numbers[:, 0] = plan.batch_size * mean_weight
         rest = plan.batch(plan.n_batches - 1)
         self._numbers[-1, 0] = (rest.stop - rest.start) * mean_weight
@@ -145,10 +145,10 @@ class CompiledSteps:
         row_bytes = plan.units[0] * params.itemsize
         most_bytes = _MAPPED_BYTES if shard.in_memory else _BYTES
         self._most_rows = max(most, min(_RUN // each, most_bytes // row_bytes))
-        kind = compiled_steps.type_of(shard.chunk_targets())
+        kind = epoch.type_of(shard.chunk_targets())
         # Between lanes, BLAS's products win where it has some for small matrices.
         tiled = _is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS)
-        self._run = compiled_steps.runner(
+        self._run = epoch.runner(
             plan.dtype,
             kind,
             plan.activation[0] if plan.activation else "identity",
@@ -166,7 +166,8 @@ class CompiledSteps:
             total = self._for_each(params.size, dtype)
         self._arrays = (
             np.array(plan.units, np.intp),
-            np.tile(optimizer.settings, (plan.lanes, 1)),
+            optimizer.settings,
+            np.array(plan.loss_settings, np.float64),
             (params, total, moments[0], moments[-1]),
             tuple(self._for_each(size, dtype) for size in room),
             self._counters.ctypes.data,
@@ -198,8 +199,7 @@ class CompiledSteps:
             self._held.enter_context(limit)
         done, numbers, sums = 0, self._numbers, self._sums
         sums.fill(0.0)
-        numbers[:, 1] = rates
-        np.add(self._counts, step, out=numbers[:, 2])
+        numbers[:, 1:] = self._solver.numbers(rates, step)[:, 1:]
         while done < len(numbers):
             X, *rows, ends = self._shard.chunk(done, self._most_rows)
             if X is not self._X:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.optim import schedules
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.state import RATE_TOO_SMALL, STANDSTILL, TrainState
 
@@ -56,7 +56,7 @@ def at_standstill(plan: Plan, state: TrainState) -> bool:
     """Whether the patience has run out; if so, lower the rate or end the run."""
     if not state.no_improvement > plan.n_iter_no_change:
         return False
-    scheduled = OPTIMIZERS[plan.solver].scheduled
+    scheduled = SOLVERS[plan.solver].scheduled
     schedule = plan.learning_rate if scheduled else "constant"
     lowered = schedules.at_standstill(schedule, state.learning_rate)
     if plan.early_stopping and not math.isfinite(state.best):

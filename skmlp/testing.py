@@ -21,13 +21,17 @@ from skmlp.comm.base import Communicator
 from skmlp.data.split import split_rows
 from skmlp.launch.base import Build, Gang, Message, RankFailed, Servant
 from skmlp.launch.blas import blas_threads_allowed, blas_threads_now
+from skmlp.model.activations import ACTIVATIONS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
 from skmlp.shard_work import TRAIN
 from skmlp.supervise import FAILURES, Supervisor
 
 __all__ = [
+    "ACTIVATIONS",
     "FAILURES",
     "SETTINGS",
+    "SOLVERS",
     "AfterEpoch",
     "RankFailed",
     "Request",

@@ -23,8 +23,8 @@ from skmlp.commit import Commits, FarCommits
 from skmlp.data.order import Order
 from skmlp.data.sources import Source
 from skmlp.launch.base import Message
-from skmlp.optim import around, schedules
-from skmlp.optim.transforms import OPTIMIZERS, Move
+from skmlp.optim import schedules, wrappers
+from skmlp.optim.solvers import SOLVERS, Update
 from skmlp.plan import Plan
 from skmlp.shard_work import CONSTANT, LOSS, PREDICT, TRAIN
 from skmlp.state import (
@@ -52,7 +52,7 @@ LONG = 0.5
 
 def n_moments(plan: Plan) -> int:
     """How many arrays of the model's size a run has beside the parameters."""
-    return OPTIMIZERS[plan.solver].n_moments + (plan.average is not None)
+    return SOLVERS[plan.solver].n_moments + (plan.average is not None)
 
 
 def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
@@ -87,7 +87,7 @@ class Trainer(Validating):
             # What is compared with `tol` is a loss.
             self._plan = plan = replace(plan, tol=plan.tol * self._constant()[1])
         size, dtype = self._params.size, self._dtype
-        self._optimizer = OPTIMIZERS[plan.solver](plan, self._kernels)
+        self._optimizer = SOLVERS[plan.solver](plan, self._kernels)
         self._moments: list[Array] = [
             comm.once(lambda: np.zeros(size, dtype)) for _ in range(n_moments(plan))
         ]
@@ -100,7 +100,7 @@ class Trainer(Validating):
         self._segments = self._exchange.segments
         #: Number of the segment, among the rank's, of each run of trained parameters,
         #: and its step.
-        self._moves: list[tuple[int, Move]] = []
+        self._moves: list[tuple[int, Update]] = []
         #: The sums of the gradient that are stepped on, with the same numbers.
         self._trained: list[tuple[int, Array]] = []
         runs = []
@@ -122,10 +122,10 @@ class Trainer(Validating):
             self._compiled = CompiledSteps(
                 plan, self._optimizer, *arrays, shard, self._mean_weight
             )
-        self._clip: around.Clip | None = None
+        self._clip: wrappers.Clip | None = None
         if plan.clip_norm is not None:
             norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
-            self._clip = around.Clip(
+            self._clip = wrappers.Clip(
                 plan, self._kernels, self._own, runs, norms, comm.all_reduce
             )
         width = _COLUMNS + comm.shards.n_ranks
@@ -154,18 +154,17 @@ class Trainer(Validating):
 
     def _bind(
         self, params: Array, total: Array, moments: list[Array], n_penalised: int
-    ) -> Move:
+    ) -> Update:
         """The step on a run of parameters, with all that goes with it."""
         plan, kernels, optimizer = self._plan, self._kernels, self._optimizer
-        scratch = np.empty(total.size if kernels.needs_scratch else 0, self._dtype)
         own = moments[: optimizer.n_moments]
-        move = optimizer.bind(params, total, own, scratch, n_penalised)
+        move = optimizer.bind(params, total, own, n_penalised)
         if plan.l1_ratio:
-            move = around.with_l1(
+            move = wrappers.with_l1(
                 move, optimizer, plan, kernels, params, own, n_penalised
             )
         if plan.average is not None:
-            move = around.with_mean(move, plan.average, kernels, params, moments[-1])
+            move = wrappers.with_mean(move, plan.average, kernels, params, moments[-1])
         return move
 
     def handle(self, message: Message) -> Message:

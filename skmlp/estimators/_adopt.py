@@ -12,7 +12,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from skmlp.config import get_config
 from skmlp.estimators import _early_stopping, _quality, _start
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
 from skmlp.twister import set_twister_state, twister_state
 
@@ -38,7 +38,7 @@ def printer(plan, epoch=0):
 
     `epoch` is the number of those that were printed before.
     """
-    adaptive = OPTIMIZERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
+    adaptive = SOLVERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
     what = "Validation score" if plan.early_stopping else "Training loss"
     patience = int(plan.n_iter_no_change) if np.isfinite(plan.n_iter_no_change) else 0
     standstill = (

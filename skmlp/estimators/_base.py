@@ -31,7 +31,7 @@ from skmlp.estimators._plain import checked_rows
 from skmlp.estimators._summary import Describable
 from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.predict import forward
 
 
@@ -103,7 +103,7 @@ class BaseMLP(
             tuple,
             HasMethods(list(METHODS)),
         ],
-        "solver": [StrOptions({"lbfgs", *OPTIMIZERS})],
+        "solver": [StrOptions({"lbfgs", *SOLVERS})],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -230,7 +230,7 @@ class BaseMLP(
             )
 
     def _check_solver(self):
-        if self.solver not in OPTIMIZERS:
+        if self.solver not in SOLVERS:
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "
                 f"{self.solver} is not stochastic."

@@ -34,7 +34,7 @@ from skmlp.launch.dask_client import Line, current_client
 from skmlp.launch.dask_crew import Limits
 from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
 from skmlp.model.layout import Layout
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 
 
 def understand(X, y, sample_weight, *, client=True):
@@ -165,7 +165,7 @@ def fit_rows(
         threads = sorted(worker["nthreads"] for worker in workers)[-n_asked:]
         asked = replace(place, n_ranks=n_asked, n_threads=sum(threads))
         rows = X.shape[0]
-        if estimator.solver in OPTIMIZERS:
+        if estimator.solver in SOLVERS:
             size = estimator.batch_size
             rows = min(200 if size == "auto" else size, rows)
         n_shards = choose.worthwhile(asked, units, rows, X.dtype.name)
@@ -257,7 +257,7 @@ def run(
 def refuse_too_large(estimator, data, units):
     """MemoryError if a worker can't hold what it would surely have to."""
     weights = Layout(units).size * data.dtype.itemsize
-    optimizer = OPTIMIZERS.get(estimator.solver)
+    optimizer = SOLVERS.get(estimator.solver)
     moments = 0 if optimizer is None else optimizer.n_moments
     rows = data.stats.x_bytes / data.shards.n_ranks
     for rank, worker in enumerate(data.crew.workers):

@@ -35,7 +35,7 @@ from skmlp.estimators import (
 from skmlp.estimators._modelling import hidden_sizes
 from skmlp.launch import choose
 from skmlp.launch.base import Launcher, LocalLauncher
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.shard_work import most_bytes
 
@@ -226,7 +226,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
     if start.train is not None:
         n_rows, n_validation = len(start.train), len(start.validation)
     batch_size = n_rows
-    if estimator.solver in OPTIMIZERS:
+    if estimator.solver in SOLVERS:
         if estimator.batch_size == "auto":
             batch_size = min(200, n_rows)
         else:
@@ -261,10 +261,9 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
         tol=float(estimator.tol),
         tol_scale=estimator.tol_scale,
         n_iter_no_change=float(estimator.n_iter_no_change),
-        early_stopping=estimator.solver in OPTIMIZERS
-        and bool(estimator.early_stopping),
+        early_stopping=estimator.solver in SOLVERS and bool(estimator.early_stopping),
         split=start.split,
-        n_validation=n_validation if estimator.solver in OPTIMIZERS else 0,
+        n_validation=n_validation if estimator.solver in SOLVERS else 0,
         scoring=_validation.scoring_of(estimator),
         incremental=epochs is not None,
         order_rng=start.order_rng,
@@ -360,7 +359,7 @@ def run(estimator, supervisor, plan, start, score, deadline):
     watch = _watch.of(estimator, plan, start, supervisor)
     baseline = _quality.Baseline(supervisor, plan)
     _start.put_constant(estimator, plan, start, baseline)
-    if plan.solver not in OPTIMIZERS:
+    if plan.solver not in SOLVERS:
         minimum = quasi_newton.minimize(
             supervisor,
             plan,

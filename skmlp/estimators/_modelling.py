@@ -11,13 +11,13 @@ from skmlp.estimators import _losses
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.activations import ACTIVATIONS, METHODS, entry
 from skmlp.optim.schedules import BY_EPOCH, PARAMETERS, SCHEDULES, Schedule
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 
 #: Decay of the moving mean of the weights with ``average=True``.
 DECAY = 0.999
 
 #: What some solvers use, or some schedules: all that one of them does.
-_OF_SOLVERS = {name for solver in OPTIMIZERS.values() for name in solver.parameters}
+_OF_SOLVERS = {name for solver in SOLVERS.values() for name in solver.parameters}
 _OF_SCHEDULES = {name for names in PARAMETERS.values() for name in names}
 
 #: What L-BFGS leaves aside, beside these. (It never shuffles, as shuffle=False asks.)
@@ -110,7 +110,7 @@ def dropout(estimator, n_hidden):
                 f"dropout must be at least 0 and less than 1 in each layer, got {rate}"
             )
     rates = (float(estimator.input_dropout), *map(float, given))
-    return rates if any(rates) and estimator.solver in OPTIMIZERS else ()
+    return rates if any(rates) and estimator.solver in SOLVERS else ()
 
 
 def for_first_weights(estimator, n_hidden):
@@ -128,7 +128,7 @@ def check(estimator, n_hidden):
     rate = estimator.learning_rate
     if callable(rate):
         Schedule(rate, 1.0).rates(0, 0, 1)
-    if estimator.l1_ratio and estimator.solver not in OPTIMIZERS:
+    if estimator.l1_ratio and estimator.solver not in SOLVERS:
         raise ValueError(
             f"solver={estimator.solver!r} needs a smooth penalty, but l1_ratio is "
             f"{estimator.l1_ratio}: set it to 0, or take another solver"
@@ -156,7 +156,7 @@ def warn_unused(estimator, held_out):
 def _unused(estimator, held_out):
     """What leaves parameters aside, with their names."""
     solver, rate = f"solver={estimator.solver!r}", estimator.learning_rate
-    optimizer = OPTIMIZERS.get(estimator.solver)
+    optimizer = SOLVERS.get(estimator.solver)
     if optimizer is None:
         yield solver, [*_ONLY_BY_STEPS, *sorted(_OF_SOLVERS | _OF_SCHEDULES)]
     else:
@@ -193,7 +193,7 @@ def _unused(estimator, held_out):
 
 def training(estimator, start, incremental):
     """What a plan says of the steps, beyond scikit-learn's parameters."""
-    if estimator.solver not in OPTIMIZERS:
+    if estimator.solver not in SOLVERS:
         return {}
     average = estimator.average
     if isinstance(average, (bool, np.bool_)):

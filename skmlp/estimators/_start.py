@@ -21,7 +21,7 @@ from skmlp.estimators import _layers, _modelling, _watch
 from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
 from skmlp.state import TrainState
 from skmlp.train import n_moments
@@ -111,7 +111,7 @@ def begin(estimator, units, dtype, first, incremental):
         params = initializers.uniform(layout, hidden, rng, dtype)
     else:
         params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
-    by_score = estimator.solver in OPTIMIZERS and estimator.early_stopping
+    by_score = estimator.solver in SOLVERS and estimator.early_stopping
     goes_on = incremental or bool(by_score and estimator.warm_start)
     start = Start(params, first, goes_on, drawn_from=drawn_from)
     if seeded:
@@ -206,7 +206,7 @@ def packed_labels(estimator, units, y):
 
 def split(estimator, start, n_rows, labels):
     """Set rows aside for early stopping, with scikit-learn's draws."""
-    if estimator.solver not in OPTIMIZERS or not estimator.early_stopping:
+    if estimator.solver not in SOLVERS or not estimator.early_stopping:
         return
     record = getattr(estimator, "_split_record", None)
     # The same rows as before are set aside: the model has trained on the others.
@@ -255,7 +255,7 @@ def is_many(n_rows):
 def order(estimator, start, n_rows, incremental):
     """Where the order of the rows begins, or goes on."""
     start.dropout_key = dropout_key(estimator, start, incremental)
-    if estimator.solver not in OPTIMIZERS or not estimator.shuffle:
+    if estimator.solver not in SOLVERS or not estimator.shuffle:
         return
     start.order_rng = start.state or twister_state(start.rng)
     start.keyed_order = is_many(n_rows)
@@ -322,7 +322,7 @@ def first_state(estimator, plan, start):
         state.step = estimator._optimizer_step
         if estimator._learning_rate_from == plan.learning_rate_init:
             state.learning_rate = estimator._learning_rate
-        elif OPTIMIZERS[plan.solver].scheduled:
+        elif SOLVERS[plan.solver].scheduled:
             rate = plan.learning_rate_init
             state.learning_rate = schedules.after_epoch(
                 plan.learning_rate, rate, rate, state.samples_seen, plan.power_t

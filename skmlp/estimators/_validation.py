@@ -12,7 +12,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
 from skmlp.estimators import _heads
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 
 #: Where no validation rows are given.
 NONE = (None, None, None)
@@ -34,7 +34,7 @@ def check(estimator, held_out, incremental, weighted):
         raise ValueError("partial_fit does not support early_stopping=True")
     scorer = scorer_of(estimator)
     validates = estimator.early_stopping or X_val is not None
-    if scorer is not None and validates and estimator.solver in OPTIMIZERS:
+    if scorer is not None and validates and estimator.solver in SOLVERS:
         weighted = weighted or sample_weight_val is not None
         check_scorer(scorer, {"sample_weight": None} if weighted else {})
 

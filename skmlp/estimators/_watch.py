@@ -25,7 +25,7 @@ from skmlp.callbacks import (
 )
 from skmlp.checkpoints import Checkpoint, check_same_fit, record_of
 from skmlp.estimators import _adopt, _keep
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from skmlp.state import ALL_EPOCHS, OUT_OF_TIME, RUNNING, Record, TrainState
 from skmlp.supervise import Outcome
 
@@ -205,7 +205,7 @@ class Watch:
     def open(self, plan, start, supervisor):
         """Take up a run."""
         self._plan, self._start, self._supervisor = plan, start, supervisor
-        self._name = EPOCH if plan.solver in OPTIMIZERS else ITERATION
+        self._name = EPOCH if plan.solver in SOLVERS else ITERATION
         self._training = self._estimator._training
         self._training.plan = plan
 

@@ -19,8 +19,8 @@ from numba import types
 from numba.extending import get_cython_function_address, intrinsic
 from numba.np.arrayobj import make_array
 
-from skmlp.kernels.compiled_products import AB, ABT, ATB
-from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.gemm import AB, ABT, ATB
+from skmlp.kernels.jit import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

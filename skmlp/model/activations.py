@@ -1,21 +1,32 @@
 """The activations of hidden layers, by name, and those that users bring.
 
-A new activation is one entry here and its kernels in `skmlp.kernels`: ``FORWARD``, and
-``BACKWARD`` if its derivative follows from its own value, else ``DERIVING``. An object
-of a user's own needs neither; see `kernels_of`.
+A new activation is one entry in `ACTIVATIONS` and its kernels in
+`skmlp.kernels.activations`: ``FORWARD``, and ``BACKWARD`` if its derivative follows
+from its own value, else ``DERIVING``. An object of a user's own needs no kernels.
+
+The formulas are written against the array API standard: `xp` is the namespace of the
+arrays. In numpy they are the fall-back without numba, and what the tests hold the
+kernels against. NaN stays NaN, so that a fit that diverges shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import pi, sqrt
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from skmlp.model.special import bounded, erf, expit, softplus
+
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Slope of leaky_relu below 0 (Maas, Hannun and Ng, 2013, and every library since).
+LEAK = 0.01
+#: Klambauer et al., "Self-normalizing neural networks", NeurIPS 2017.
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,13 @@ class Activation:
     ----------
     name : str
         The name of its kernels.
+    value : callable
+        ``value(xp, z)``.
+    backward : callable
+        ``backward(xp, z, delta)`` is `delta` times the derivative at `z`; or
+        ``backward(xp, a, delta)`` with ``a = value(xp, z)``.
+    of_value : bool
+        Whether `backward` takes `a` instead of `z`.
     init_factor : float
         Numerator ``f`` of the bound of the first weights.
     init_fan : {"both", "in"}
@@ -36,32 +54,138 @@ class Activation:
     """
 
     name: str
+    value: Callable[[Any, Any], Any]
+    backward: Callable[[Any, Any, Any], Any]
+    of_value: bool = True
     init_factor: float = 6.0
     init_fan: str = "both"
 
     def bound(self, fan_in: int, fan_out: int) -> float:
-        """The first weights are uniform between minus this and this."""
+        """Return the bound of the first weights, which are uniform."""
         fan = fan_in + fan_out if self.init_fan == "both" else fan_in
         return sqrt(self.init_factor / fan)
 
 
-#: A test computes the second moments anew.
+def _elu(xp: Any, z: Any) -> Any:
+    """Clevert, Unterthiner and Hochreiter, ICLR 2016."""
+    return xp.where(z > 0, z, xp.expm1(xp.where(z > 0, xp.zeros_like(z), z)))
+
+
+def _selu(xp: Any, z: Any) -> Any:
+    below = SELU_ALPHA * xp.expm1(xp.where(z > 0, xp.zeros_like(z), z))
+    return SELU_SCALE * xp.where(z > 0, z, below)
+
+
+def _selu_backward(xp: Any, a: Any, delta: Any) -> Any:
+    below = delta * (a + SELU_SCALE * SELU_ALPHA)
+    return xp.where(a > 0, SELU_SCALE * delta, below)
+
+
+def _inside(xp: Any, a: Any, delta: Any, low: float, high: float) -> Any:
+    """Return `delta` between the bounds, else 0."""
+    return xp.where((a <= low) | (a >= high), xp.zeros_like(delta), delta)
+
+
+def _gelu(xp: Any, z: Any) -> Any:
+    """``z Phi(z)`` of the normal distribution (Hendrycks and Gimpel, 2016), exactly."""
+    return z * (0.5 * (1 + erf(xp, z * sqrt(0.5))))
+
+
+def _gelu_backward(xp: Any, z: Any, delta: Any) -> Any:
+    density = xp.exp(-0.5 * z * z) / sqrt(2 * pi)
+    return delta * (0.5 * (1 + erf(xp, z * sqrt(0.5))) + z * density)
+
+
+def _silu_backward(xp: Any, z: Any, delta: Any) -> Any:
+    s = expit(xp, z)
+    return delta * (s * (1 + z * (1 - s)))
+
+
+def _tanh_of_softplus(xp: Any, z: Any) -> Any:
+    """``tanh(softplus(z))``, without a logarithm. Above 40 it is 1 in every dtype."""
+    e = xp.exp(xp.where(z > 40, 40 * xp.ones_like(z), z))
+    n = e * (e + 2)
+    return n / (n + 2)
+
+
+def _mish_backward(xp: Any, z: Any, delta: Any) -> Any:
+    t = _tanh_of_softplus(xp, z)
+    return delta * (t + z * (1 - t) * (1 + t) * expit(xp, z))
+
+
+#: A test computes the second moments of `init_factor` anew.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
-        Activation("identity"),
-        Activation("logistic", init_factor=2.0),
-        Activation("tanh"),
-        Activation("relu"),
-        Activation("leaky_relu", 3 / 0.50005, "in"),
-        Activation("elu", 3 / 0.64494, "in"),
-        Activation("selu", 3.0, "in"),
-        Activation("gelu", 3 / 0.42522, "in"),
-        Activation("silu", 3 / 0.35578, "in"),
-        Activation("mish", 3 / 0.45234, "in"),
-        Activation("softplus", 3 / 0.92125, "in"),
-        Activation("hard_tanh"),
-        Activation("hard_sigmoid", init_factor=2.0),
+        Activation("identity", lambda xp, z: z, lambda xp, a, delta: delta),
+        Activation(
+            "logistic", expit, lambda xp, a, delta: delta * a * (1 - a), init_factor=2.0
+        ),
+        Activation(
+            "tanh", lambda xp, z: xp.tanh(z), lambda xp, a, delta: delta * (1 - a * a)
+        ),
+        Activation(
+            "relu",
+            lambda xp, z: xp.where(z <= 0, xp.zeros_like(z), z),
+            lambda xp, a, delta: xp.where(a == 0, xp.zeros_like(delta), delta),
+        ),
+        Activation(
+            "leaky_relu",
+            lambda xp, z: xp.where(z > 0, z, LEAK * z),
+            lambda xp, a, delta: xp.where(a > 0, delta, LEAK * delta),
+            init_factor=3 / 0.50005,
+            init_fan="in",
+        ),
+        Activation(
+            "elu",
+            _elu,
+            lambda xp, a, delta: xp.where(a > 0, delta, delta * (a + 1)),
+            init_factor=3 / 0.64494,
+            init_fan="in",
+        ),
+        Activation("selu", _selu, _selu_backward, init_factor=3.0, init_fan="in"),
+        Activation(
+            "gelu",
+            _gelu,
+            _gelu_backward,
+            of_value=False,
+            init_factor=3 / 0.42522,
+            init_fan="in",
+        ),
+        Activation(
+            "silu",  # also: swish (Elfwing, Uchibe and Doya, 2017)
+            lambda xp, z: z * expit(xp, z),
+            _silu_backward,
+            of_value=False,
+            init_factor=3 / 0.35578,
+            init_fan="in",
+        ),
+        Activation(
+            "mish",  # ``z tanh(softplus(z))`` (Misra, BMVC 2020)
+            lambda xp, z: z * _tanh_of_softplus(xp, z),
+            _mish_backward,
+            of_value=False,
+            init_factor=3 / 0.45234,
+            init_fan="in",
+        ),
+        Activation(
+            "softplus",
+            softplus,
+            lambda xp, a, delta: -delta * xp.expm1(-a),
+            init_factor=3 / 0.92125,
+            init_fan="in",
+        ),
+        Activation(
+            "hard_tanh",
+            lambda xp, z: bounded(xp, z, -1.0, 1.0),
+            lambda xp, a, delta: _inside(xp, a, delta, -1.0, 1.0),
+        ),
+        Activation(
+            "hard_sigmoid",
+            lambda xp, z: bounded(xp, z / 6 + 0.5, 0.0, 1.0),
+            lambda xp, a, delta: _inside(xp, a, delta / 6, 0.0, 1.0),
+            init_factor=2.0,
+        ),
     )
 }
 
@@ -70,18 +194,22 @@ METHODS = ("value", "derivative")
 
 
 def entry(activation: Any) -> Activation:
-    """The entry of a name, or one made for a user's own object."""
+    """Return the entry of a name, or one made for a user's own object."""
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
     return Activation(
-        type(activation).__name__, float(getattr(activation, "init_factor", 6.0))
+        type(activation).__name__,
+        lambda xp, z: activation.value(z),
+        lambda xp, z, delta: delta * activation.derivative(z),
+        of_value=False,
+        init_factor=float(getattr(activation, "init_factor", 6.0)),
     )
 
 
 def kernels_of(
     activation: Any, kernels: ModuleType
 ) -> tuple[Callable[..., None], Callable[..., None] | None, Callable[..., None]]:
-    """The functions that compute a hidden layer's activation.
+    """Return the functions that compute a hidden layer's activation.
 
     Parameters
     ----------
@@ -91,33 +219,36 @@ def kernels_of(
         which it must leave alone, and returns an array of this shape. They work on
         each number apart.
     kernels : module
-        The kernel set.
+        The kernel set. The formula serves where it has no kernel.
 
     Returns
     -------
     forward : callable
         ``forward(z, b)`` writes the activation of ``z + b`` over `z`.
     deriving : callable or None
-        ``deriving(z, b, d)`` writes the derivative into `d` besides; None where the
-        derivative follows from the activation's own value.
+        ``deriving(z, b, d)`` writes into `d` besides what `backward` needs of `z`; None
+        where the derivative follows from the activation's own value.
     backward : callable
-        ``backward(d, delta, grad_b, scratch)`` multiplies `delta` by the derivative
-        and sums it over the rows; `d` is the derivative, or the activation's value
-        where `deriving` is None.
+        ``backward(d, delta, grad_b)`` multiplies `delta` by the derivative and sums its
+        rows into `grad_b`; `d` is the activation's value where `deriving` is None.
     """
-    if isinstance(activation, str):
+    if isinstance(activation, str) and activation in kernels.FORWARD:
         forward = kernels.FORWARD[activation]
         if activation in kernels.BACKWARD:
             return forward, None, kernels.BACKWARD[activation]
         return forward, kernels.DERIVING[activation], kernels.scaled_backward
+    found = entry(activation)
 
-    def value(z: Array, b: Array) -> None:
+    def forward_in_numpy(z: Array, b: Array) -> None:
         z += b
-        np.copyto(z, activation.value(z))
+        np.copyto(z, found.value(np, z))
 
-    def value_and_derivative(z: Array, b: Array, d: Array) -> None:
-        z += b
-        np.copyto(d, activation.derivative(z))
-        np.copyto(z, activation.value(z))
+    def keeping(z: Array, b: Array, d: Array) -> None:
+        np.add(z, b, out=d)
+        np.copyto(z, found.value(np, d))
 
-    return value, value_and_derivative, kernels.scaled_backward
+    def backward(d: Array, delta: Array, grad_b: Array) -> None:
+        np.copyto(delta, found.backward(np, d, delta))
+        np.sum(delta, axis=0, out=grad_b)
+
+    return forward_in_numpy, None if found.of_value else keeping, backward

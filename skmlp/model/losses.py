@@ -1,8 +1,11 @@
 """The losses, by name, each with its output activation, and those that users bring.
 
-A new loss is one entry here and its kernel in `skmlp.kernels`; an object of a user's
-own needs neither, see `kernel_of`. A kernel writes the gradient with respect to the
-last layer's raw predictions, times the row's weight.
+A new loss is one entry in `LOSSES` and its kernel in `skmlp.kernels.losses`; an object
+of a user's own needs no kernel, see `kernel_of`.
+
+The formulas are written against the array API standard: `xp` is the namespace of the
+arrays. In numpy they are the fall-back without numba, and what the tests hold the
+kernels against.
 """
 
 from __future__ import annotations
@@ -14,9 +17,165 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.reference_losses import finish
+from skmlp.model.special import (
+    bounded,
+    concat,
+    cumulative_sum,
+    expit,
+    softmax,
+    softplus,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: ``formula(xp, y, raw, settings)`` gives the loss of each number, and its derivative
+#: with respect to the raw prediction; both are of the shape of `raw`.
+Formula = Callable[[Any, Any, Any, Sequence[float]], tuple[Any, Any]]
+
+
+# ---- Output activations ------------------------------------------------------------
+
+
+def softmax_heads(xp: Any, raw: Any, heads: Sequence[int]) -> Any:
+    """Compute the softmax of the columns of each head by itself."""
+    return concat(xp, [softmax(xp, part) for part in _split(raw, heads)])
+
+
+def _split(raw: Any, heads: Sequence[int]) -> list[Any]:
+    ends = np.cumsum(np.asarray(heads, int)).tolist()
+    return [raw[:, end - n : end] for n, end in zip(heads, ends, strict=True)]
+
+
+def increasing(xp: Any, raw: Any) -> Any:
+    """Keep the first column; let each other one be its softplus above the last."""
+    steps = [raw[:, :1], softplus(xp, raw[:, 1:])]
+    return cumulative_sum(xp, concat(xp, steps))
+
+
+#: ``output(xp, raw, heads)``; `heads` are the numbers of columns of `softmax_heads`.
+OUTPUT_ACTIVATIONS: dict[str, Callable[[Any, Any, Sequence[int]], Any]] = {
+    "identity": lambda xp, raw, heads: raw,
+    "logistic": lambda xp, raw, heads: expit(xp, raw),
+    "exp": lambda xp, raw, heads: xp.exp(raw),
+    "softmax": lambda xp, raw, heads: softmax(xp, raw),
+    "softmax_heads": softmax_heads,
+    "increasing": lambda xp, raw, heads: increasing(xp, raw),
+}
+
+
+# ---- Losses of classes -------------------------------------------------------------
+
+
+def _log(xp: Any, p: Any) -> Any:
+    """Take the logarithm of probabilities, kept off 0 and 1 as scikit-learn does."""
+    eps = float(xp.finfo(p.dtype).eps)
+    return xp.log(bounded(xp, p, eps, 1 - eps))
+
+
+def _softmax_log_loss(
+    xp: Any, y: Any, raw: Any, settings: Sequence[float]
+) -> tuple[Any, Any]:
+    """Cross entropy of the softmax; a share of each label is spread over all classes.
+
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR
+    2016, section 7.
+    """
+    share, n_classes = (*settings, 0.0)[0], raw.shape[1]
+    is_label = y[:, None] == xp.arange(n_classes, dtype=y.dtype)[None, :]
+    target = (1 - share) * xp.asarray(is_label, dtype=raw.dtype) + share / n_classes
+    p = softmax(xp, raw)
+    return -target * _log(xp, p), p - target
+
+
+def _logistic_log_loss(
+    xp: Any, y: Any, raw: Any, settings: Sequence[float]
+) -> tuple[Any, Any]:
+    """Binary cross entropy; a share of each label is spread over 0 and 1."""
+    share = (*settings, 0.0)[0]
+    target = (1 - share) * xp.asarray(y, dtype=raw.dtype) + 0.5 * share
+    p = expit(xp, raw)
+    values = -target * _log(xp, p) - (1 - target) * _log(xp, 1 - p)
+    return values, p - target
+
+
+def _softmax_heads_log_loss(
+    xp: Any, y: Any, raw: Any, settings: Sequence[float]
+) -> tuple[Any, Any]:
+    """Cross entropies of several softmaxes; `y` has a class index for each."""
+    share, *heads = settings
+    parts = [
+        _softmax_log_loss(xp, y[:, k], part, (share,))
+        for k, part in enumerate(_split(raw, [int(n) for n in heads]))
+    ]
+    values, gradients = zip(*parts, strict=True)
+    return concat(xp, values), concat(xp, gradients)
+
+
+# ---- Losses of real targets --------------------------------------------------------
+
+
+def _squared_error(
+    xp: Any, y: Any, raw: Any, settings: Sequence[float]
+) -> tuple[Any, Any]:
+    error = raw - y
+    return 0.5 * error * error, error
+
+
+def _absolute_error(
+    xp: Any, y: Any, raw: Any, settings: Sequence[float]
+) -> tuple[Any, Any]:
+    error = raw - y
+    return xp.abs(error), xp.sign(error)
+
+
+def _huber(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+    """Half the squared error up to a bound, linear from there on (Huber, 1964)."""
+    error, bound = raw - y, float(settings[0])
+    size = xp.abs(error)
+    linear = bound * (size - 0.5 * bound)
+    values = xp.where(size > bound, linear, 0.5 * error * error)
+    return values, bounded(xp, error, -bound, bound)
+
+
+def _pinball(xp: Any, error: Any, level: Any) -> tuple[Any, Any]:
+    """Koenker and Bassett, "Regression quantiles", Econometrica 46, 1978."""
+    slope = xp.where(error > 0, 1 - level, -level)
+    return slope * error, xp.where(error == error, slope, error)  # NaN stays NaN
+
+
+def _quantile(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+    error = raw - y
+    level = float(settings[0]) * xp.ones_like(error)
+    return _pinball(xp, error, level)
+
+
+def _quantiles(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+    """Pinball losses of several levels, one a column; `y` has a single column."""
+    error = increasing(xp, raw) - y
+    levels = xp.asarray(settings, dtype=raw.dtype)[None, :] * xp.ones_like(error)
+    values, gradient = _pinball(xp, error, levels)
+    # A raw number moves its own quantile and all above.
+    above = xp.flip(cumulative_sum(xp, xp.flip(gradient, axis=1)), axis=1)
+    slopes = [xp.ones_like(raw[:, :1]), expit(xp, raw[:, 1:])]
+    return values, above * concat(xp, slopes)
+
+
+def _poisson(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+    """Half the Poisson deviance of ``exp(raw)``."""
+    p = xp.exp(raw)
+    # As scipy's xlogy: 0 for a target of 0, unless the other is NaN.
+    nothing = (y == 0) & (p == p)
+    safe = xp.where(nothing, xp.ones_like(p), y * xp.ones_like(p))
+    logs = xp.where(nothing, xp.zeros_like(p), y * xp.log(safe / p))
+    return logs + (p - y), p - y
+
+
+def _gamma(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+    """Half the gamma deviance of ``exp(raw)``."""
+    ratio = y * xp.exp(-raw)
+    return raw - xp.log(y) + ratio - 1, 1 - ratio
+
+
+# ---- The entries -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -27,6 +186,8 @@ class Loss:
     ----------
     name : str
         The name of its kernel.
+    formula : callable
+        See `Formula`.
     output : str
         The output activation, scikit-learn's ``out_activation_``.
     target : {"codes", "indicator", "heads", "real"}
@@ -40,27 +201,32 @@ class Loss:
     """
 
     name: str
+    formula: Formula
     output: str
     target: str
     mean_over_outputs: bool = False
     takes: str = "any"
 
 
+_CODES, _INDICATOR = ("softmax", "codes"), ("logistic", "indicator")
+
 LOSSES = {
     loss.name: loss
     for loss in (
-        Loss("softmax_log_loss", "softmax", "codes"),
-        Loss("logistic_log_loss", "logistic", "indicator"),
-        Loss("smoothed_softmax_log_loss", "softmax", "codes"),
-        Loss("smoothed_logistic_log_loss", "logistic", "indicator"),
-        Loss("softmax_heads_log_loss", "softmax_heads", "heads"),
-        Loss("squared_error", "identity", "real", mean_over_outputs=True),
-        Loss("absolute_error", "identity", "real", mean_over_outputs=True),
-        Loss("huber", "identity", "real", mean_over_outputs=True),
-        Loss("quantile", "identity", "real", mean_over_outputs=True),
-        Loss("quantiles", "increasing", "real", mean_over_outputs=True),
-        Loss("poisson", "exp", "real", takes="not negative"),
-        Loss("gamma", "exp", "real", takes="positive"),
+        Loss("softmax_log_loss", _softmax_log_loss, *_CODES),
+        Loss("logistic_log_loss", _logistic_log_loss, *_INDICATOR),
+        Loss("smoothed_softmax_log_loss", _softmax_log_loss, *_CODES),
+        Loss("smoothed_logistic_log_loss", _logistic_log_loss, *_INDICATOR),
+        Loss(
+            "softmax_heads_log_loss", _softmax_heads_log_loss, "softmax_heads", "heads"
+        ),
+        Loss("squared_error", _squared_error, "identity", "real", True),
+        Loss("absolute_error", _absolute_error, "identity", "real", True),
+        Loss("huber", _huber, "identity", "real", True),
+        Loss("quantile", _quantile, "identity", "real", True),
+        Loss("quantiles", _quantiles, "increasing", "real", True),
+        Loss("poisson", _poisson, "exp", "real", takes="not negative"),
+        Loss("gamma", _gamma, "exp", "real", takes="positive"),
     )
 }
 
@@ -76,7 +242,11 @@ def entry(loss: Any) -> Loss:
     if isinstance(loss, str):
         return LOSSES[loss]
     output = getattr(loss, "out_activation", "identity")
-    return Loss(type(loss).__name__, output, "real")
+
+    def formula(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> Any:
+        return loss.value_and_gradient(y, raw)
+
+    return Loss(type(loss).__name__, formula, output, "real")
 
 
 def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
@@ -97,17 +267,25 @@ def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
 def output_of(
     output: str, heads: Sequence[int], kernels: ModuleType
 ) -> Callable[[Array, Array], None]:
-    """The function ``forward(z, b)`` of an output activation.
+    """Return the function ``forward(z, b)`` of an output activation.
 
     Parameters
     ----------
     output : str
-        Its name, as in `Loss`.
+        A key of `OUTPUT_ACTIVATIONS`.
     heads : sequence of int
         See `heads_of`.
     kernels : module
-        The kernel set.
+        The kernel set. The formula serves where it has no kernel.
     """
+    if output not in kernels.FORWARD:
+        value = OUTPUT_ACTIVATIONS[output]
+
+        def in_numpy(z: Array, b: Array) -> None:
+            z += b
+            np.copyto(z, value(np, z, heads))
+
+        return in_numpy
     forward: Callable[..., None] = kernels.FORWARD[output]
     if not heads:
         return forward
@@ -125,7 +303,7 @@ def kernel_of(
     kernels: ModuleType,
     masked: bool = False,
 ) -> Callable[..., float]:
-    """The function that computes a loss and its gradient.
+    """Return the function that computes a loss and its gradient.
 
     Parameters
     ----------
@@ -137,42 +315,42 @@ def kernel_of(
     settings : sequence of float
         The loss's parameters; empty for none.
     kernels : module
-        The kernel set.
+        The kernel set. The formula serves where it has no kernel.
     masked : bool
         Real targets that are NaN are missing, and add nothing.
 
     Returns
     -------
     callable
-        See `skmlp.kernels.reference.softmax_log_loss`.
+        ``kernel(z, b, y, w, grad_b)``; see `skmlp.kernels.losses`.
     """
-    if isinstance(loss, str):
-        kernel: Callable[..., float] = kernels.LOSS[loss]
-        if settings:
-            kernel = _with_settings(kernel, np.array(settings, np.float64))
-        return Masked(kernel, kernels) if masked else kernel
+    if isinstance(loss, str) and loss in kernels.LOSS:
+        compiled, numbers = kernels.LOSS[loss], np.array(settings, np.float64)
 
-    def of_user(
-        z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
-    ) -> float:
+        def kernel(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
+            value: float = compiled(z, b, y, w, grad_b, numbers)
+            return value
+
+        return Masked(kernel, kernels) if masked else kernel
+    formula = entry(loss).formula
+
+    def in_numpy(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
         z += b
-        values, gradient = loss.value_and_gradient(y, z)
+        values, gradient = formula(np, y, z, settings)
         if masked:
-            missing = np.isnan(y)
+            # A missing target has a number of the output layer, or all its quantiles.
+            missing = np.repeat(np.isnan(y), z.shape[1] // y.shape[1], axis=1)
             values = np.where(missing, 0, values)
             gradient = np.where(missing, 0, gradient)
-        return finish(np.asarray(values), np.asarray(gradient), z, w, grad_b)
+        rows = np.asarray(values).sum(axis=1, dtype=np.float64)
+        np.copyto(z, gradient, casting="same_kind")
+        if w.size:
+            z *= w[:, None]
+            rows *= w
+        np.sum(z, axis=0, out=grad_b)
+        return float(rows.sum())
 
-    return of_user
-
-
-def _with_settings(
-    kernel: Callable[..., float], settings: Array
-) -> Callable[..., float]:
-    def with_settings(*arguments: Array) -> float:
-        return kernel(*arguments, settings)
-
-    return with_settings
+    return in_numpy
 
 
 class Masked:
@@ -185,25 +363,23 @@ class Masked:
     Parameters
     ----------
     kernel : callable
-        See `skmlp.kernels.reference.softmax_log_loss`.
+        See `kernel_of`.
     kernels : module
-        The kernel set.
+        The compiled kernels.
     """
 
     def __init__(self, kernel: Callable[..., float], kernels: ModuleType) -> None:
         self._kernel, self._kernels = kernel, kernels
-        self._known_z, self._scratch, self._known_y = (np.empty((0, 1)),) * 3
+        self._known_z, self._known_y = (np.empty((0, 1)),) * 2
         self._known_w, self._no_bias, self._grad = (np.empty(0),) * 3
 
     def _make_room(self, n: int, width: int, dtype: np.dtype[Any]) -> None:
-        self._known_z, self._scratch = (np.empty((n, width), dtype) for _ in range(2))
+        self._known_z = np.empty((n, width), dtype)
         self._known_y, self._known_w = np.empty((n, 1), dtype), np.empty(n, dtype)
         self._no_bias, self._grad = np.zeros(width, dtype), np.empty(width, dtype)
 
-    def __call__(
-        self, z: Array, b: Array, y: Array, w: Array, grad_b: Array, scratch: Array
-    ) -> float:
-        """See `skmlp.kernels.reference.softmax_log_loss`; `y` is 2-dimensional."""
+    def __call__(self, z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
+        """Compute as the kernel does; `y` is 2-dimensional."""
         if len(self._known_z) < y.size:
             self._make_room(y.size, z.shape[1] // y.shape[1], z.dtype)
         known_w = self._known_w if w.size else w
@@ -211,7 +387,7 @@ class Masked:
             z, b, y, w, self._known_z, self._known_y, known_w
         )
         if n == y.size:
-            return self._kernel(z, b, y, w, grad_b, scratch)
+            return self._kernel(z, b, y, w, grad_b)
         known = self._known_z[:n]
         loss = 0.0
         if n:
@@ -221,7 +397,6 @@ class Masked:
                 self._known_y[:n],
                 known_w[:n],
                 self._grad,
-                self._scratch[:n],
             )
         self._kernels.scatter_known(known, y, z, grad_b)
         return loss

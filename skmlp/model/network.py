@@ -46,7 +46,7 @@ class Network:
     loss : str or object
         See `skmlp.model.losses.kernel_of`.
     kernels : module
-        `skmlp.kernels.reference` or its compiled twin.
+        The kernel set: `skmlp.kernels.compiled` or `skmlp.kernels.reference`.
     dtype : dtype
         Of rows, parameters and buffers.
     max_rows : int
@@ -98,19 +98,11 @@ class Network:
             np.empty((max_rows if deriving else 0, width), dtype)
             for deriving, width in zip(self._deriving, widths[:-1], strict=True)
         ]
-        scratch = max(widths) * max_rows if kernels.needs_scratch else 0
-        self._scratch = np.empty(scratch, dtype)
 
-    def _buffers(self, rows: int) -> tuple[list[Array], list[Array], list[Array]]:
-        """Layers, deltas and scratch, cut to `rows`."""
+    def _buffers(self, rows: int) -> tuple[list[Array], list[Array]]:
+        """Layers and deltas, cut to `rows`."""
         layers = [layer[:rows] for layer in self._layers]
-        scratch = [
-            self._scratch[: a.size].reshape(a.shape)
-            if self._scratch.size
-            else self._scratch.reshape(0, 1)
-            for a in layers
-        ]
-        return layers, [delta[:rows] for delta in self._deltas], scratch
+        return layers, [delta[:rows] for delta in self._deltas]
 
     def bind(self, views: Views, out: Views) -> Accumulate:
         """Make the function that does a minibatch.
@@ -149,7 +141,7 @@ class Network:
 
     def _raw(self, views: Views, X: Array | SparseRows) -> Array:
         """The products of the last layer, before its bias."""
-        layers, _, _ = self._buffers(X.shape[0])
+        layers, _ = self._buffers(X.shape[0])
         self._times(X, views[0][0], layers[0])
         for i, (_, b) in enumerate(views[:-1]):
             self._forward[i](layers[i], b)
@@ -169,10 +161,9 @@ class Network:
             The sum of weight times loss.
         """
         raw, b = self._raw(views, X), views[-1][1]
-        _, _, scratch = self._buffers(X.shape[0])
         # The loss writes the gradient over what it is given.
         spoiled, gradient = raw.copy(), np.empty_like(b)
-        loss: float = self._loss(spoiled, b, y, w, gradient, scratch[-1])
+        loss: float = self._loss(spoiled, b, y, w, gradient)
         self._forward[-1](raw, b)
         return raw, loss
 
@@ -205,7 +196,7 @@ class Accumulate:
     def _program(self, rows: int) -> tuple[Any, ...]:
         """All calls for so many rows, but for the first layer's products."""
         network, views, out = self._network, self._views, self._out
-        layers, deltas, scratch = network._buffers(rows)
+        layers, deltas = network._buffers(rows)
         last = len(views) - 1
         forward: list[Call] = []
         backward: list[Call] = []
@@ -232,10 +223,10 @@ class Accumulate:
                 calls_back.append((delta.dot, (views[i + 1][0].T, below)))
                 if mask is not None:
                     calls_back.append((np.multiply, (below, mask, below)))
-                arguments = (derived, below, out[i][1], scratch[i])
+                arguments = (derived, below, out[i][1])
                 calls_back.append((network._backward[i], arguments))
             backward[:0] = calls_back
-        loss = (views[last][1], out[last][1], scratch[last])
+        loss = (views[last][1], out[last][1])
         delta = deltas[0] if last else layers[0]
         program = (layers[0], forward, layers[last], loss, backward, delta)
         if len(self._programs) >= _KEPT_PROGRAMS:
@@ -263,7 +254,7 @@ class Accumulate:
         """
         network, rows = self._network, X.shape[0]
         program = self._programs.get(rows) or self._program(rows)
-        z, forward, end, (b, grad_b, scratch), backward, delta = program
+        z, forward, end, (b, grad_b), backward, delta = program
         if network._dropout is not None:
             X = network._dropout.features(X)
         dense = type(X) is not SparseRows
@@ -273,7 +264,7 @@ class Accumulate:
             network._csr_dot(*X.parts, X.rows, self._first, z)
         for call, arguments in forward:
             call(*arguments)
-        loss: float = network._loss(end, b, y, w, grad_b, scratch)
+        loss: float = network._loss(end, b, y, w, grad_b)
         for call, arguments in backward:
             call(*arguments)
         if not self._first_trained:

@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import skmlp
 from skmlp import HiddenLayerTransformer, MLPClassifier
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 from tests.estimators.attempts import attempt
 
 pytestmark = pytest.mark.filterwarnings(
@@ -67,7 +67,7 @@ def test_the_loss_is_the_sum_of_the_log_losses(weighted):
     assert_allclose(model.loss_, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
+@pytest.mark.parametrize("solver", [*SOLVERS, "lbfgs"])
 def test_without_a_hidden_layer_each_head_is_a_fit_of_its_own(solver):
     params: dict[str, Any] = {"hidden_layer_sizes": (), "solver": solver, "max_iter": 3}
     if solver == "lbfgs":

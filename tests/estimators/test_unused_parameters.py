@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 import skmlp
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 
 RNG = np.random.default_rng(0)
 X, CODES = RNG.normal(size=(40, 3)), np.arange(40) % 3
@@ -76,7 +76,7 @@ STEPS = {"max_iter": 6, "n_iter_no_change": 3, "tol": 100.0, "batch_size": 10}
 SETTINGS = [
     {"solver": "lbfgs", "max_iter": 6},
     {"solver": "lbfgs", "max_iter": 6, "early_stopping": True},
-    *({"solver": solver, **STEPS} for solver in OPTIMIZERS),
+    *({"solver": solver, **STEPS} for solver in SOLVERS),
     *(
         {"solver": solver, "learning_rate": rate, **STEPS}
         for solver in ("sgd", "adam", "nadam")

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skmlp.kernels.blas import address_of_gemm, blas_product
-from skmlp.kernels.compiled_products import AB, ABT, ATB, tiled_product
+from skmlp.kernels.gemm import AB, ABT, ATB, tiled_product
 
 PRODUCTS = {"tiles": tiled_product, "blas": blas_product}
 DTYPES = [np.float64, np.float32]

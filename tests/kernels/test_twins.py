@@ -1,18 +1,21 @@
-"""The compiled kernels do what their readable twins in numpy do, whatever comes in."""
+"""The compiled kernels do what the formulas in numpy do, whatever comes in."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from skmlp.kernels import activations as kernels_of_activations
 from skmlp.kernels import compiled, reference
-from skmlp.model.activations import ACTIVATIONS
-from skmlp.model.losses import LOSSES, kernel_of, output_of
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.model import activations
+from skmlp.model.activations import ACTIVATIONS, kernels_of
+from skmlp.model.losses import LOSSES, OUTPUT_ACTIVATIONS, kernel_of, output_of
+from skmlp.optim.solvers import SOLVERS
 
 DTYPES = [np.float64, np.float32]
 ROWS, WIDTH = 37, 19
@@ -41,26 +44,33 @@ def _overflow_is_expected():
 
 
 def test_same_names():
-    for table in ("FORWARD", "DERIVING", "BACKWARD", "LOSS", "STEP"):
-        assert set(getattr(compiled, table)) == set(getattr(reference, table))
-    assert set(ACTIVATIONS) <= set(reference.FORWARD)
-    assert set(ACTIVATIONS) == set(reference.BACKWARD) | set(reference.DERIVING)
-    assert not set(reference.BACKWARD) & set(reference.DERIVING)
-    assert {loss.output for loss in LOSSES.values()} <= set(reference.FORWARD)
-    assert set(LOSSES) == set(reference.LOSS)
-    assert set(OPTIMIZERS) == set(reference.STEP)
+    assert set(compiled.FORWARD) == set(ACTIVATIONS) | set(OUTPUT_ACTIVATIONS)
+    of_value = {name for name in ACTIVATIONS if ACTIVATIONS[name].of_value}
+    assert set(compiled.BACKWARD) == of_value
+    assert set(compiled.DERIVING) == set(ACTIVATIONS) - of_value
+    assert {loss.output for loss in LOSSES.values()} <= set(OUTPUT_ACTIVATIONS)
+    assert set(compiled.LOSS) == set(LOSSES)
+    assert set(compiled.STEP) == set(SOLVERS)
+    for name in ("LEAK", "SELU_ALPHA", "SELU_SCALE"):
+        assert getattr(kernels_of_activations, name) == getattr(activations, name)
+
+
+def forward_of(name, kernels):
+    if name in OUTPUT_ACTIVATIONS:
+        heads = HEADS if name == "softmax_heads" else ()
+        return output_of(name, heads, kernels)
+    return kernels_of(name, kernels)[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("odd", [False, True])
-@pytest.mark.parametrize("name", reference.FORWARD)
+@pytest.mark.parametrize("name", compiled.FORWARD)
 def test_forward(name, odd, dtype):
     z = numbers(dtype, odd=odd)
     b = numbers(dtype, odd=False, seed=1)[0]
     mine, other = z.copy(), z.copy()
-    heads = HEADS if name == "softmax_heads" else ()
-    output_of(name, heads, compiled)(mine, b)
-    output_of(name, heads, reference)(other, b)
+    forward_of(name, compiled)(mine, b)
+    forward_of(name, reference)(other, b)
     eps = np.finfo(dtype).eps
     # exp(x) magnifies the rounding of x by x itself.
     scale = {"softmax": 130, "softmax_heads": 130, "gelu": 8}.get(name, 1)
@@ -74,17 +84,20 @@ def test_forward(name, odd, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("odd", [False, True])
-@pytest.mark.parametrize("name", reference.DERIVING)
+@pytest.mark.parametrize("name", compiled.DERIVING)
 def test_deriving(name, odd, dtype):
     z = numbers(dtype, odd=odd)
     b = numbers(dtype, odd=False, seed=1)[0]
     found = []
     for kernels in (compiled, reference):
+        forward, deriving, backward = kernels_of(name, kernels)
         a, d, alone = z.copy(), np.full_like(z, 7), z.copy()
-        kernels.DERIVING[name](a, b, d)
-        kernels.FORWARD[name](alone, b)
+        deriving(a, b, d)
+        forward(alone, b)
         assert_allclose(a, alone, rtol=8 * np.finfo(dtype).eps)
-        found.append((a, d))
+        derivative = np.ones_like(z)
+        backward(d, derivative, np.empty_like(b))
+        found.append((a, derivative))
     for mine, other in zip(*found, strict=True):
         close(mine, other, dtype)
 
@@ -94,29 +107,29 @@ def test_deriving(name, odd, dtype):
 def test_the_derivative_is_the_numeric_one(name, kernels):
     z = np.linspace(-4.03, 4.01, ROWS * WIDTH).reshape(ROWS, WIDTH)
     b, h = np.zeros(WIDTH), 1e-6
+    forward, deriving, backward = kernels_of(name, kernels)
     sides = [z - h, z + h]
     for side in sides:
-        kernels.FORWARD[name](side, b)
+        forward(side, b)
     a, delta, d = z.copy(), np.ones_like(z), np.empty_like(z)
-    if name in kernels.DERIVING:
-        kernels.DERIVING[name](a, b, d)
-        kernels.scaled_backward(d, delta, np.empty(WIDTH), np.empty_like(z))
+    if deriving is None:
+        forward(a, b)
     else:
-        kernels.FORWARD[name](a, b)
-        kernels.BACKWARD[name](a, delta, np.empty(WIDTH), np.empty_like(z))
+        deriving(a, b, d)
+    backward(a if deriving is None else d, delta, np.empty(WIDTH))
     assert_allclose(delta, (sides[1] - sides[0]) / (2 * h), rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("odd", [False, True])
-@pytest.mark.parametrize("name", reference.BACKWARD)
+@pytest.mark.parametrize("name", compiled.BACKWARD)
 def test_backward(name, odd, dtype):
     a, delta = numbers(dtype, odd=odd), numbers(dtype, odd=odd, seed=2)
     a[::4, ::2] = 0
     grads = [np.full(WIDTH, 7, dtype) for _ in range(2)]
     deltas = [delta.copy() for _ in range(2)]
     for kernels, d, grad in zip((compiled, reference), deltas, grads, strict=True):
-        kernels.BACKWARD[name](a, d, grad, np.empty_like(d))
+        kernels_of(name, kernels)[2](a, d, grad)
     close(deltas[0], deltas[1], dtype)
     finite = np.isfinite(grads[1])
     assert_array_equal(np.isfinite(grads[0]), finite)
@@ -154,7 +167,7 @@ PARAMETERS = {
 }
 #: All losses, and one that a parameter makes simpler.
 LOSS_CASES = [
-    *((name, PARAMETERS.get(name, ())) for name in reference.LOSS),
+    *((name, PARAMETERS.get(name, ())) for name in compiled.LOSS),
     ("softmax_heads_log_loss", (0.0, *HEADS)),
 ]
 
@@ -174,7 +187,7 @@ def test_loss(name, settings, weighted, odd, dtype):
     for kernels in (compiled, reference):
         delta, grad = z.copy(), np.full(WIDTH, 7, dtype)
         kernel = kernel_of(name, settings, kernels)
-        loss = kernel(delta, b, y, w, grad, np.empty_like(z))
+        loss = kernel(delta, b, y, w, grad)
         found.append((delta, grad, loss))
     (mine, my_grad, my_loss), (other, other_grad, other_loss) = found
     eps = np.finfo(dtype).eps
@@ -196,7 +209,7 @@ def test_loss_gradient_is_numeric_gradient(name, settings, dtype):
         def loss(at, kernels=kernels):
             room = at.copy()
             kernel = kernel_of(name, settings, kernels)
-            value = kernel(room, b, y, w, np.empty(WIDTH), np.empty_like(z))
+            value = kernel(room, b, y, w, np.empty(WIDTH))
             return value, room
 
         h = 1e-5
@@ -212,16 +225,16 @@ def test_each_head_is_a_softmax(kernels, weighted, dtype):
     y = targets("softmax_heads_log_loss", dtype)
     w = np.linspace(0, 2, ROWS if weighted else 0).astype(dtype)
     for share, loss in ((0.0, "softmax_log_loss"), (0.2, "smoothed_softmax_log_loss")):
-        both, grad, scratch = z.copy(), np.empty_like(b), np.empty_like(z)
+        both, grad = z.copy(), np.empty_like(b)
         settings = (share, *HEADS)
         kernel = kernel_of("softmax_heads_log_loss", settings, kernels)
-        total, alone = kernel(both, b, y, w, grad, scratch), 0.0
+        total, alone = kernel(both, b, y, w, grad), 0.0
         kernel = kernel_of(loss, (share,) if share else (), kernels)
         ends = np.cumsum(HEADS)
         for head, (start, stop) in enumerate(pairwise((0, *ends))):
             part, of_head = z[:, start:stop].copy(), np.empty(stop - start, dtype)
-            codes, room = y[:, head].copy(), np.empty_like(part)
-            alone += kernel(part, b[start:stop], codes, w, of_head, room)
+            codes = y[:, head].copy()
+            alone += kernel(part, b[start:stop], codes, w, of_head)
             close(both[:, start:stop], part, dtype)
             close(grad[start:stop], of_head, dtype, scale=10)
         assert_allclose(total, alone, rtol=1e-4 if dtype == np.float32 else 1e-11)
@@ -233,40 +246,34 @@ def test_each_head_is_a_softmax(kernels, weighted, dtype):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("sgd", (0.9, True)),
-        ("sgd", (0.9, False)),
-        ("sgd", (0.0, True)),
-        ("adam", (0.9, 0.999, 1e-8)),
-        ("adam", (0.0, 0.0, 1e-3)),
-        ("adamw", (0.9, 0.999, 1e-8, 0.01)),
-        ("nadam", (0.9, 0.999, 1e-8, 0.0, 1.0)),
-        ("rmsprop", (0.9, 1e-8)),
-        ("adagrad", (1e-8,)),
+        ("sgd", {"momentum": 0.9, "nesterovs_momentum": True}),
+        ("sgd", {"momentum": 0.9, "nesterovs_momentum": False}),
+        ("sgd", {"momentum": 0.0, "nesterovs_momentum": True}),
+        ("adam", {"epsilon": 1e-8}),
+        ("adam", {"beta_1": 0.0, "beta_2": 0.0, "epsilon": 1e-3}),
+        ("adamw", {"weight_decay": 0.01}),
+        ("nadam", {}),
+        ("rmsprop", {"rho": 0.9}),
+        ("adagrad", {}),
     ],
 )
 def test_steps(name, settings, n_penalised, odd, dtype):
+    defaults = {"alpha": 0.01, "l1_ratio": 0.0, "epsilon": 1e-8}
+    betas = {"beta_1": 0.9, "beta_2": 0.999}
+    plan = SimpleNamespace(**{**defaults, **betas, **settings})
     arrays = [numbers(dtype, odd=odd, seed=s).ravel() / 30 for s in range(4)]
     arrays[3] = np.abs(arrays[3])
-    n_moments = OPTIMIZERS[name].n_moments
+    n_moments = SOLVERS[name].n_moments
     found = []
     for kernels in (compiled, reference):
         params, total, *moments = (a.copy() for a in arrays)
         moments = moments[2 - n_moments :]
-        scratch = np.empty_like(params)
-        constants = np.array([0.01, *settings], np.float64)
-        norms = [
-            kernels.STEP[name](
-                params,
-                total.copy(),  # the step spoils it
-                moments[0],
-                moments[-1],
-                scratch,
-                n_penalised,
-                np.array([3.0, rate, count]),
-                constants,
-            )
-            for rate, count in [(0.1, 1.0), (0.05, 2.0), (0.05, 1.0)]
-        ]
+        solver = SOLVERS[name](plan, kernels)
+        update = solver.bind(params, total, moments, n_penalised)
+        norms = []
+        for rate, count in [(0.1, 1), (0.05, 2), (0.05, 1)]:
+            total[:] = arrays[1]  # the step spoils it
+            norms.append(update(3.0, rate, count))
         found.append((params, *moments, np.array(norms, dtype)))
     for mine, other in zip(*found, strict=True):
         close(mine, other, dtype, scale=20)

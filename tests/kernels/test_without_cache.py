@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from skmlp import MLPClassifier
-from skmlp.kernels import cached
+from skmlp.kernels import jit
 from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[2]
@@ -112,8 +112,8 @@ def test_a_cache_that_fails_is_done_without_and_warns_once(monkeypatch, step, er
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(cached, "_warned", False)
-    kernels = [cached.cached_njit()(lambda x, i=i: x + i) for i in range(2)]
+    monkeypatch.setattr(jit, "_warned", False)
+    kernels = [jit.cached_njit()(lambda x, i=i: x + i) for i in range(2)]
     for kernel in kernels:
         monkeypatch.setattr(kernel._cache._cache_file, step, fail)
     with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR") as caught:

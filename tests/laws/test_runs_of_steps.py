@@ -10,8 +10,6 @@ from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 
 from skmlp import MLPClassifier, MLPRegressor, config_context, testing
-from skmlp.model.activations import ACTIVATIONS
-from skmlp.optim.transforms import OPTIMIZERS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(230, 7))
@@ -22,8 +20,8 @@ WEIGHTS = RNG.uniform(0.5, 2, 230)
 CLASSES = {"kind": MLPClassifier, "y": CODES}
 REAL = {"kind": MLPRegressor, "y": VALUES}
 CASES = {
-    **{f"{name}": dict(CLASSES, activation=name) for name in ACTIVATIONS},
-    **{name: dict(CLASSES, solver=name) for name in OPTIMIZERS},
+    **{f"{name}": dict(CLASSES, activation=name) for name in testing.ACTIVATIONS},
+    **{name: dict(CLASSES, solver=name) for name in testing.SOLVERS},
     "no hidden layer": dict(CLASSES, hidden_layer_sizes=()),
     "binary": dict(CLASSES, y=CODES > 0),
     "multilabel": dict(CLASSES, y=(VALUES > 0.3).astype(int)),

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp import kernels as kernel_sets
-from skmlp.kernels import compiled, compiled_dropout, reference, reference_dropout
+from skmlp.kernels import compiled, dropout, reference
 from skmlp.model.dropout import Dropout
 from skmlp.model.initializers import uniform
 from skmlp.model.layout import Layout
@@ -39,11 +39,9 @@ def test_known_answers(counter, key, expected):
     words = [np.uint64(int(w, 16)) for w in counter.split()]
     keys = [np.uint64(int(w, 16)) for w in key.split()]
     answer = [int(w, 16) for w in expected.split()]
-    assert list(compiled_dropout.philox(*words, *keys)) == answer
+    assert list(dropout.philox(*words, *keys)) == answer
     arrays = [np.array([w]) for w in words]
-    assert [int(w[0]) for w in reference_dropout.philox(*arrays, *map(int, keys))] == (
-        answer
-    )
+    assert [int(w[0]) for w in reference.philox(*arrays, *map(int, keys))] == (answer)
 
 
 def mask_of(kernels, rows, width, step=5, layer=1, key=KEY, dtype=FLOAT64):

@@ -12,7 +12,7 @@ from sklearn.linear_model import Lasso
 import skmlp
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp.kernels import compiled, reference
-from skmlp.optim.transforms import OPTIMIZERS
+from skmlp.optim.solvers import SOLVERS
 
 KERNELS = pytest.mark.parametrize("kernels", [compiled, reference])
 SETTINGS = {
@@ -41,10 +41,10 @@ OF_TORCH = {
 def descend(name, kernels, **settings):
     """Take six steps down a gradient that changes from step to step."""
     plan = SimpleNamespace(**{**SETTINGS, **settings})
-    optimizer = OPTIMIZERS[name](plan, kernels)
+    optimizer = SOLVERS[name](plan, kernels)
     params, total = np.array([1.0, -0.5, 0.25]), np.empty(3)
     moments = [np.zeros(3) for _ in range(optimizer.n_moments)]
-    move = optimizer.bind(params, total, moments, np.empty(3), 3)
+    move = optimizer.bind(params, total, moments, 3)
     for step in range(1, 7):
         # The sum over a minibatch of four rows.
         total[:] = 4.0 * (params**3 - 0.5 + 0.1 * step)
@@ -77,16 +77,16 @@ def fit(**params):
     return MLPRegressor(**params).fit(DATA, TARGETS)
 
 
-@pytest.mark.parametrize("solver", OPTIMIZERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_learns(solver):
     rate = 0.1 if solver == "adagrad" else 0.01
     model = fit(solver=solver, learning_rate_init=rate, max_iter=60, batch_size=20)
     assert model.score(DATA, TARGETS) > 0.9
-    assert len(model._moments) == OPTIMIZERS[solver].n_moments
+    assert len(model._moments) == SOLVERS[solver].n_moments
 
 
 @pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
-@pytest.mark.parametrize("solver", OPTIMIZERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_l1_makes_the_weights_of_a_linear_model_those_of_the_lasso(solver):
     """Stationary where the data's gradient equals the penalty's, with any solver."""
     n, strength = len(DATA), 0.2

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.optim.transforms import Move, Optimizer
+from skmlp.optim.solvers import Solver, Update
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def with_l1(
-    move: Move,
-    optimizer: Optimizer,
+    move: Update,
+    optimizer: Solver,
     plan: Any,
     kernels: ModuleType,
     params: Array,
     moments: list[Array],
     n_penalised: int,
-) -> Move:
+) -> Update:
     """Let a proximal step follow each step, so that weights become exactly 0.
 
     The penalty of a weight is ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w^2)``,
@@ -34,7 +34,7 @@ def with_l1(
     ----------
     move : callable
         The solver's step.
-    optimizer : Optimizer
+    optimizer : Solver
         The solver.
     plan : Plan
         Read for `alpha` and `l1_ratio`.
@@ -73,8 +73,8 @@ def with_l1(
 
 
 def with_mean(
-    move: Move, decay: float, kernels: ModuleType, params: Array, mean: Array
-) -> Move:
+    move: Update, decay: float, kernels: ModuleType, params: Array, mean: Array
+) -> Update:
     """Keep a moving mean of the parameters beside them.
 
     ``mean = decay * mean + (1 - decay) * params`` after each step; the plain mean of

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
-from skmlp.kernels.compiled_updates import compiled, inner
+from skmlp.kernels.jit import compiled, inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

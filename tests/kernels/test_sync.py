@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from skmlp.kernels import compiled_lanes as kernels
+from skmlp.kernels import sync as kernels
 from tests.limits import HANG_S
 
 

@@ -6,7 +6,7 @@ call. The kernels are the same ones: they are handed over by their addresses, so
 activations, losses and solvers need not be compiled together.
 
 Each thread calls it with the same arguments but the last, its own number; together they
-do what one would do alone. See `skmlp.kernels.compiled_lanes`.
+do what one would do alone. See `skmlp.kernels.sync`.
 
 There are no slices here: numba counts the users of a slice's memory, for all threads in
 one place, which then goes from core to core.
@@ -28,9 +28,8 @@ from numba import typeof, types
 from skmlp.kernels import compiled as compiled_kernels
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
 from skmlp.kernels.blas import address_of_gemm, blas_product
-from skmlp.kernels.compiled_lanes import COUNTERS, DONE, LOOKS
-from skmlp.kernels.compiled_products import AB, ABT, ATB, tiled_product
-from skmlp.kernels.compiled_updates import DIVISOR, compiled, inner
+from skmlp.kernels.gemm import AB, ABT, ATB, tiled_product
+from skmlp.kernels.jit import compiled, inner
 from skmlp.kernels.pointers import (
     address_of,
     call,
@@ -42,6 +41,8 @@ from skmlp.kernels.pointers import (
     part_of,
     table,
 )
+from skmlp.kernels.solvers import DIVISOR
+from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,7 +60,7 @@ _LAYERS, _DELTAS, _DERIVED, _SCRATCH, _ROWS = range(5)
 
 
 @inner
-def _gradient(kernels, units, params, total, room, x, y, w):
+def _gradient(kernels, units, settings, params, total, room, x, y, w):
     """Write the gradient of some rows' loss to `total`; return the loss."""
     layers, deltas, derivatives = room[_LAYERS], room[_DELTAS], room[_DERIVED]
     product, gemm, scratch = kernels[_PRODUCT], kernels[_GEMM], room[_SCRATCH]
@@ -69,7 +70,6 @@ def _gradient(kernels, units, params, total, room, x, y, w):
         n_weights += units[i] * units[i + 1]
         width += units[i + 1]
     most = layers.size // width
-    no_scratch = table(total, 0, 0, 1)
     # Forward: `a` is what a layer is given, `z` what it gives.
     a, z = x, x
     bias, weight, place = n_weights, 0, 0
@@ -91,7 +91,7 @@ def _gradient(kernels, units, params, total, room, x, y, w):
         a = z
     m = units[last + 1]
     b, grad_b = line(params, bias, m), line(total, bias, m)
-    loss = call_for_number(kernels[_LOSS_OF], (z, b, y, w, grad_b, no_scratch))
+    loss = call_for_number(kernels[_LOSS_OF], (z, b, y, w, grad_b, settings))
     # Backward: `delta` is the gradient by what the layer gave before its bias.
     delta = z
     for i in range(last, 0, -1):
@@ -108,7 +108,7 @@ def _gradient(kernels, units, params, total, room, x, y, w):
         if derives:
             derived = table(derivatives, place, rows, n)
         grad_b = line(total, bias, n)
-        call(kernels[_BACKWARD], (derived, below, grad_b, no_scratch))
+        call(kernels[_BACKWARD], (derived, below, grad_b))
         delta = below
         weight -= units[i - 1] * n
     out = table(total, 0, units[0], units[1])
@@ -121,6 +121,7 @@ def _run(
     kernels,
     units,
     settings,
+    loss_settings,
     state,
     room,
     counters,
@@ -143,7 +144,7 @@ def _run(
     n_parts, size, n_weights = sums.shape[0], params.size, 0
     for i in range(units.size - 1):
         n_weights += units[i] * units[i + 1]
-    stride, n_settings = totals.size // n_parts, settings.shape[1]
+    stride = totals.size // n_parts
     for number in range(ends.size - 1):
         begin, n_rows = ends[number], ends[number + 1] - ends[number]
         for moving in range(2):
@@ -178,7 +179,15 @@ def _run(
                         given = line(w, start, rows) if w.size else w
                         there = part_of(y, start, rows)
                         sums[part, LOSS] += _gradient(
-                            kernels, units, params, total, own, x, there, given
+                            kernels,
+                            units,
+                            loss_settings,
+                            params,
+                            total,
+                            own,
+                            x,
+                            there,
+                            given,
                         )
                     else:
                         for j in range(size):
@@ -208,10 +217,9 @@ def _run(
                             total,
                             line(firsts, start, length),
                             line(seconds, start, length),
-                            line(total, 0, 0),
                             penalised,
-                            line(numbers, number * 3, 3),
-                            line(settings, part * n_settings, n_settings),
+                            line(numbers, number * 4, 4),
+                            settings,
                         ),
                     )
                 if n_parts > 1:
@@ -238,12 +246,12 @@ def _signatures(dtype: str, y: Any) -> tuple[list[Any], Any]:
         nothing(index, table, table, table, index, line),
         nothing(table, line),
         nothing(table, line, table),
-        nothing(table, table, line, table),
-        double(table, line, y, line, line, table),
-        double(*[line] * 5, index, doubles, doubles),
+        nothing(table, table, line),
+        double(table, line, y, line, line, doubles),
+        double(*[line] * 4, index, doubles, doubles),
     ]
     numbers, four, five = index[::1], types.UniTuple(line, 4), types.UniTuple(line, 5)
-    before = numbers, numbers, rows, four, five, index
+    before = numbers, numbers, doubles, doubles, four, five, index
     chunk = index, numbers, y, line, numbers, rows, rows
     return kernels, nothing(*before, *chunk, index, index)
 
@@ -263,7 +271,7 @@ def runner(
     activation, loss, solver : str
         Names of kernels.
     tiled : bool
-        Whether products are those of `skmlp.kernels.compiled_products`; or the BLAS's.
+        Whether products are those of `skmlp.kernels.gemm`; or the BLAS's.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled, inner
+from skmlp.kernels.jit import compiled, inner
 from skmlp.kernels.pointers import pointer, table
 from skmlp.kernels.tiles import VECTOR, tile
 

@@ -1,4 +1,4 @@
-"""Targets that are missing: the loops of `reference_missing`, compiled by numba."""
+"""Targets that are missing: gather what is known, and scatter its gradient."""
 
 # mypy: disable-error-code="untyped-decorator"
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled
+from skmlp.kernels.jit import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,7 +23,7 @@ def gather_known(
     known_y: Array,
     known_w: Array,
 ) -> int:
-    """Write down the numbers whose target is known. See the reference."""
+    """Write down the numbers whose target is known."""
     n, width = 0, known_z.shape[1]
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
@@ -41,7 +41,7 @@ def gather_known(
 
 @compiled
 def scatter_known(known: Array, y: Array, z: Array, grad_b: Array) -> None:
-    """Write the gradient of the known targets to its places. See the reference."""
+    """Write the gradient of the known targets to its places."""
     n, width = 0, known.shape[1]
     grad_b[:] = 0
     for i in range(y.shape[0]):

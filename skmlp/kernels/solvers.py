@@ -1,7 +1,11 @@
-"""The steps of the solvers that scikit-learn has not, compiled by numba.
+"""Steps of the solvers on a segment of the flat vector, and what goes with any solver.
 
-Each function does what its namesake in `skmlp.kernels.reference_solvers` does. The
-first loop of a step is over the parameters with a penalty.
+A step's gradient is ``(total + alpha * params) / divisor``, with alpha on the first
+`n_penalised` alone. `numbers` change from step to step: see `DIVISOR` and its kin.
+`settings` stay the same: alpha, then what `skmlp.optim.solvers` lists. A step updates
+parameters and moments in place, spoils `total`, and returns the squared norm of the
+first `n_penalised` parameters before it. The formulas are those of
+`skmlp.optim.solvers`.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
@@ -14,22 +18,30 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.cached import cached_njit
-from skmlp.kernels.compiled_updates import (
-    COUNT,
-    DIVISOR,
-    RATE,
-    compiled,
-    corrected,
-    inner,
-    penalised_norm,
-)
+from skmlp.kernels.jit import compiled, elementwise, inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Without reassociation, by which "b * v + (1 - b) * g" becomes "g + b * (v - g)": NaN
-# instead of infinity. Only sums need it.
-elementwise = cached_njit(fastmath={"contract", "nsz"})
+#: Places in a step's `numbers`: what the sums are divided by, the learning rate, the
+#: count of the step from 1, and the product of the momenta so far (of NAdam).
+DIVISOR, RATE, COUNT, PRODUCT = range(4)
+
+#: Numbers that are added in their own precision before they go into a float64.
+_CHUNK = 512
+
+
+@inner
+def penalised_norm(params: Array, n: int) -> float:
+    """Squared norm of the first n."""
+    norm, penalised = 0.0, params[:n]
+    for start in range(0, n, _CHUNK):
+        part = params.dtype.type(0)
+        # A slice, so that indices start at 0: numba checks others for their sign.
+        chunk = penalised[start : start + _CHUNK]
+        for i in range(chunk.size):
+            part += chunk[i] * chunk[i]
+        norm += float(part)
+    return norm
 
 
 @elementwise
@@ -44,18 +56,93 @@ def _make_gradient(
         total[i] /= d
 
 
+@inner
+def corrected(numbers: Array, beta_1: float, beta_2: float) -> float:
+    """The rate of Adam, whose moments begin at 0."""
+    count = numbers[COUNT]
+    rate: float = numbers[RATE] * sqrt(1.0 - beta_2**count) / (1.0 - beta_1**count)
+    return rate
+
+
+@compiled
+def sgd_step(
+    params: Array,
+    total: Array,
+    first: Array,
+    second: Array,
+    n_penalised: int,
+    numbers: Array,
+    settings: Array,
+) -> float:
+    """One step of gradient descent with momentum."""
+    real = params.dtype.type
+    alpha, momentum, nesterov = settings[0], settings[1], settings[2] != 0.0
+    rate, mu = real(numbers[RATE] / numbers[DIVISOR]), real(momentum)
+    decay = real(alpha * numbers[RATE] / numbers[DIVISOR])
+    norm: float = penalised_norm(params, n_penalised)
+    # v = mu * v - step; params += v, or with Nesterov mu * v - step.
+    ahead, back = (mu, rate) if nesterov else (real(1), real(0))
+    fade = decay if nesterov else real(0)
+    for i in range(n_penalised):
+        p, g = params[i], total[i]
+        v = mu * first[i] - (rate * g + decay * p)
+        first[i] = v
+        params[i] = p + (ahead * v - (back * g + fade * p))
+    for i in range(n_penalised, params.size):
+        g = total[i]
+        v = mu * first[i] - rate * g
+        first[i] = v
+        params[i] += ahead * v - back * g
+    return norm
+
+
+@compiled
+def adam_step(
+    params: Array,
+    total: Array,
+    first: Array,
+    second: Array,
+    n_penalised: int,
+    numbers: Array,
+    settings: Array,
+) -> float:
+    """One step of Adam."""
+    real = params.dtype.type
+    alpha, beta_1, beta_2 = settings[0], settings[1], settings[2]
+    a, d = real(alpha / numbers[DIVISOR]), real(1 / numbers[DIVISOR])
+    rate, eps = real(corrected(numbers, beta_1, beta_2)), real(settings[3])
+    b1, b2 = real(beta_1), real(beta_2)
+    c1, c2 = real(1 - beta_1), real(1 - beta_2)
+    norm: float = penalised_norm(params, n_penalised)
+    for i in range(n_penalised):
+        p = params[i]
+        g = total[i] * d + a * p
+        m = b1 * first[i] + c1 * g
+        v = b2 * second[i] + c2 * (g * g)
+        first[i] = m
+        second[i] = v
+        params[i] = p - rate * m / (np.sqrt(v) + eps)
+    for i in range(n_penalised, params.size):
+        g = total[i] * d
+        m = b1 * first[i] + c1 * g
+        v = b2 * second[i] + c2 * (g * g)
+        first[i] = m
+        second[i] = v
+        params[i] -= rate * m / (np.sqrt(v) + eps)
+    return norm
+
+
 @elementwise
 def adamw_step(
     params: Array,
     total: Array,
     first: Array,
     second: Array,
-    scratch: Array,
     n_penalised: int,
     numbers: Array,
     settings: Array,
 ) -> float:
-    """One step of Adam with decoupled weight decay. See the reference."""
+    """One step of Adam with decoupled weight decay."""
     real = params.dtype.type
     beta_1, beta_2 = settings[1], settings[2]
     rate, eps = real(corrected(numbers, beta_1, beta_2)), real(settings[3])
@@ -89,21 +176,14 @@ def nadam_step(
     total: Array,
     first: Array,
     second: Array,
-    scratch: Array,
     n_penalised: int,
     numbers: Array,
     settings: Array,
 ) -> float:
-    """One step of Adam with Nesterov's look-ahead. See the reference."""
+    """One step of Adam with Nesterov's look-ahead."""
     real = params.dtype.type
     beta_1, beta_2, eps = settings[1], settings[2], real(settings[3])
-    count = numbers[COUNT]
-    if count < settings[4]:
-        settings[4], settings[5] = 0.0, 1.0
-    while settings[4] < count:
-        settings[4] += 1.0
-        settings[5] *= _momentum(settings[4], beta_1)
-    product = settings[5]
+    count, product = numbers[COUNT], numbers[PRODUCT]
     now, ahead = _momentum(count, beta_1), _momentum(count + 1.0, beta_1)
     rate = numbers[RATE] * sqrt(1.0 - beta_2**count)
     rate_g = real(rate * (1.0 - now) / (1.0 - product))
@@ -128,12 +208,11 @@ def rmsprop_step(
     total: Array,
     first: Array,
     second: Array,
-    scratch: Array,
     n_penalised: int,
     numbers: Array,
     settings: Array,
 ) -> float:
-    """Divide by the root of a moving mean of squares. See the reference."""
+    """Divide by the root of a moving mean of squares."""
     real = params.dtype.type
     rate, eps = real(numbers[RATE]), real(settings[2])
     b, c = real(settings[1]), real(1 - settings[1])
@@ -153,12 +232,11 @@ def adagrad_step(
     total: Array,
     first: Array,
     second: Array,
-    scratch: Array,
     n_penalised: int,
     numbers: Array,
     settings: Array,
 ) -> float:
-    """Divide by the root of the sum of squares. See the reference."""
+    """Divide by the root of the sum of squares."""
     real = params.dtype.type
     rate, eps = real(numbers[RATE]), real(settings[1])
     norm: float = penalised_norm(params, n_penalised)
@@ -176,7 +254,7 @@ def adagrad_step(
 
 @compiled
 def gradient_norm(params: Array, total: Array, n_penalised: int, alpha: float) -> float:
-    """Squared norm of ``total + alpha * params``. See the reference."""
+    """Squared norm of ``total + alpha * params``."""
     norm = 0.0
     for i in range(n_penalised):
         g = float(total[i]) + alpha * float(params[i])
@@ -200,7 +278,7 @@ def absolute_sum(params: Array, n_penalised: int) -> float:
 def soft_threshold(
     params: Array, second: Array, n_penalised: int, threshold: float, epsilon: float
 ) -> None:
-    """Move the first n towards 0, and not beyond. See the reference."""
+    """Move the first n towards 0, and not beyond."""
     real = params.dtype.type
     zero, reach, eps = real(0), real(threshold), real(epsilon)
     for i in range(n_penalised):
@@ -217,7 +295,19 @@ def move_average(average: Array, params: Array, share: float) -> None:
         average[i] += s * (params[i] - average[i])
 
 
+@compiled
+def all_finite(flat: Array) -> bool:
+    """Whether every number of a flat array is finite."""
+    # Zero times a finite number is zero; times NaN or infinity it is NaN.
+    broken = 0
+    for i in range(flat.size):
+        broken += 0 if abs(flat[i]) < np.inf else 1
+    return broken == 0
+
+
 STEP: dict[str, Callable[..., float]] = {
+    "sgd": sgd_step,
+    "adam": adam_step,
     "adamw": adamw_step,
     "nadam": nadam_step,
     "rmsprop": rmsprop_step,

@@ -1,6 +1,9 @@
-"""The activations that scikit-learn has not, compiled by numba.
+"""Activations of hidden layers: bias, value, derivative, and the bias's gradient.
 
-Each function does what its namesake in `skmlp.kernels.reference_activations` does.
+``z``, ``a``, ``d`` and ``delta`` are C-contiguous, of shape (rows, width). A forward
+kernel writes the activation of ``z + b`` over `z`; a deriving one the derivative into
+`d` besides; a backward one multiplies `delta` by the derivative and sums its rows into
+`grad_b`. The formulas are those of `skmlp.model.activations`.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
@@ -12,24 +15,59 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled, inner
-from skmlp.kernels.reference_activations import (
-    LEAK,
-    MISH_TOP,
-    SELU_ALPHA,
-    SELU_SCALE,
-)
-from skmlp.kernels.vector_math import (
+from skmlp.kernels.jit import compiled, inner
+from skmlp.kernels.math import (
     erf_value,
     exp_value,
     expit_value,
     expm1_value,
     log1p_value,
+    tanh_value,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Constants of `skmlp.model.activations`; a test compares both.
+LEAK = 0.01
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+#: Above this, tanh(softplus(z)) is 1 in every dtype.
+MISH_TOP = 40.0
+
 # -- bias and activation ---------------------------------------------------------------
+
+
+@compiled
+def identity_forward(z: Array, b: Array) -> None:
+    """``z + b``."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] += b[j]
+
+
+@compiled
+def logistic_forward(z: Array, b: Array) -> None:
+    """``1 / (1 + exp(-(z + b)))``."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] = expit_value(z[i, j] + b[j])
+
+
+@compiled
+def tanh_forward(z: Array, b: Array) -> None:
+    """``tanh(z + b)``."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] = tanh_value(z[i, j] + b[j])
+
+
+@compiled
+def relu_forward(z: Array, b: Array) -> None:
+    """``max(z + b, 0)``; the comparison is false for NaN, which stays."""
+    zero = z.dtype.type(0)
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            v = z[i, j] + b[j]
+            z[i, j] = zero if v <= zero else v
 
 
 @compiled
@@ -112,6 +150,30 @@ def gelu_forward(z: Array, b: Array) -> None:
 
 
 @compiled
+def silu_forward(z: Array, b: Array) -> None:
+    """``x s(x)`` with the logistic function s."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            v = z[i, j] + b[j]
+            z[i, j] = v * expit_value(v)
+
+
+@compiled
+def mish_forward(z: Array, b: Array) -> None:
+    """``x tanh(softplus(x))``."""
+    top, two = z.dtype.type(MISH_TOP), z.dtype.type(2)
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            v = z[i, j] + b[j]
+            e = exp_value(top if v > top else v)
+            n = e * (e + two)
+            z[i, j] = v * (n / (n + two))
+
+
+# -- the derivative besides, where it does not follow from the value -------------------
+
+
+@compiled
 def gelu_deriving(z: Array, b: Array, d: Array) -> None:
     """The derivative besides, ``Phi(x) + x phi(x)``."""
     half, root = z.dtype.type(0.5), z.dtype.type(0.7071067811865476)
@@ -125,15 +187,6 @@ def gelu_deriving(z: Array, b: Array, d: Array) -> None:
 
 
 @compiled
-def silu_forward(z: Array, b: Array) -> None:
-    """``x s(x)`` with the logistic function s."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v * expit_value(v)
-
-
-@compiled
 def silu_deriving(z: Array, b: Array, d: Array) -> None:
     """The derivative besides, ``s + x s (1 - s)``."""
     one = z.dtype.type(1)
@@ -143,18 +196,6 @@ def silu_deriving(z: Array, b: Array, d: Array) -> None:
             s = expit_value(v)
             d[i, j] = s * (one + v * (one - s))
             z[i, j] = v * s
-
-
-@compiled
-def mish_forward(z: Array, b: Array) -> None:
-    """``x tanh(softplus(x))``."""
-    top, two = z.dtype.type(MISH_TOP), z.dtype.type(2)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            e = exp_value(top if v > top else v)
-            n = e * (e + two)
-            z[i, j] = v * (n / (n + two))
 
 
 @compiled
@@ -175,7 +216,7 @@ def mish_deriving(z: Array, b: Array, d: Array) -> None:
 
 
 @compiled
-def scaled_backward(d: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def scaled_backward(d: Array, delta: Array, grad_b: Array) -> None:
     """``delta * d``, where the forward pass has written the derivative into `d`."""
     grad_b[:] = 0
     for i in range(delta.shape[0]):
@@ -186,7 +227,54 @@ def scaled_backward(d: Array, delta: Array, grad_b: Array, scratch: Array) -> No
 
 
 @compiled
-def leaky_relu_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def identity_backward(a: Array, delta: Array, grad_b: Array) -> None:
+    """Only sum `delta` over the rows into `grad_b`."""
+    grad_b[:] = 0
+    for i in range(delta.shape[0]):
+        for j in range(delta.shape[1]):
+            grad_b[j] += delta[i, j]
+
+
+@compiled
+def logistic_backward(a: Array, delta: Array, grad_b: Array) -> None:
+    """``delta * a * (1 - a)``."""
+    one = a.dtype.type(1)
+    grad_b[:] = 0
+    for i in range(delta.shape[0]):
+        for j in range(delta.shape[1]):
+            v = a[i, j]
+            d = delta[i, j] * v * (one - v)
+            delta[i, j] = d
+            grad_b[j] += d
+
+
+@compiled
+def tanh_backward(a: Array, delta: Array, grad_b: Array) -> None:
+    """``delta * (1 - a^2)``."""
+    one = a.dtype.type(1)
+    grad_b[:] = 0
+    for i in range(delta.shape[0]):
+        for j in range(delta.shape[1]):
+            v = a[i, j]
+            d = delta[i, j] * (one - v * v)
+            delta[i, j] = d
+            grad_b[j] += d
+
+
+@compiled
+def relu_backward(a: Array, delta: Array, grad_b: Array) -> None:
+    """``delta`` where the unit is active, else 0."""
+    zero = a.dtype.type(0)
+    grad_b[:] = 0
+    for i in range(delta.shape[0]):
+        for j in range(delta.shape[1]):
+            d = zero if a[i, j] == zero else delta[i, j]
+            delta[i, j] = d
+            grad_b[j] += d
+
+
+@compiled
+def leaky_relu_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """``delta`` where the unit is active, else a hundredth of it."""
     zero, leak = a.dtype.type(0), a.dtype.type(LEAK)
     grad_b[:] = 0
@@ -212,19 +300,19 @@ def _elu_backward(
 
 
 @compiled
-def elu_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def elu_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """``delta * (a + 1)`` below 0."""
     _elu_backward(a, delta, grad_b, 1.0, 1.0)
 
 
 @compiled
-def selu_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def selu_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """As `elu_backward`, scaled."""
     _elu_backward(a, delta, grad_b, SELU_SCALE, SELU_SCALE * SELU_ALPHA)
 
 
 @compiled
-def softplus_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def softplus_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """``delta * (1 - exp(-a))``."""
     one = a.dtype.type(1)
     grad_b[:] = 0
@@ -236,7 +324,7 @@ def softplus_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> 
 
 
 @compiled
-def hard_tanh_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) -> None:
+def hard_tanh_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """``delta`` within the bounds, else 0."""
     zero, one = a.dtype.type(0), a.dtype.type(1)
     grad_b[:] = 0
@@ -248,9 +336,7 @@ def hard_tanh_backward(a: Array, delta: Array, grad_b: Array, scratch: Array) ->
 
 
 @compiled
-def hard_sigmoid_backward(
-    a: Array, delta: Array, grad_b: Array, scratch: Array
-) -> None:
+def hard_sigmoid_backward(a: Array, delta: Array, grad_b: Array) -> None:
     """``delta / 6`` within the bounds, else 0."""
     zero, one, sixth = a.dtype.type(0), a.dtype.type(1), a.dtype.type(1 / 6)
     grad_b[:] = 0
@@ -262,12 +348,11 @@ def hard_sigmoid_backward(
             grad_b[j] += v
 
 
-DERIVING: dict[str, Callable[..., None]] = {
-    "gelu": gelu_deriving,
-    "silu": silu_deriving,
-    "mish": mish_deriving,
-}
 FORWARD: dict[str, Callable[..., None]] = {
+    "identity": identity_forward,
+    "logistic": logistic_forward,
+    "tanh": tanh_forward,
+    "relu": relu_forward,
     "leaky_relu": leaky_relu_forward,
     "elu": elu_forward,
     "selu": selu_forward,
@@ -278,7 +363,16 @@ FORWARD: dict[str, Callable[..., None]] = {
     "silu": silu_forward,
     "mish": mish_forward,
 }
+DERIVING: dict[str, Callable[..., None]] = {
+    "gelu": gelu_deriving,
+    "silu": silu_deriving,
+    "mish": mish_deriving,
+}
 BACKWARD: dict[str, Callable[..., None]] = {
+    "identity": identity_backward,
+    "logistic": logistic_backward,
+    "tanh": tanh_backward,
+    "relu": relu_backward,
     "leaky_relu": leaky_relu_backward,
     "elu": elu_backward,
     "selu": selu_backward,

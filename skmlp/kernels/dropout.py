@@ -1,7 +1,4 @@
-"""Dropout's masks, compiled by numba: the same bits as the twin in numpy.
-
-See `skmlp.kernels.reference_dropout`.
-"""
+"""Dropout's masks: the same bits as those of `skmlp.kernels.reference`."""
 
 # mypy cannot see what numba infers.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -12,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.compiled_updates import compiled
-from skmlp.kernels.reference_dropout import MULTIPLIERS, ROUNDS, WEYL
+from skmlp.kernels.jit import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
-_W0, _W1 = np.uint64(WEYL[0]), np.uint64(WEYL[1])
+_ROUNDS = 10
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _WORD, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @compiled
 def philox(c0, c1, c2, c3, k0, k1):
     """Four random words, of one counter; all are uint64 below 2^32."""
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         p0, p1 = _M0 * c0, _M1 * c2
         c0, c1, c2, c3 = (
             (p1 >> _SHIFT) ^ c1 ^ k0,
@@ -52,7 +49,7 @@ def _blocks_of_row(words, low, high, step, k0, k1):
             step & _WORD,
         )
         a0, a1 = k0 & _WORD, k1 & _WORD
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             p0, p1 = _M0 * c0, _M1 * c2
             c0, c1 = (p1 >> _SHIFT) ^ c1 ^ a0, p1 & _WORD
             c2, c3 = (p0 >> _SHIFT) ^ c3 ^ a1, p0 & _WORD
@@ -67,7 +64,7 @@ def _blocks_of_row(words, low, high, step, k0, k1):
 def dropout_mask(
     mask: Array, rows: Array, stream: Array, layer: int, threshold: int, scale: float
 ) -> None:
-    """Write what the units of a layer are multiplied by. See the reference."""
+    """Write what the units of a layer are multiplied by."""
     zero, kept = mask.dtype.type(0), mask.dtype.type(scale)
     bar = np.uint64(threshold)
     words = np.empty((4, (mask.shape[1] + 3) // 4), np.uint32)
@@ -93,7 +90,7 @@ def csr_dropout(
     out_indices: Array,
     out_indptr: Array,
 ) -> None:
-    """Pick rows of a CSR matrix and drop stored elements. See the reference."""
+    """Pick rows of a CSR matrix and drop stored elements."""
     zero, kept = data.dtype.type(0), data.dtype.type(scale)
     bar = np.uint64(threshold)
     filled = 0
