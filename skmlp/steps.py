@@ -18,6 +18,7 @@ from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.lanes import Lanes
 from skmlp.launch.blas import products_limit
 from skmlp.launch.choose import SMALL_STEP, work_of
+from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.network import multiplications
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
@@ -47,39 +48,22 @@ _LINE = 32
 
 
 def can_run(plan: Plan) -> bool:
-    """Whether there is a compiled function for the steps of a plan of one shard.
-
-    Its activations and loss must be our own, all hidden layers have the same, and
-    nothing may stand between gradient and update.
-    """
+    """Whether there are compiled kernels for all that a plan's steps need."""
     return (
         plan.kernels == "compiled"
         and plan.solver in SOLVERS
-        and plan.n_shards == 1
         and all(isinstance(a, str) for a in plan.activation)
-        and len(set(plan.activation)) <= 1
         and isinstance(plan.loss, str)
-        and not plan.loss_settings
-        and not plan.masked
-        and not plan.dropout
-        and not plan.frozen
-        and not plan.l1_ratio
-        and plan.clip_norm is None
-        and plan.average is None
     )
 
 
-def in_runs(shard: ShardRows, plan: Plan) -> TypeGuard[GatheredRows]:
-    """Whether the steps of a plan on a shard run as one compiled function.
+def in_runs(shards: Sequence[ShardRows], plan: Plan) -> bool:
+    """Whether a rank's whole epoch is one compiled call: of all shards, and dense."""
+    return plan.n_shards == 1 and _are_dense(shards) and can_run(plan)
 
-    On one lane a large network is better off with the BLAS's own threads.
-    """
-    return (
-        can_run(plan)
-        and isinstance(shard, GatheredRows)
-        and shard.dense
-        and (plan.lanes > 1 or _is_small(plan))
-    )
+
+def _are_dense(shards: Sequence[ShardRows]) -> TypeGuard[Sequence[GatheredRows]]:
+    return all(isinstance(shard, GatheredRows) and shard.dense for shard in shards)
 
 
 def _is_small(plan: Plan) -> bool:
@@ -95,12 +79,12 @@ class CompiledSteps:
     ----------
     plan : Plan
         What is to be done.
-    optimizer : Solver
+    solver : Solver
         Read for its settings.
     params, total : ndarray of shape (size,)
         The parameters, and where the gradient may be written.
     moments : sequence of ndarray of shape (size,)
-        The optimizer's.
+        The solver's, and the moving mean of the parameters if there is one.
     shard : GatheredRows
         The rows; dense.
     mean_weight : float
@@ -115,7 +99,7 @@ class CompiledSteps:
     def __init__(
         self,
         plan: Plan,
-        optimizer: Solver,
+        solver: Solver,
         params: Array,
         total: Array,
         moments: Sequence[Array],
@@ -126,7 +110,7 @@ class CompiledSteps:
         from skmlp.kernels import epoch, sync
         from skmlp.kernels.tiles import LONG_VECTORS
 
-        self._shard, self._n_lanes = shard, plan.lanes
+        self._shard, self._n_lanes, self._solver = shard, plan.lanes, solver
         self._counters, self._phase = sync.counters(2 * plan.lanes), 0
         # A thread that comes late looks at the counters, and at nothing else.
         each = multiplications(plan.units)
@@ -135,43 +119,87 @@ class CompiledSteps:
         self._X: Array | None = None
         self._X_address = 0
         self._sums = np.zeros((plan.lanes, _LINE))
-        #: Of each step, as the solvers' kernels take them.
-        self._numbers = np.empty((plan.n_batches, 4))
-        self._solver = optimizer
-        self._numbers[:, 0] = plan.batch_size * mean_weight
+        divisors = np.full(plan.n_batches, plan.batch_size * mean_weight)
         rest = plan.batch(plan.n_batches - 1)
-        self._numbers[-1, 0] = (rest.stop - rest.start) * mean_weight
+        divisors[-1] = (rest.stop - rest.start) * mean_weight
+        self._divisors = divisors
         most = min(plan.batch_size, plan.n_rows)
         row_bytes = plan.units[0] * params.itemsize
         most_bytes = _MAPPED_BYTES if shard.in_memory else _BYTES
         self._most_rows = max(most, min(_RUN // each, most_bytes // row_bytes))
-        kind = epoch.type_of(shard.chunk_targets())
-        # Between lanes, BLAS's products win where it has some for small matrices.
-        tiled = _is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS)
+        clip = plan.clip_norm is not None
         self._run = epoch.runner(
             plan.dtype,
-            kind,
-            plan.activation[0] if plan.activation else "identity",
+            shard.chunk_targets(),
+            plan.activation,
             plan.loss,
             plan.solver,
-            tiled,
+            # Between lanes, BLAS's products win where it has some for small matrices.
+            tiled=_is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS),
+            dropout=bool(plan.dropout),
+            masked=plan.masked,
+            l1=bool(plan.l1_ratio),
+            average=plan.average is not None,
+            clip=clip,
         )
         self._held = ExitStack()
         self._limit = products_limit() if plan.lanes > 1 else None
-        dtype, rows = params.dtype, -(-most // plan.lanes)
-        largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
-        layers = rows * sum(plan.units[1:])
-        room = layers, layers, layers, largest, rows * plan.units[0]
         if plan.lanes > 1:
-            total = self._for_each(params.size, dtype)
+            total = self._for_each(params.size, params.dtype)
+        scale = np.empty(0, params.dtype)
+        if solver.scaled_by is not None:
+            scale = moments[solver.scaled_by]
+        mean = moments[-1] if plan.average is not None else scale[:0]
+        stages = [epoch.GRADIENT, epoch.REDUCE | epoch.UPDATE]
+        if clip:
+            stages = [epoch.GRADIENT, epoch.REDUCE | epoch.NORM, epoch.UPDATE]
+        self._n_stages = len(stages)
+        trained = [i not in plan.frozen for i in range(len(plan.units) - 1)]
+        runs = [(run.start, run.stop) for run in plan.layout.without(plan.frozen)]
+        options = [plan.clip_norm or 0.0, solver.alpha, plan.l1_ratio, solver.epsilon]
         self._arrays = (
-            np.array(plan.units, np.intp),
-            optimizer.settings,
+            np.array(plan.units, np.int64),
+            np.array(trained, np.int64),
+            np.array(runs, np.int64).reshape(-1, 2),
+            np.array([0, params.size], np.int64),
+            np.array(stages, np.int64),
+            solver.settings,
             np.array(plan.loss_settings, np.float64),
-            (params, total, moments[0], moments[-1]),
-            tuple(self._for_each(size, dtype) for size in room),
+            self._dropout_of(plan),
+            np.array(options, np.float64),
+            (params, total, moments[0], scale, mean),
+            self._room(plan, -(-most // plan.lanes), params.dtype),
             self._counters.ctypes.data,
         )
+        self._numbered = bool(plan.dropout)
+        self._key = np.zeros((plan.lanes, _LINE), np.uint64)
+        if plan.dropout_key is not None:
+            self._key[:, :2] = plan.dropout_key
+
+    def _dropout_of(self, plan: Plan) -> Array:
+        """Return thresholds and scales of each layer; empty without dropout."""
+        rates = np.array(plan.dropout, np.float64)
+        return np.concatenate([np.round(rates * 2.0**32), 1.0 / (1.0 - rates)])
+
+    def _room(self, plan: Plan, rows: int, dtype: Any) -> tuple[Array, ...]:
+        """Return what each lane computes in; see `skmlp.kernels.epoch`."""
+        width, n_outputs = sum(plan.units[1:]), plan.units[-1]
+        layers, dropped = rows * width, bool(plan.dropout)
+        derives = any(not ACTIVATIONS[name].of_value for name in plan.activation)
+        largest = max((n * m for n, m in plan.layout.shapes[1:]), default=0)
+        inputs = rows * plan.units[0]
+        known = 3 * rows * n_outputs + 2 * n_outputs
+        sizes = (
+            layers,
+            layers,
+            layers * derives,
+            (layers + _LINE + inputs) * dropped,  # those of the features come last
+            layers * dropped,
+            largest,
+            inputs,
+            known * plan.masked,
+        )
+        return tuple(self._for_each(size, dtype) for size in sizes)
 
     def _for_each(self, size: int, dtype: Any) -> Array:
         """Room for so many numbers for each lane, in cache lines of its own."""
@@ -197,11 +225,11 @@ class CompiledSteps:
             # From now to the end: this takes as long as a step of a small network.
             limit, self._limit = self._limit, None
             self._held.enter_context(limit)
-        done, numbers, sums = 0, self._numbers, self._sums
+        done, sums = 0, self._sums
         sums.fill(0.0)
-        numbers[:, 1:] = self._solver.numbers(rates, step)[:, 1:]
+        numbers = self._solver.numbers(self._divisors, rates, step)
         while done < len(numbers):
-            X, *rows, ends = self._shard.chunk(done, self._most_rows)
+            X, *rows, ends = self._shard.chunk(done, self._most_rows, self._numbered)
             if X is not self._X:
                 self._X, self._X_address = X, X.ctypes.data
             before, done = done, done + len(ends) - 1
@@ -212,12 +240,11 @@ class CompiledSteps:
                 *rows,
                 ends,
                 numbers[before:done],
+                self._key,
                 sums,
                 self._phase,
             )
-            self._phase += 2 * (done - before)
-        if self._n_lanes == 1:
-            return sums[0, :3]
+            self._phase += self._n_stages * (done - before)
         total: Array = sums[:, :3].sum(axis=0)
         return total
 

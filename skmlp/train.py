@@ -117,7 +117,7 @@ class Trainer(Validating):
         #: Whole runs of steps as one call, for small networks.
         self._compiled: CompiledSteps | None = None
         shard = self._shards[0]
-        if in_runs(shard, plan):
+        if in_runs(self._shards, plan):
             arrays = self._params, self._parts[0], self._moments
             self._compiled = CompiledSteps(
                 plan, self._optimizer, *arrays, shard, self._mean_weight

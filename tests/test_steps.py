@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy import sparse
 
@@ -9,7 +10,8 @@ from skmlp import testing
 from skmlp.data import files, sources
 from skmlp.data.files import FileRows
 from skmlp.data.sparse_files import SparseFileRows
-from tests.laws.test_runs_of_steps import CLASSES, X, fitted, same
+from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
+from tests.model.own import LogCosh, Sine
 
 
 @pytest.mark.skipif(
@@ -38,21 +40,58 @@ def test_rows_in_files(kind, monkeypatch, tmp_path):
     assert bool(runs) == (kind == "dense")
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"dropout": 0.1},
-        {"clip_norm": 1.0},
-        {"l1_ratio": 0.5},
-        {"average": True},
-        {"frozen_layers": [0]},
-        {"label_smoothing": 0.1},
-        {"activation": ["relu", "tanh"]},
-        {"hidden_layer_sizes": (500, 500)},
-    ],
-    ids=lambda parameters: next(iter(parameters)),
-)
-def test_others_go_one_by_one(parameters):
-    with testing.step_threads(1), testing.fused_epochs() as runs:
-        fitted(**CLASSES, **parameters)
-    assert not runs
+TARGETS = np.column_stack([CODES, (X[:, 3] > 0) + (X[:, 4] > 1)])
+GAPS = np.where(np.arange(len(X))[:, None] % 3 == [0, 1], np.nan, VALUES)
+ALL = {
+    "dropout": 0.2,
+    "input_dropout": 0.1,
+    "clip_norm": 0.5,
+    "l1_ratio": 0.3,
+    "average": 0.8,
+    "label_smoothing": 0.1,
+    "activation": ["silu", "elu"],
+    "solver": "adamw",
+    "early_stopping": True,
+}
+OPTIONS = {
+    "dropout": dict(CLASSES, dropout=[0.3, 0.0], input_dropout=0.2),
+    "clip_norm": dict(CLASSES, clip_norm=0.3),
+    **{
+        f"l1, {solver}": dict(CLASSES, l1_ratio=0.5, alpha=0.1, solver=solver)
+        for solver in ("sgd", "adam", "rmsprop")
+    },
+    "average": dict(CLASSES, average=True),
+    "moving average": dict(CLASSES, average=0.9, solver="sgd"),
+    **{
+        f"frozen {layers}": dict(CLASSES, frozen_layers=layers)
+        for layers in ([0], [1], [0, 2])
+    },
+    "label_smoothing": dict(CLASSES, label_smoothing=0.1),
+    "two activations": dict(CLASSES, activation=["gelu", "tanh"]),
+    "huber": dict(REAL, loss="huber"),
+    "quantiles": dict(REAL, y=VALUES[:, 0], loss="quantile", quantile=[0.1, 0.5, 0.9]),
+    "missing": dict(REAL, y=GAPS, missing_targets="mask"),
+    "missing, quantiles": dict(
+        REAL, y=GAPS[:, 0], missing_targets="mask", loss="quantile", quantile=[0.1, 0.9]
+    ),
+    "heads": dict(CLASSES, y=TARGETS),
+    "all": dict(CLASSES, **ALL),
+}
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_a_step_has_runs_in_one_call(name, dtype, n_parts):
+    with testing.step_threads(n_parts), testing.fused_epochs() as fused:
+        together = fitted(dtype=dtype, **OPTIONS[name])
+    assert len(fused) == together.n_iter_
+    with testing.step_by_step():
+        same(together, fitted(dtype=dtype, **OPTIONS[name]), dtype)
+
+
+def test_own_objects_go_step_by_step():
+    with testing.fused_epochs() as fused:
+        fitted(**CLASSES, activation=Sine())
+        fitted(**REAL, loss=LogCosh())
+    assert not fused

@@ -114,9 +114,9 @@ class _PlacedShard(WindowedRows):
         self._order: Array | None = None
         self._window = max(1, WINDOW * plan.n_shards // max(plan.batch_size, 1))
 
-    def numbers(self, batch: int) -> Array:
-        """The numbers, among all rows of the fit, of what `take` returned last."""
-        return self._ranges.numbers(super().numbers(batch))
+    def _numbers(self, start: int, end: int) -> Array:
+        """The numbers, among all rows of the fit, of some that are taken."""
+        return self._ranges.numbers(super()._numbers(start, end))
 
     def _here(self, numbers: Numbers) -> Array:
         """Those of some rows that lie here, by their place."""

@@ -30,7 +30,7 @@ from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Block = tuple[Any, Array, Array]
-Chunk = tuple[Array, Array, Array, Array, Array]
+Chunk = tuple[Array, Array, Array, Array, Array, Array]
 
 
 #: Rows whose numbers are computed ahead, where an order is not kept as a whole.
@@ -201,17 +201,18 @@ class GatheredRows(RowTable, ShardRows):
         X = self._X
         return isinstance(X, np.ndarray) and X.flags.c_contiguous and X.flags.aligned
 
-    def chunk(self, batch: int, most_rows: int) -> Chunk:
+    def chunk(self, batch: int, most_rows: int, numbered: bool = False) -> Chunk:
         """The rows of as many whole minibatches, from `batch` on, as `most_rows` hold.
 
         They must be dense.
 
         Returns
         -------
-        X, taken, y, w : ndarray
+        X, taken, numbers, y, w : ndarray
             `y` and `w` as `take` returns them. The rows are ``X[taken]``, or, where
             `taken` is empty, `X`; it is C-contiguous, and may be the user's own.
-            Valid until the next call.
+            `numbers`, if they are asked for, are those of the rows among all rows of
+            the fit. Valid until the next call.
         ends : ndarray of intp
             Where each minibatch ends among them, after a 0; one at least.
         """
@@ -235,7 +236,11 @@ class GatheredRows(RowTable, ShardRows):
                 self._chunk = np.empty((room, self._X.shape[1]), self._X.dtype)
             X = self._chunk[: end - start]
             self._X.take(self._taken[start:end], 0, X, "clip")
-        return X, taken, y, w, np.array(ends[batch : last + 1], np.intp) - start
+        numbers = np.empty(0, np.int64)
+        if numbered:
+            numbers = np.ascontiguousarray(self._numbers(start, end), np.int64)
+        cuts = np.array(ends[batch : last + 1], np.int64) - start
+        return X, taken, numbers, y, w, cuts
 
     def chunk_targets(self) -> Array:
         """No targets, of the kind of array that `chunk` returns."""
@@ -255,8 +260,12 @@ class GatheredRows(RowTable, ShardRows):
                 yield self._y[some], self._w[some] if self._weighted else self._w
 
     def numbers(self, batch: int) -> Array:
-        """The numbers, among the rows of `X`, of what `take` returned last."""
+        """The numbers, among all rows of the fit, of what `take` returned last."""
         start, end = self._ends[batch - self._first : batch - self._first + 2]
+        return self._numbers(start, end)
+
+    def _numbers(self, start: int, end: int) -> Array:
+        """The numbers, among all rows of the fit, of some that are taken."""
         return np.arange(start, end) if self._taken is None else self._taken[start:end]
 
 
@@ -282,10 +291,10 @@ class WindowedRows(GatheredRows):
         self._reach(batch)
         return super().take(batch)
 
-    def chunk(self, batch: int, most_rows: int) -> Chunk:
+    def chunk(self, batch: int, most_rows: int, numbered: bool = False) -> Chunk:
         """See `GatheredRows.chunk`; a chunk ends with its window."""
         self._reach(batch)
-        return super().chunk(batch, most_rows)
+        return super().chunk(batch, most_rows, numbered)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,12 @@ from skmlp.kernels.jit import compiled, elementwise, inner
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Places in a step's `numbers`: what the sums are divided by, the learning rate, the
-#: count of the step from 1, and the product of the momenta so far (of NAdam).
-DIVISOR, RATE, COUNT, PRODUCT = range(4)
+#: Places in a step's `numbers`: what the sums are divided by; the learning rate; the
+#: count of the step from 1; the product of the momenta so far (of NAdam); how far the
+#: L1 penalty moves a weight, times the divisor; the share of the new parameters in
+#: their moving mean.
+DIVISOR, RATE, COUNT, PRODUCT, THRESHOLD, SHARE = range(6)
+N_NUMBERS = 6
 
 #: Numbers that are added in their own precision before they go into a float64.
 _CHUNK = 512

@@ -49,7 +49,10 @@ class Solver(ABC):
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
         self._kernel = kernels.STEP.get(self.name)
         self.epsilon = float(plan.epsilon)
+        #: Strengths of the L2 and of the L1 penalty, decay of the moving mean.
         self.alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
+        self.l1 = float(plan.alpha * plan.l1_ratio)
+        self.average = float(plan.average or 0.0)
         #: What stays the same in all steps, as the kernel takes it.
         own = [float(getattr(plan, name)) for name in self.parameters]
         self.settings = np.array([self.alpha, *own], np.float64)
@@ -87,25 +90,33 @@ class Solver(ABC):
         """Return the product of the momenta up to a step."""
         return 1.0
 
-    def numbers(self, rates: Sequence[float], step: int) -> Array:
-        """Return what changes from step to step, as the kernel takes it.
+    def numbers(self, divisors: Array, rates: Sequence[float], step: int) -> Array:
+        """Return what changes from step to step, as the kernels take it.
 
         Parameters
         ----------
-        rates : sequence of float
-            The learning rates of some steps that follow each other.
+        divisors : ndarray of shape (n_steps,)
+            What the sums of each step are divided by.
+        rates : sequence of float of length n_steps
+            The learning rates.
         step : int
             Count of the steps before.
 
         Returns
         -------
-        ndarray of shape (n_steps, 4)
-            Room for the divisor, the rate, the count from 1, and `product`.
+        ndarray of shape (n_steps, 6)
+            Divisor, rate, count from 1, `product`, how far the L1 penalty moves a
+            weight times the divisor, and the new parameters' share in their mean.
         """
-        table = np.empty((len(rates), 4))
-        table[:, 1] = rates
-        table[:, 2] = np.arange(step + 1.0, step + len(rates) + 1)
-        table[:, 3] = [self.product(step + k + 1) for k in range(len(rates))]
+        table = np.empty((len(rates), 6))
+        counts = range(step + 1, step + len(rates) + 1)
+        table[:, 0], table[:, 1], table[:, 2] = divisors, rates, counts
+        table[:, 3] = [self.product(count) for count in counts]
+        table[:, 4] = 0.0
+        if self.l1:
+            pairs = zip(rates, counts, strict=True)
+            table[:, 4] = [self.reach(rate, count) * self.l1 for rate, count in pairs]
+        table[:, 5] = np.maximum(1.0 - self.average, 1.0 / table[:, 2])
         return table
 
     def bind(
@@ -130,11 +141,11 @@ class Solver(ABC):
         """
         if self._kernel is None:
             return self._bind_formula(params, total, moments, n_penalised)
-        kernel, settings, numbers = self._kernel, self.settings, np.empty(4)
+        kernel, settings, numbers = self._kernel, self.settings, np.zeros(6)
         first, second = moments[0], moments[-1]
 
         def update(divisor: float, rate: float, step: int) -> float:
-            numbers[:] = divisor, rate, step, self.product(step)
+            numbers[:4] = divisor, rate, step, self.product(step)
             norm: float = kernel(
                 params, total, first, second, n_penalised, numbers, settings
             )
