@@ -17,9 +17,8 @@ import numpy as np
 from skmlp.data.sources import GatheredRows, ShardRows
 from skmlp.lanes import Lanes
 from skmlp.launch.blas import products_limit
-from skmlp.launch.choose import SMALL_STEP, work_of
 from skmlp.model.activations import ACTIVATIONS
-from skmlp.model.network import multiplications
+from skmlp.model.network import SMALL_STEP, multiplications, work_of
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 

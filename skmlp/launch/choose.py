@@ -11,7 +11,7 @@ from joblib.parallel import get_active_backend
 
 from skmlp.cores import usable_cores
 from skmlp.launch.blas import blas_threads_allowed
-from skmlp.model.network import multiplications
+from skmlp.model.network import SMALL_STEP, work_of
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,6 @@ LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
 FEW_THREADS = 4
 
 
-def work_of(units: tuple[int, ...], rows: int, dtype: str) -> int:
-    """Multiply-adds of some rows' gradient; those of float64 count twice."""
-    return multiplications(units) * rows * (2 if dtype == "float64" else 1)
-
-
 def worthwhile(
     place: Place, units: tuple[int, ...], batch_rows: int, dtype: str
 ) -> int:
@@ -159,9 +154,6 @@ LEAST_STEP = 5.0e4
 LEAST_EPOCH = 6.0e6
 #: More of them add up more sums than they save.
 MOST_LANES = 8
-#: Multiply-adds of a step, those of float64 counted twice, from which on the threads of
-#: the BLAS share its products: a larger one is cut only if every core gets a part.
-SMALL_STEP = 6.5e6
 
 
 def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:

@@ -33,6 +33,10 @@ Call = tuple[Callable[..., Any], tuple[Any, ...]]
 #: place on Dask some dozens.
 _KEPT_PROGRAMS = 256
 
+#: Multiply-adds of a step, those of float64 counted twice, from which on the threads of
+#: the BLAS share its products: a larger one is cut only if every core gets a part.
+SMALL_STEP = 6.5e6
+
 
 class Network:
     """The computations of a multi-layer perceptron on one shard.
@@ -283,3 +287,8 @@ def multiplications(units: tuple[int, ...]) -> int:
     """
     products = [fan_in * fan_out for fan_in, fan_out in pairwise(units)]
     return 3 * sum(products) - products[0]
+
+
+def work_of(units: tuple[int, ...], rows: int, dtype: str) -> int:
+    """Multiply-adds of some rows' gradient; those of float64 count twice."""
+    return multiplications(units) * rows * (2 if dtype == "float64" else 1)
