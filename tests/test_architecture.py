@@ -58,7 +58,7 @@ ONLY_IN = {
 }
 
 #: A file of more lines holds two things.
-LINE_LIMIT = 420
+LINE_LIMIT = 500
 
 
 # ---- The checker -------------------------------------------------------------------
