@@ -258,7 +258,7 @@ def test_each_head_is_a_softmax(kernels, weighted, dtype):
     ],
 )
 def test_steps(name, settings, n_penalised, odd, dtype):
-    defaults = {"alpha": 0.01, "l1_ratio": 0.0, "epsilon": 1e-8}
+    defaults = {"alpha": 0.01, "l1_ratio": 0.0, "epsilon": 1e-8, "average": None}
     betas = {"beta_1": 0.9, "beta_2": 0.999}
     plan = SimpleNamespace(**{**defaults, **betas, **settings})
     arrays = [numbers(dtype, odd=odd, seed=s).ravel() / 30 for s in range(4)]

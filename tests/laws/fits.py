@@ -98,6 +98,8 @@ class Fit:
         }
         if params.get("solver") == "lbfgs":
             del params["batch_size"]
+        if self.held_out:
+            params.pop("validation_fraction", None)
         if self.task.startswith("poisson"):
             params.setdefault("loss", "poisson")
         regression = "output" in self.task or "loss" in params

@@ -18,6 +18,7 @@ KERNELS = pytest.mark.parametrize("kernels", [compiled, reference])
 SETTINGS = {
     "alpha": 0.0,
     "l1_ratio": 0.0,
+    "average": None,
     "momentum": 0.9,
     "nesterovs_momentum": True,
     "beta_1": 0.9,
