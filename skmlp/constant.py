@@ -116,8 +116,8 @@ def _loss(
         gradient = np.empty(raw.size)
         for rows in _blocks(len(y), raw.size):
             some = y[rows]
-            z, scratch = np.zeros((2, len(some), raw.size))
-            out[0] += kernel(z, raw, some, w[rows], gradient, scratch)
+            z = np.zeros((len(some), raw.size))
+            out[0] += kernel(z, raw, some, w[rows], gradient)
             out[1:] += gradient
 
     found = total(1 + raw.size, add)
