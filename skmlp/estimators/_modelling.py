@@ -170,8 +170,9 @@ def _unused(estimator, held_out):
         if not callable(rate):
             name = f"learning_rate={rate!r}"
         yield name, sorted(_OF_SCHEDULES.difference(PARAMETERS.get(rate, ())))
-        if held_out:
-            yield "a fit with X_val", ["validation_fraction"]
+        # With early stopping, X_val takes the place of what would be set aside.
+        if held_out and not estimator.early_stopping:
+            yield "a fit without early_stopping", ["validation_fraction"]
         elif not estimator.early_stopping:
             names = ["scoring", "validation_fraction"]
             yield "a fit without early_stopping or X_val", names

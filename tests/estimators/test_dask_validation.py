@@ -71,10 +71,9 @@ def no_rows_here(monkeypatch):
 def test_no_array_is_brought_here(name, given, client):
     kwargs = {"X_val": dask_of(X), "y_val": dask_of(Y)} if given else {}
     scoring = "r2" if name == "MLPRegressor" else "accuracy"
-    params = {} if given else {"validation_fraction": 0.3}
-    model = quiet(name, scoring=scoring, **params)
+    model = quiet(name, scoring=scoring, validation_fraction=0.3)
     model.fit(dask_of(X), dask_of(Y), dask_of(W), **kwargs)
-    twin = quiet(name, **params)
+    twin = quiet(name, validation_fraction=0.3)
     twin.fit(dask_of(X), dask_of(Y), dask_of(W), **kwargs)
     assert_same(model, twin)
 

@@ -144,6 +144,8 @@ def test_what_is_set_counts_or_is_named(Estimator, setting, validates):
             continue  # a function gives all rates; the first one is no surprise
         if name == "activation" and not setting.get("hidden_layer_sizes", 1):
             continue  # says how the first weights are drawn, which may be the same
+        if validates and name == "validation_fraction" and "early_stopping" in setting:
+            continue  # X_val takes the place of what would be set aside
         if name == "shuffle" and setting.get("solver") == "lbfgs":
             continue  # which never shuffles
         found, told = outcome(Estimator, {**setting, name: value}, **held_out)
