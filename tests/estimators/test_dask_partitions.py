@@ -218,14 +218,16 @@ def test_rows_of_another_client(client):
     with pytest.raises(DataLost, match="not on the cluster of the current client"):
         model("MLPRegressor").fit(again, again[:, 0])
     expected = model("MLPRegressor").fit(rows(2), rows(2)[:, 0])
-    assert_array_equal(fitted.coefs_[0], expected.coefs_[0])
+    # Rows that lie elsewhere may make other shards.
+    assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-10)
 
 
 def test_rows_that_are_being_persisted(client):
     X = client.persist(rows(3) + 1)
     fitted = model("MLPRegressor").fit(X, X[:, 0])
     expected = model("MLPRegressor").fit(rows(3) + 1, (rows(3) + 1)[:, 0])
-    assert_array_equal(fitted.coefs_[0], expected.coefs_[0])
+    # Rows that lie elsewhere may make other shards.
+    assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-10)
 
 
 def test_rows_of_another_cluster(client):
@@ -255,7 +257,7 @@ def test_a_cluster_that_was_restarted():
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"early_stopping": True, "average": True}, {"warm_start": True}],
+    [{}, {"early_stopping": True, "average": True, "warm_start": True}],
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["arrays", "frames"])
