@@ -58,6 +58,8 @@ SETTINGS = {
     "first_worker_s": ("skmlp.launch.dask_members.FIRST_WORKER",),
     # Seconds between two looks for new Dask workers.
     "new_workers_s": ("skmlp.launch.dask_fleet.LOOK_FOR_MORE",),
+    # Seconds of waiting for the locks of Dask workers until that is told.
+    "locks_told_s": ("skmlp.launch.dask_locks.TELL_S",),
     # Seconds between two pings of a Dask worker.
     "ping_s": ("skmlp.launch.dask_client.PING",),
     # Rows up to which the order of the rows is scikit-learn's.

@@ -30,9 +30,11 @@ from skmlp.estimators import (
     _watch,
 )
 from skmlp.launch import choose, dask_parts
+from skmlp.launch.dask_adopt import TRIES, adopt
 from skmlp.launch.dask_client import Line, current_client
 from skmlp.launch.dask_crew import Limits
-from skmlp.launch.dask_fleet import DaskLauncher, adopt_all
+from skmlp.launch.dask_demands import demands_of
+from skmlp.launch.dask_fleet import DaskLauncher
 from skmlp.model.layout import Layout
 from skmlp.optim.solvers import SOLVERS
 
@@ -80,11 +82,12 @@ def fit(
 ):
     """Train on Dask arrays, where their chunks lie."""
     client = current_client()
+    demands = demands_of(X, y, sample_weight, *(held_out or ()))
     X, y, sample_weight = understand(X, y, sample_weight)
     n_jobs = estimator.n_jobs
     choose.refuse_none(n_jobs)
     n_shards = None if n_jobs is None or n_jobs < 0 else int(n_jobs)
-    kept = _watch.layout(estimator)
+    n_asked, kept = n_shards, _watch.layout(estimator)
     if kept is not None:
         n_shards = kept["n_shards"]
     labels = is_classifier(estimator)
@@ -93,16 +96,20 @@ def fit(
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
         y = y.column()
     held_out = _dask_validation.understand(estimator, Line(client), X, y, held_out)
-    with adopt_all(
+    with adopt(
         client,
         X,
         y,
         sample_weight,
+        n_jobs=n_jobs,
         n_shards=n_shards,
+        demands=demands,
+        tries=TRIES,
         labels=labels,
         masked=_real_targets.masked(estimator),
         held_out=held_out,
     ) as data:
+        _effort.tell_missing(estimator, data.shards.n_ranks, n_asked)
         stats = data.stats
         if first:
             _quality.note_unscaled(estimator, stats.unscaled)
@@ -157,12 +164,14 @@ def fit_rows(
     """
     units = _fit.layer_units(estimator, X.shape[1], y)
     n_shards, kept = place.n_ranks, _watch.layout(estimator)
+    demands = demands_of()
     if kept is not None:
         n_shards = kept["n_shards"]
     elif get_config()["ranks"] != "as_asked":
-        workers = place.client.scheduler_info(n_workers=-1)["workers"].values()
-        n_asked = n_shards or max(len(workers), 1)
-        threads = sorted(worker["nthreads"] for worker in workers)[-n_asked:]
+        info = place.client.scheduler_info(n_workers=-1)["workers"]
+        known = [one for w, one in info.items() if not demands.lacks(w, one)]
+        n_asked = n_shards or max(len(known), 1)
+        threads = sorted(worker["nthreads"] for worker in known)[-n_asked:]
         asked = replace(place, n_ranks=n_asked, n_threads=sum(threads))
         rows = X.shape[0]
         if estimator.solver in SOLVERS:
@@ -186,15 +195,18 @@ def fit_rows(
     held_out = validation.held_out
     if held_out is not None:
         held_out = (*held_out[:2], held_out[2] if w.size else None)
-    with adopt_all(
+    with adopt(
         place.client,
         X,
         y,
         w if w.size else None,
         n_shards=n_shards,
+        demands=demands,
+        tries=TRIES,
         masked=_real_targets.masked(estimator),
         held_out=held_out,
     ) as data:
+        _effort.tell_missing(estimator, data.shards.n_ranks, place.n_ranks and n_shards)
         return run(
             estimator,
             data,

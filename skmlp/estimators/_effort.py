@@ -80,6 +80,22 @@ def tell_fewer(estimator, n_taken, n_asked, batch_rows):
         )
 
 
+def tell_missing(estimator, n_ranks, n_asked):
+    """Print and warn that the cluster has fewer workers than were asked for.
+
+    `n_asked` is None where all were.
+    """
+    if n_asked is None or n_ranks >= n_asked:
+        return
+    text = (
+        f"{n_asked} Dask workers were asked for, and {n_ranks} can take part now, with "
+        "larger parts of each minibatch. More are taken in as they come"
+    )
+    if estimator.verbose:
+        print(f"{text}.")
+    warnings.warn(text, UserWarning, stacklevel=2)
+
+
 def ranks(estimator, supervisor):
     """Keep where the last ranks were, and the restarts; return the estimator."""
     estimator._trained_where = (supervisor.where, supervisor.n_ranks)

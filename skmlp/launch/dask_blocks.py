@@ -19,11 +19,12 @@ from distributed import Future
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.placement import UNKNOWN, Span, after, place
-from skmlp.launch.dask_client import Line, results
+from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_demands import annotated
 from skmlp.launch.dask_parts import Parts, graph_of, paired
 from skmlp.launch.dask_persisted import computed
-from skmlp.launch.dask_tasks import pinned, put_key, task_span
+from skmlp.launch.dask_tasks import pinned, plain, put_key, task_span
 from skmlp.launch.dask_worker_tasks import merge_parts, put_part
 
 #: No more tasks than this are looked at for where a part lies.
@@ -73,11 +74,28 @@ class DaskBlocks:
         self._names = X.names, y.names
         #: The keys of the parts of X, y and, if there are any, weights.
         self._graph, self._columns, self._futures = graph_of(given)
+        self._annotations = annotated(one.data for one in given)
+        self._loaded: list[Future[Any]] = []
 
     @property
     def keys(self) -> list[Any]:
         """The keys of the parts of X."""
         return self._columns[0]
+
+    async def load(self, line: Line) -> None:
+        """Compute the parts wherever Dask likes, before it is known who will train.
+
+        They are held until they are with those that train.
+        """
+        keys = [k for column in self._columns for k in column if k in self._graph]
+        if not keys:
+            return
+        layers = self._layers("load", self._graph)
+        graph = HighLevelGraph(layers, {name: set() for name in layers})
+        self._loaded = line.client.get(graph, keys, sync=False)
+        await ended(self._loaded)
+        failed = [one for one in self._loaded if one.status != "finished"]
+        await results(line.client, failed[:1])
 
     async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
         """For each part, the workers where its rows lie now, and how many they are.
@@ -124,6 +142,7 @@ class DaskBlocks:
             found: list[PartStats] = await results(crew.line.client, [merged])
         finally:
             merged.release()
+            self._loaded = []
         if self.sizes is None and not found[0].problem:
             self.sizes = found[0].sizes
         return found[0]
@@ -135,8 +154,8 @@ class DaskBlocks:
         stamp = crew.stamp
         owners = self._owners((span.part, homes[shard]) for span, shard in placed)
         shared = {k: self._graph[k] for k, owner in owners.items() if owner is None}
-        layers: dict[str, Any] = {"shared": MaterializedLayer(shared)}
-        needs: dict[str, set[str]] = {"shared": set()}
+        layers: dict[str, Any] = self._layers("shared", shared)
+        needs: dict[str, set[str]] = {name: set() for name in layers}
         for worker in sorted({homes[shard] for _, shard in placed}):
             own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
             puts = [
@@ -145,18 +164,39 @@ class DaskBlocks:
                 if homes[shard] == worker
             ]
             of_ours = {put.key: put for put in puts}
-            layers[f"own-{worker}"] = pinned(own, worker, strictly=False)
+            for name, layer in self._layers(f"own-{worker}", own, worker).items():
+                layers[name], needs[name] = layer, set(layers)
+            needs[f"put-{worker}"] = set(layers)
             layers[f"put-{worker}"] = pinned(of_ours, worker, strictly=True)
-            needs[f"own-{worker}"] = {"shared"}
-            needs[f"put-{worker}"] = {"shared", f"own-{worker}"}
         name = put_key(stamp, self.first.part, "all")
         in_order = [TaskRef(put_key(stamp, k, span.part)) for span, k in placed]
         needs["merge"] = set(layers)
-        merge = {name: Task(name, merge_parts, *in_order)}
-        layers["merge"] = MaterializedLayer(merge, annotations={"span": task_span()})
+        merge = {name: plain(name, merge_parts, *in_order)}
+        layers["merge"] = MaterializedLayer(
+            merge, annotations={"span": task_span(), "resources": {}}
+        )
         whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
         # It is optimised already; once more, and the tasks would lose their workers.
         return crew.line.client.compute(whole, optimize_graph=False)
+
+    def _layers(
+        self, name: str, tasks: dict[Any, Any], worker: str | None = None
+    ) -> dict[str, MaterializedLayer]:
+        """The user's tasks, as annotated; the others had better run on `worker`."""
+        groups: dict[int, tuple[Any, dict[Any, Any]]] = {0: ({}, {})}
+        for key, task in tasks.items():
+            annotations = self._annotations.get(key, {})
+            where = id(annotations) if annotations else 0
+            groups.setdefault(where, (annotations, {}))[1][key] = task
+        layers = {}
+        for number, (annotations, own) in enumerate(groups.values()):
+            if worker is None or "workers" in annotations:
+                layer = MaterializedLayer(own, annotations=annotations)
+            else:
+                layer = pinned(own, worker, strictly=False)
+                layer.annotations = {**layer.annotations, **annotations}
+            layers[f"{name}-{number}" if number else name] = layer
+        return layers
 
     def _put_task(self, key: str, run: str, shard: int, span: Span) -> Task:
         at = span.part - self.first.part
@@ -164,7 +204,7 @@ class DaskBlocks:
         if not self.weighted:
             inputs.append(None)
         cut = self._cut(span)
-        return Task(key, put_part, run, shard, span.part, *inputs, cut, self._names)
+        return plain(key, put_part, run, shard, span.part, *inputs, cut, self._names)
 
     def _cut(self, span: Span) -> tuple[int, int] | None:
         """The rows that a shard has of a part; None for all of them."""

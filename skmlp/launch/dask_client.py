@@ -11,11 +11,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-import dask
+from dask._task_spec import TaskRef
 from dask.utils import format_bytes
 from distributed import Client, Future
 from distributed.protocol.pickle import dumps
@@ -23,8 +22,8 @@ from distributed.protocol.pickle import dumps
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_desk import NAME
 from skmlp.launch.dask_lost import DataLost, WorkerLost, WorkerSilent, gone
-from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_tasks import task_span
+from skmlp.launch.dask_rank import Kind, Packed
+from skmlp.launch.dask_tasks import submit_to_each
 
 T = TypeVar("T")
 
@@ -38,9 +37,6 @@ PING = 5.0
 RECENT_S = 60.0
 #: Seconds that an interrupted call gets to tidy up.
 TIDY = 10.0
-
-#: The workers of each client that have imported skmlp.
-_able: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
 
 
 def current_client() -> Client:
@@ -206,7 +202,15 @@ class Line:
         WorkerLost
             The worker is gone, or does not answer in time.
         """
-        message = {"op": NAME, "verb": verb, **facts}
+        answer = await self._broadcast(address, limit, op=NAME, verb=verb, **facts)
+        if not isinstance(answer, dict):  # its handler is gone with the last fit
+            raise WorkerLost(address, "has dropped the fit")
+        return answer
+
+    async def _broadcast(
+        self, address: str, limit: float | None, **message: Any
+    ) -> Packed:
+        """Have the scheduler pass a message on to a worker; see `call`."""
         work = self.scheduler(
             "broadcast",
             None,
@@ -219,58 +223,49 @@ class Line:
                 answers = await work
         except TimeoutError:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
-        answer = answers[address]
-        if isinstance(answer, bytes):
-            raise gone(address, answer)
-        if not isinstance(answer, dict):  # its handler is gone with the last fit
-            raise WorkerLost(address, "has dropped the fit")
+        if isinstance(answers[address], bytes):
+            raise gone(address, answers[address])
+        answer: Packed = answers[address]
         return answer
 
-    async def imports(self, addresses: Sequence[str], module: str) -> dict[str, str]:
-        """Have workers import a module; tell what is wrong where they can't.
+    async def on_scheduler(self, function: str, *arguments: Any) -> Any:
+        """Call a lambda on the scheduler, with its object as the last argument.
 
-        Not as a task: a worker that can't read its task does not fail at it, but ends.
-        Those that could before are not asked again.
+        As a text, since the scheduler may lack skmlp.
+
+        Raises
+        ------
+        Exception
+            What went wrong there: it may not let clients run code.
+        """
+        call = eval(function)
+        call.__module__ = None  # of no module, so that it travels by value
+        answer = await self.scheduler(
+            "run_function", function=dumps(call), args=dumps(arguments)
+        )
+        if answer["status"] == "error":
+            raise RuntimeError(answer["exception_text"])
+        return answer["result"]
+
+    async def server_ids(self, addresses: Iterable[str], limit: float) -> list[str]:
+        """The ids of workers: other than addresses, they are new with each process.
 
         Raises
         ------
         WorkerLost
-            One is gone.
+            One is gone, or does not answer within `limit` seconds.
         """
-        able = _able.setdefault(self.client, set())
-        message = {
-            "op": "run",
-            "function": dumps(exec),
-            "args": dumps((f"import {module}",)),
-        }
-        news = [address for address in addresses if address not in able]
-        if not news:
-            return {}
-        answers = await self.scheduler(
-            "broadcast", None, msg=message, workers=news, on_error="return_pickle"
-        )
-        wrong = {}
-        for address, answer in answers.items():
-            if isinstance(answer, bytes):
-                raise gone(address, answer)
-            if answer["status"] == "error":
-                wrong[address] = answer["exception_text"]
-        able.update(set(answers) - set(wrong))
-        return wrong
+        asks = [self._broadcast(one, limit, op="identity") for one in addresses]
+        async with together(*asks) as tasks:
+            return [answer["id"] for answer in await asyncio.gather(*tasks)]
 
     def submit(
         self, worker: str, key: str, function: Callable[..., T], *arguments: Any
     ) -> Future[T]:
         """Submit a task for one worker and for no other. From any thread."""
-        with dask.annotate(span=task_span()):
-            return self.client.submit(
-                function,
-                *arguments,
-                key=key,
-                workers=[worker],
-                allow_other_workers=False,
-                pure=False,
-            )
+        given = [TaskRef(a.key) if isinstance(a, Future) else a for a in arguments]
+        (future,) = submit_to_each(self.client, {worker: (key, function, tuple(given))})
+        return future
 
     async def alive(self, addresses: Iterable[str]) -> set[str]:
         """Those of `addresses` that the scheduler knows as workers."""
@@ -301,7 +296,9 @@ class Line:
         async def ping(address: str) -> None:
             while True:
                 await asyncio.sleep(PING)
-                await self.call(address, "ping", silence, run=run)
+                answer = await self.call(address, "ping", silence, run=run)
+                if answer["kind"] == Kind.GONE:
+                    raise WorkerLost(address, "has been started again")
 
         async def look() -> None:
             while True:
@@ -382,6 +379,12 @@ async def ended(futures: Sequence[Future[Any]]) -> None:
         future.add_done_callback(call)
     if futures:
         await enough.wait()
+
+
+async def all_ended(futures: Sequence[Future[Any]]) -> None:
+    """Wait until all futures have ended, well or badly."""
+    async with together(*(ended([future]) for future in futures)) as tasks:
+        await asyncio.gather(*tasks)
 
 
 async def results(client: Client, futures: Sequence[Future[Any]]) -> list[Any]:

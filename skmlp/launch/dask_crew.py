@@ -28,8 +28,8 @@ class Limits:
 
     Attributes
     ----------
-    lock : float
-        For other fits to leave the workers.
+    lock : float or None
+        For other fits to leave the workers; None for as long as it takes.
     start : float
         For all ranks to have a thread, meet, and build their servants.
     step : float
@@ -42,7 +42,7 @@ class Limits:
         For the ranks to end when told to.
     """
 
-    lock: float = 24 * 3600.0
+    lock: float | None = None
     start: float = 600.0
     step: float = 300.0
     silence: float = 30.0
@@ -60,17 +60,35 @@ class Crew:
     run : str
         Name of the fit.
     workers : sequence of str
-        Dask address of each rank's worker.
+        Dask address of each rank's worker, as the scheduler knows it.
+    before : Crew, optional
+        The crew that this one takes the place of.
+
+    Attributes
+    ----------
+    ids : dict from str to str
+        The server id of each worker that the fit has begun on: a process that is
+        started in another's place may have its address.
+    lost : dict from str to str
+        Workers that are gone, or silent, with their ids: nothing more is asked of them.
+    silent : set of str
+        Those that don't answer, though the scheduler may know them.
     """
 
-    def __init__(self, line: Line, run: str, workers: Sequence[str]) -> None:
+    def __init__(
+        self, line: Line, run: str, workers: Sequence[str], before: Crew | None = None
+    ) -> None:
         self.line = line
         self.run = run
         self.workers = tuple(workers)
         #: For names of tasks that are this crew's alone, and no earlier one's.
         self.stamp = f"{run}-{uuid.uuid4().hex[:8]}"
-        #: Those that are gone, or silent: nothing more is asked of them.
-        self.lost: set[str] = set()
+        self.ids: dict[str, str] = {} if before is None else before.ids
+        self.lost: dict[str, str] = {} if before is None else before.lost
+        self.silent: set[str] = set() if before is None else before.silent
+
+    def _lose(self, *workers: str) -> None:
+        self.lost.update((worker, self.ids.get(worker, "")) for worker in workers)
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` unless a worker is lost; see `Line.guard`."""
@@ -90,7 +108,8 @@ class Crew:
         try:
             answer = await self.line.call(worker, verb, limit, run=self.run, **facts)
         except WorkerSilent:
-            self.lost.add(worker)
+            self.silent.add(worker)
+            self._lose(worker)
             raise
         if answer["kind"] == Kind.GONE:
             raise WorkerLost(worker, "has dropped the fit")
@@ -156,7 +175,7 @@ class Crew:
         """Find out which workers are lost."""
         with contextlib.suppress(RankFailed):
             alive = await self.line.alive(self.workers)
-            self.lost |= set(self.workers) - alive
+            self._lose(*set(self.workers) - alive)
 
     async def call_all(
         self,
@@ -202,7 +221,9 @@ class Crew:
             too_late = not watching.done() and not _failed(answers)
             news = watching.exception() if watching.done() else None
             if isinstance(news, WorkerLost):
-                self.lost.add(news.address)
+                self._lose(news.address)
+                if isinstance(news, WorkerSilent):
+                    self.silent.add(news.address)
             reason = "another rank failed"
             told = await self.call_living("abort", generation=generation, reason=reason)
             if too_late:

@@ -1,4 +1,4 @@
-"""Rows onto the workers of a Dask cluster: `adopt` before, `AdoptedData` during a fit.
+"""The rows of a fit on the workers of a Dask cluster.
 
 Every part is converted once, into the store of one worker; only `PartStats` come back.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from distributed import Client, Future
+from distributed import Future
 from distributed.protocol.pickle import dumps
 
 from skmlp.comm.base import Shards
@@ -20,20 +20,16 @@ from skmlp.data.placement import Span, sized
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import Line, ended, results
 from skmlp.launch.dask_crew import Crew
+from skmlp.launch.dask_demands import ANYWHERE
 from skmlp.launch.dask_even import even_out
 from skmlp.launch.dask_locks import Locks
-from skmlp.launch.dask_members import (
-    choose_workers,
-    present_workers,
-    refuse_differences,
-)
+from skmlp.launch.dask_lost import WorkerLost
+from skmlp.launch.dask_members import refuse_differences
 from skmlp.launch.dask_rank import Packed
-from skmlp.launch.dask_run import Anchor
 from skmlp.launch.dask_sources import (
     Rows,
     WithHeldOut,
     no_rows,
-    source_of,
     stages,
     together,
 )
@@ -45,7 +41,7 @@ FREE_THREAD = 600.0
 
 
 class AdoptedData:
-    """The rows of a fit on the workers, from `adopt` until `close`.
+    """The rows of a fit on the workers, from `begin` until `close`.
 
     Attributes
     ----------
@@ -85,9 +81,12 @@ class AdoptedData:
         self.spans: list[list[Span]] = []
         #: Of each worker that takes part, in bytes; 0 for none.
         self.memory_limits: dict[str, int] = {}
-        #: The only workers that may take part; None for all.
-        self.allowed: tuple[str, ...] | None = None
-        self._targets = {"labels": False, "masked": False}
+        #: What the workers must do for.
+        self.demands = ANYWHERE
+        #: What keeps workers of an adaptive cluster.
+        self.stays: Sequence[Future[None]] = ()
+        #: For the stores.
+        self.targets = {"labels": False, "masked": False}
         self._facts: Mapping[str, object] | None = None
         #: The worker that has all rows of each shard.
         self._homes: dict[int, str] = {}
@@ -115,15 +114,22 @@ class AdoptedData:
         """
         run, line = self.crew.run, self.crew.line
         stamp = uuid.uuid4().hex[:8]
-        await self._check_skmlp(workers, limit)
+        ids = await line.server_ids(workers, limit)
+        self.crew.ids.update(zip(workers, ids, strict=True))
         calls = {}
-        for number, worker in enumerate(workers):
+        for number, (worker, server_id) in enumerate(zip(workers, ids, strict=True)):
             key = anchor_key(run, stamp, number)
-            calls[worker] = key, drop_anchor, (Anchor(run, key, line.owner),)
+            arguments = run, key, line.owner, worker, server_id
+            calls[worker] = key, drop_anchor, arguments
         anchors = submit_to_each(line.client, calls)
         self._anchors.update(zip(workers, anchors, strict=True))
         await self._end_of(workers, anchors, limit)
         told = await results(line.client, anchors)
+        for worker, answer in zip(workers, told, strict=True):
+            if not answer:
+                raise WorkerLost(worker, "has been started again")
+            self.crew.lost.pop(worker, None)
+            self.crew.silent.discard(worker)
         facts = [worker["facts"] for worker in told]
         limits = [worker["memory_limit"] for worker in told]
         self.memory_limits.update(zip(workers, limits, strict=True))
@@ -133,19 +139,6 @@ class AdoptedData:
             refuse_differences(workers, facts)
         else:
             refuse_differences(["the fit", *workers], [self._facts, *facts])
-
-    async def _check_skmlp(self, workers: Sequence[str], limit: float) -> None:
-        """RankFailed if a worker lacks skmlp."""
-        work = self.crew.line.imports(workers, drop_anchor.__module__)
-        try:
-            async with asyncio.timeout(limit):
-                wrong = await self.crew.line.guard(work, self.crew.run, workers)
-        except TimeoutError:
-            raise RankFailed(
-                f"{', '.join(workers)} did not import skmlp within {limit:g} s"
-            ) from None
-        for worker, text in wrong.items():
-            raise RankFailed(f"Dask worker {worker} can't run skmlp: {text}")
 
     async def _end_of(
         self, workers: Sequence[str], tasks: Sequence[Future[Any]], limit: float
@@ -239,7 +232,7 @@ class AdoptedData:
             "features": self.source.features,
             "dtype": self.dtype.str,
             "weighted": self.source.weighted,
-            **self._targets,
+            **self.targets,
         }
         if isinstance(self.source, WithHeldOut):
             layout["held_out"] = self.source.held_out.first[:2]
@@ -282,14 +275,13 @@ class AdoptedData:
         holders = {
             shard: rank for rank, own in enumerate(held.values()) for shard in own
         }
-        lost = self.crew.lost
-        self.crew = Crew(self.crew.line, self.crew.run, list(held))
-        self.crew.lost = lost
+        self.crew = Crew(self.crew.line, self.crew.run, list(held), self.crew)
         self.shards = Shards(tuple(holders[shard] for shard in sorted(holders)))
         await self.bring()
 
     def forget(self, worker: str) -> None:
         """Ask nothing more of a worker, and have no rows there."""
+        self._homes = {k: home for k, home in self._homes.items() if home != worker}
         anchor = self._anchors.pop(worker, None)
         if anchor is not None:
             anchor.release()
@@ -307,6 +299,21 @@ class AdoptedData:
         await self.crew.call_living("drop")
 
     # -- in the driver's thread --------------------------------------------------------
+
+    def begin(self, held: Sequence[tuple[Collection[str], int]]) -> None:
+        """Begin on all workers, and bring the rows; for `held` see `place`."""
+        workers, run = self.crew.workers, self.crew.line.run
+        try:
+            run(self.anchor(workers))
+            homes = [workers[rank] for rank in self.shards.holders]
+            self.spans = self.source.place(held, homes)
+            self.dtype = training_dtype(self.source.dtype)
+            self.stats = run(self.bring_first()) or self.stats
+            if not self.stats.rows:
+                raise ValueError(no_rows((0, self.source.features)))
+        except BaseException:
+            self.close()
+            raise
 
     def last_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether each row has the last label, of several: a bit a row comes here.
@@ -335,86 +342,12 @@ class AdoptedData:
             if self.crew.line.open:
                 self.crew.line.run(self._end())
         finally:
-            for anchor in anchors:
-                anchor.release()
+            for future in (*anchors, *self.stays):
+                future.release()
+            self.stays = ()
 
     def __enter__(self) -> AdoptedData:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def adopt(
-    client: Client,
-    X: Any,
-    y: Any,
-    w: Any = None,
-    *,
-    n_shards: int | None = None,
-    workers: Sequence[str] | None = None,
-    labels: bool = False,
-    masked: bool = False,
-    held_out: tuple[Any, Any, Any] | None = None,
-) -> AdoptedData:
-    """Bring every row to one worker, converted to the training dtype.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Of the cluster.
-    X : Dask collection, Parts, ndarray or sparse matrix of shape (n, n_features)
-        A Dask array of arrays or sparse matrices, a data frame, or a list of delayed
-        objects. An array of the driver is cut evenly and sent.
-    y : Dask collection, Parts or ndarray of shape (n,) or (n, n_outputs)
-        Targets or labels.
-    w : Dask collection, Parts or ndarray of shape (n,), optional
-        Weights.
-    n_shards : int, optional
-        The number of shards, at least 1; by default that of the workers.
-    workers : sequence of str, optional
-        Dask addresses to choose from; by default all that are there. If there is none,
-        the first one is waited for.
-    labels : bool
-        Whether `y` holds labels of classes.
-    masked : bool
-        Whether targets may be missing, as NaN.
-    held_out : tuple of (X, y, w), optional
-        Validation rows, like the others; they get the numbers after those.
-
-    Returns
-    -------
-    AdoptedData
-        To be closed.
-
-    Raises
-    ------
-    ValueError
-        Something is wrong with the data; the message says where.
-    RankFailed
-        A worker was lost, or none came.
-    """
-    line = Line(client)
-    present = line.run(present_workers(line, workers))
-    rows = source_of(line, X, y, w)
-    source: Rows | WithHeldOut = rows
-    if held_out is not None:
-        source = WithHeldOut(rows, source_of(line, *held_out))
-    held = line.run(source.holders(line))
-    addresses = choose_workers(present, held, n_shards)
-    n_shards = len(addresses) if n_shards is None else n_shards
-    data = AdoptedData(line, source, addresses, n_shards)
-    data._targets = {"labels": labels, "masked": masked}
-    data.allowed = None if workers is None else tuple(workers)
-    try:
-        line.run(data.anchor(addresses))
-        homes = [addresses[rank] for rank in data.shards.holders]
-        data.spans = source.place(held, homes)
-        data.dtype = training_dtype(source.dtype)
-        data.stats = line.run(data.bring_first()) or data.stats
-        if not data.stats.rows:
-            raise ValueError(no_rows((0, source.features)))
-    except BaseException:
-        data.close()
-        raise
-    return data

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import groupby
 
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from skmlp.data.placement import Move, Span, evened
 from skmlp.launch.dask_client import results
 from skmlp.launch.dask_crew import Crew
-from skmlp.launch.dask_tasks import pinned, put_key
+from skmlp.launch.dask_tasks import pinned, plain, put_key
 from skmlp.launch.dask_worker_tasks import give_rows, take_rows
 
 #: Bytes of X that leave a shard at once.
@@ -88,9 +88,9 @@ async def _carry_out(
         cuts = [(s.part, s.start - begins[s.part], s.rows) for s in lot]
         places = [(s.part, s.start - there[s.part]) for s in lot]
         give_key = put_key(crew.stamp, "give", giver, number)
-        give = Task(give_key, give_rows, run, giver, cuts)
+        give = plain(give_key, give_rows, run, giver, cuts)
         take_key = put_key(crew.stamp, "take", giver, number)
-        take = Task(take_key, take_rows, run, taker, places, TaskRef(give_key))
+        take = plain(take_key, take_rows, run, taker, places, TaskRef(give_key))
         layers = {
             "give": pinned({give_key: give}, homes[giver], strictly=True),
             "take": pinned({take_key: take}, homes[taker], strictly=True),

@@ -7,26 +7,24 @@ changes hands is computed apart from the others, so the bits stay as they were.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed import Client
-
 from skmlp.launch.base import Build, Gang, Launcher, RankFailed
-from skmlp.launch.dask_client import Line
-from skmlp.launch.dask_crew import Limits
-from skmlp.launch.dask_data import AdoptedData, adopt
+from skmlp.launch.dask_adopt import TRIES
+from skmlp.launch.dask_crew import CALL, Limits
+from skmlp.launch.dask_data import AdoptedData
 from skmlp.launch.dask_gang import DaskGang
+from skmlp.launch.dask_locks import LockTimeout
 from skmlp.launch.dask_lost import DataLost, WorkerLost
-from skmlp.launch.dask_members import present_workers
+from skmlp.launch.dask_members import able_workers, look_at
 
 logger = logging.getLogger(__name__)
 
-#: Tries to bring the rows to the workers that are left, while more of them are lost.
-TRIES = 10
 #: Seconds for a worker that the fit could do without to take it up.
 JOIN = 5.0
 #: Seconds between two looks at whether a worker has joined.
@@ -54,8 +52,11 @@ class DaskLauncher(Launcher):
         self._data = data
         self._limits = Limits() if limits is None else limits
         self._looked = time.monotonic()
-        #: Workers that could not take up the fit when they were asked to.
-        self._unfit: set[str] = set()
+        #: Workers that could not take up the fit when they were asked to, with the
+        #: server ids of these processes.
+        self._unfit: dict[str, str] = {}
+        #: Whether workers that have joined can take part: they are being asked.
+        self._looks: dict[str, asyncio.Task[bool]] = {}
 
     def start(self, generation: int) -> Gang:
         """Start a gang on the workers that hold the rows; see `Launcher.start`."""
@@ -71,6 +72,8 @@ class DaskLauncher(Launcher):
     def recover(self, failure: RankFailed) -> None:
         """Bring the rows of lost workers to others; see `Launcher.recover`."""
         data = self._data
+        if isinstance(failure, LockTimeout):
+            raise failure
         for _ in range(TRIES):
             if not data.crew.line.open:
                 raise failure
@@ -111,28 +114,67 @@ class DaskLauncher(Launcher):
     async def _find_free(self) -> bool:
         """Take the locks of workers that could join; whether there are some.
 
-        Where other fits have them, this one goes on as it is.
+        Where other fits have them, or they have no free thread, this one goes on as it
+        is; so it does while they import skmlp.
         """
         data = self._data
+        line = data.crew.line
         n_free = data.shards.n_shards - data.shards.n_ranks
         found = 0
-        for worker in await self._spare([*data.crew.workers]):
+        spare = await self._spare([*data.crew.workers])
+        n_tasks = await line.scheduler("processing", workers=spare)
+        threads = await line.scheduler("ncores", workers=spare)
+        for worker in spare:
             if found == n_free:
                 break
-            found += await data.locks.take(data.crew, worker)
+            look = self._looks.get(worker)
+            if look is None:
+                look = asyncio.get_running_loop().create_task(self._look_at(worker))
+                self._looks[worker] = look
+            busy = len(n_tasks.get(worker, ())) >= threads.get(worker, 0)
+            if busy or not look.done():
+                continue
+            del self._looks[worker]
+            if look.result():
+                found += await data.locks.take(data.crew, worker)
         return found > 0
+
+    async def _look_at(self, worker: str) -> bool:
+        """Whether a worker can take part; if not, it is not asked again."""
+        line = self._data.crew.line
+        try:
+            (server_id,) = await line.server_ids([worker], CALL)
+            wrong = await look_at(line, [worker])
+        except RankFailed as error:
+            logger.info("one more while others are looked for: %s", error)
+            return False
+        if wrong:
+            logger.info("%s does not take part: it %s", worker, wrong[worker])
+            self._unfit[worker] = server_id
+        return not wrong
 
     async def _spare(self, members: Sequence[str]) -> list[str]:
         """The workers that are not in the fit and could be."""
-        line = self._data.crew.line
-        running = await line.scheduler("ncores_running")
-        allowed = self._data.allowed
-        known = {*members, *self._unfit, *self._data.crew.lost}
+        crew = self._data.crew
+        present = await crew.line.scheduler("ncores_running")
+        known = (await crew.line.scheduler("identity"))["workers"]
         return [
             worker
-            for worker in sorted(running)
-            if worker not in known and (allowed is None or worker in allowed)
+            for worker in sorted(present)
+            if worker not in members
+            and not self._data.demands.lacks(worker, known.get(worker, {}))
+            and not await self._is_one_of(worker, self._unfit | crew.lost)
         ]
+
+    async def _is_one_of(self, worker: str, shunned: Mapping[str, str]) -> bool:
+        """Whether a worker is one of those, and no other process at its address."""
+        if worker not in shunned:
+            return False
+        try:
+            (server_id,) = await self._data.crew.line.server_ids([worker], CALL)
+        except WorkerLost:
+            return True
+        return server_id == shunned[worker]
 
     async def _move(self) -> None:
         """Give all shards to workers that live."""
@@ -154,7 +196,7 @@ class DaskLauncher(Launcher):
         """
         data = self._data
         line = data.crew.line
-        for worker in await line.alive(data.crew.lost):
+        for worker in await line.alive(data.crew.silent):
             logger.warning("%s does not answer: it is taken off the cluster", worker)
             stamp = f"skmlp-{uuid.uuid4()}"
             await line.scheduler("unregister", address=worker, stimulus_id=stamp)
@@ -169,7 +211,7 @@ class DaskLauncher(Launcher):
         """
         data = self._data
         if needed and not candidates:
-            candidates = await present_workers(data.crew.line, data.allowed)
+            candidates = (await able_workers(data.crew.line, data.demands)).workers
         joined: list[str] = []
         for worker in candidates:
             if len(joined) == most:
@@ -183,7 +225,7 @@ class DaskLauncher(Launcher):
                     await data.anchor([worker], JOIN)
             except (RankFailed, ValueError) as error:
                 logger.info("%s does not take part: %s", worker, error)
-                self._unfit.add(worker)
+                self._unfit[worker] = data.crew.ids.get(worker, "")
                 data.forget(worker)
                 if not needed:
                     await data.locks.release(data.crew, worker)
@@ -225,39 +267,3 @@ def shared_out(
         if not own and len(richest) > 1:
             own.append(richest.pop())
     return {worker: sorted(own) for worker, own in shares.items() if own}
-
-
-def adopt_all(
-    client: Client,
-    X: Any,
-    y: Any,
-    w: Any = None,
-    *,
-    n_shards: int | None = None,
-    labels: bool = False,
-    masked: bool = False,
-    held_out: tuple[Any, Any, Any] | None = None,
-) -> AdoptedData:
-    """`adopt`, once more if a worker is lost meanwhile; for the arguments see there."""
-    line = Line(client)
-    if n_shards is None:
-        # Fixed now: who is lost on the way changes no bit of the model.
-        n_shards = len(line.run(present_workers(line, None)))
-    first: WorkerLost | None = None
-    for _ in range(TRIES):
-        try:
-            return adopt(
-                client,
-                X,
-                y,
-                w,
-                n_shards=n_shards,
-                labels=labels,
-                masked=masked,
-                held_out=held_out,
-            )
-        except WorkerLost as error:
-            logger.warning("the rows are brought to the workers again: %s", error)
-            first = first or error
-    assert first is not None
-    raise first

@@ -14,14 +14,16 @@ import contextlib
 import logging
 from typing import Any
 
+import dask
 from distributed import Future
 from distributed.protocol.pickle import dumps
 
 from skmlp.comm.handshake import Secret
 from skmlp.launch.base import PAUSE, Build, Gang, Message, RankFailed
+from skmlp.launch.dask_adopt import adopt
 from skmlp.launch.dask_client import results, together
 from skmlp.launch.dask_crew import CALL, Limits
-from skmlp.launch.dask_data import AdoptedData, adopt
+from skmlp.launch.dask_data import AdoptedData
 from skmlp.launch.dask_lost import WorkerLost
 from skmlp.launch.dask_network import is_encrypted, ports_setting
 from skmlp.launch.dask_rank import Duty, Packed, pack, unpack
@@ -177,8 +179,9 @@ class DaskGang(Gang):
         calls = {}
         for rank, worker in enumerate(self._crew.workers):
             key = rank_key(run, generation, rank)
-            calls[worker] = key, serve_rank, (run, generation, worker)
-        self._tasks = submit_to_each(self._line.client, calls)
+            calls[worker] = key, serve_rank, (run, generation, self._crew.ids[worker])
+        held = dask.get_annotations().get("resources", {})
+        self._tasks = submit_to_each(self._line.client, calls, resources=held)
         ready = map(self._ready, range(self.shards.n_ranks))
         start = self._limits.start
         await self._crew.call_all(self._generation, self._limits, ready, start)

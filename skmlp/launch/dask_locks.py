@@ -15,7 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+
+import dask
+from dask.utils import parse_timedelta
 
 from skmlp.launch.base import RankFailed
 from skmlp.launch.dask_client import together
@@ -23,8 +26,21 @@ from skmlp.launch.dask_crew import Crew
 
 logger = logging.getLogger(__name__)
 
-#: Seconds of waiting for other fits until that is logged.
-TELL = 60.0
+#: Seconds of waiting for other fits until that is told.
+TELL_S = 10.0
+#: The key in Dask's configuration: how long to wait for other fits to leave.
+TIMEOUT = "skmlp.lock-timeout"
+#: Names of our requests begin so; others have ids of Dask's.
+PREFIX = "skmlp's "
+#: Evaluated on the scheduler, which may lack skmlp: who holds each lock.
+_HOLDERS = (
+    "lambda names, dask_scheduler: {name: users[0] for name in names if "
+    "(users := dask_scheduler.extensions['multi_locks'].locks.get(name))}"
+)
+
+
+class LockTimeout(RankFailed):
+    """Other fits, or something else, kept the locks of workers for too long."""
 
 
 class Locks:
@@ -41,7 +57,7 @@ class Locks:
         """Whether the scheduler may know of a request."""
         return bool(self._requests)
 
-    async def acquire(self, crew: Crew, limit: float) -> None:
+    async def acquire(self, crew: Crew, limit: float | None) -> None:
         """Have the locks of all workers of the fit, waiting for them in one request.
 
         Unless it has all of them, the fit gives back those that it holds: it waits at
@@ -51,22 +67,29 @@ class Locks:
         ----------
         crew : Crew
             Its workers.
-        limit : float
-            Seconds.
+        limit : float, optional
+            Seconds; by default what Dask's setting `TIMEOUT` says.
 
         Raises
         ------
+        LockTimeout
+            They were not to be had in time; the message says who has them.
         RankFailed
-            They were not to be had in time, the message says who has them; or a worker
-            is lost.
+            A worker is lost.
         """
         if self._held.issuperset(crew.workers):
             await self._tell(crew)
             return
         await self.release(crew)
+        if limit is None and (setting := dask.config.get(TIMEOUT, None)) is not None:
+            limit = parse_timedelta(setting)
         request = self._request(crew, crew.workers, limit)
         if not await crew.guard(request):
-            raise RankFailed(f"{await _who(crew)}, in vain for {limit:g} s")
+            raise LockTimeout(
+                f"{await _who_holds(crew)}, in vain for {limit:g} s. If the owner of a "
+                "lock is dead, free it by its lock id: "
+                "client.sync(client.scheduler.multi_lock_release, id=...)"
+            )
 
     async def take(self, crew: Crew, worker: str) -> bool:
         """Have the lock of one more worker, if it is free at this moment.
@@ -91,9 +114,11 @@ class Locks:
                 self._held.difference_update(workers)
         await self._tell(crew)
 
-    async def _request(self, crew: Crew, workers: Sequence[str], limit: float) -> bool:
+    async def _request(
+        self, crew: Crew, workers: Sequence[str], limit: float | None
+    ) -> bool:
         """Ask for locks; whether they were to be had within `limit` seconds."""
-        name = f"skmlp-{crew.run}-{self._count}"
+        name = f"{PREFIX}{_name(crew)}, request {self._count}"
         self._count += 1
         # The workers know of the request before it is made: were the driver to die
         # right after, they would take it back.
@@ -108,9 +133,9 @@ class Locks:
             num_locks=len(workers),
         )
         async with together(request) as (answer,):
-            await asyncio.wait([answer], timeout=TELL)
+            await asyncio.wait([answer], timeout=TELL_S)
             if not answer.done():
-                logger.info("%s, so far for %g s", await _who(crew), TELL)
+                logger.warning("%s, so far for %g s", await _who_holds(crew), TELL_S)
             had = bool(await answer)
         if had:
             self._held.update(workers)
@@ -124,12 +149,26 @@ class Locks:
         await crew.call_living("locks", names=names, members=members)
 
 
-async def _who(crew: Crew) -> str:
-    """Who waits for whom, as a sentence."""
-    answers = await crew.call_living("who")
-    holders: Collection[str] = {fit for a in answers for fit in a["fits"]}
+def _name(crew: Crew) -> str:
+    """A fit, for people: its requests have this name."""
+    return f"fit {crew.run[:8]} of {crew.line.owner}"
+
+
+async def _who_holds(crew: Crew) -> str:
+    """For whom the fit waits, as a sentence."""
+    names = list(crew.workers)
+    try:
+        holders = await crew.line.on_scheduler(_HOLDERS, names)
+    except Exception as error:
+        logger.info("the holders of locks are not known", exc_info=error)
+        holders = {}
+    held = []
+    for name, holder in holders.items():
+        ours = str(holder).removeprefix(PREFIX)
+        if ours == holder:
+            ours, name = "something else than skmlp", f"{name} (lock id {holder!r})"
+        held.append(f"{name} is held by {ours.partition(',')[0]}")
     return (
-        f"fit {crew.run[:8]} of {crew.line.owner} waits for the locks of "
-        f"{', '.join(crew.workers)}, held by "
-        f"{', '.join(sorted(holders)) or 'something else than skmlp'}"
+        f"{_name(crew)} waits for the locks of {', '.join(names)}: "
+        f"{'; '.join(held) or 'the scheduler does not say by whom they are held'}"
     )

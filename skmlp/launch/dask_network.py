@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import dask
 from distributed import Worker
 from distributed.comm import get_address_host, parse_address
@@ -51,8 +53,11 @@ def parse_ports(text: str) -> range | tuple[int, ...]:
     )
 
 
-def listener_of(worker: Worker, client_setting: str) -> Listener:
-    """A rank's listener. The worker's own setting of the ports precedes the client's.
+def listener_of(worker: Worker, address: str, client_setting: str) -> Listener:
+    """A rank's listener, on the host of `address`, by which the scheduler knows it.
+
+    If that is none of this host, as behind a router, it listens where the worker does.
+    The worker's own setting of the ports precedes the client's.
 
     Raises
     ------
@@ -61,11 +66,17 @@ def listener_of(worker: Worker, client_setting: str) -> Listener:
     """
     ports = ports_setting() or client_setting
     try:
-        return Listener(get_address_host(worker.address), parse_ports(ports))
+        try:
+            return Listener(get_address_host(address), parse_ports(ports))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            host = get_address_host(worker.listener.listen_address)
+            return Listener(host, parse_ports(ports))
     except OSError as error:
         hint = f"; Dask's setting {PORTS} is {ports!r}" if ports else ""
         raise RuntimeError(
-            f"Dask worker {worker.address} can't listen for other ranks: "
+            f"Dask worker {address} can't listen for other ranks: "
             f"{error.strerror or error}{hint}. Each worker of a host needs a port of "
             "its own"
         ) from error

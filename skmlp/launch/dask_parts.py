@@ -28,6 +28,7 @@ from skmlp.data.frames import (
 )
 from skmlp.launch.dask_client import Line, results
 from skmlp.launch.dask_persisted import computed, futures_in
+from skmlp.launch.dask_tasks import lazily
 
 #: What can be taken, for error messages.
 TAKEN = "arrays, data frames and lists of delayed objects or futures"
@@ -105,11 +106,9 @@ class Parts:
         """The only column of two dimensions, in one."""
         data, meta = self.data, one_column(self.meta)
         if isinstance(data, list):
-            data = [dask.delayed(one_column)(part) for part in data]
+            data = [lazily(one_column, part) for part in data]
         elif isinstance(data, da.Array):
-            data = data.map_blocks(
-                one_column, drop_axis=1, dtype=data.dtype, meta=np.empty(0, data.dtype)
-            )
+            data = data[:, 0]
         else:
             data = data.iloc[:, 0]
         return Parts(self.name, data, meta, self.sizes)
@@ -196,7 +195,7 @@ def _of_delayed(line: Line | None, name: str, parts: list[Any]) -> Parts:
     line.run(computed(line, [f for part in parts for f in futures_in(part.dask)]))
     # Kept on the cluster until the fit has taken it: no part is computed twice.
     first = line.client.persist(parts[0])
-    sample = line.client.compute(dask.delayed(without_rows)(first))
+    sample = line.client.compute(lazily(without_rows, first))
     try:
         (meta,) = line.run(results(line.client, [sample]))
     finally:

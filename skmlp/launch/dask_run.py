@@ -10,7 +10,7 @@ from skmlp.launch.dask_rank import Post
 
 @dataclass(frozen=True)
 class Anchor:
-    """The argument of the anchor task.
+    """How a fit begins on a worker.
 
     Attributes
     ----------
@@ -20,11 +20,14 @@ class Anchor:
         The task's key.
     owner : str
         Whose fit it is: for people.
+    address : str
+        Of the worker, as the scheduler knows it: perhaps not as the worker does.
     """
 
     run: str
     key: str
     owner: str
+    address: str
 
 
 @dataclass

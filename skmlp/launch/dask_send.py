@@ -14,7 +14,7 @@ from skmlp.data.placement import Span, after
 from skmlp.launch.dask_client import Line, results, together
 from skmlp.launch.dask_crew import Crew
 from skmlp.launch.dask_tasks import put_key
-from skmlp.launch.dask_worker_tasks import Piece, put_piece
+from skmlp.launch.dask_worker_tasks import put_piece
 
 #: Most bytes of X that travel to a worker at once.
 PIECE = 1 << 26
@@ -41,12 +41,17 @@ class DriverRows:
     first = Span(0, 0, 0)
     #: They are in the spans.
     sizes = None
+    #: Nothing of it is on the cluster.
+    keys = ()
 
     def __init__(self, X: Any, y: Any, w: Any) -> None:
         self._arrays = (X, y, w)
         self.features: int = X.shape[1]
         self.dtype = X.dtype
         self.weighted = w is not None
+
+    async def load(self, line: Line) -> None:
+        """Nothing is to be computed."""
 
     async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
         """No part lies on a worker yet."""
@@ -98,26 +103,27 @@ class DriverRows:
         client = crew.line.client
         found = []
         for shard, span in [(k, span) for k in shards for span in spans[k]]:
-            sent = await client.scatter(
-                self._piece(span), workers=[worker], hash=False, asynchronous=True
+            # In a list: of a tuple, Dask would make three things.
+            (sent,) = await client.scatter(
+                [self._piece(span)], workers=[worker], hash=False, asynchronous=True
             )
             key = put_key(crew.stamp, shard, span.part)
             put = crew.line.submit(
                 worker, key, put_piece, crew.run, shard, span.part, sent
             )
-            del sent
             try:
                 (stats,) = await results(client, [put])
             finally:
                 put.release()
+                sent.release()
             found.append((span.part, stats))
         return found
 
-    def _piece(self, span: Span) -> Piece:
+    def _piece(self, span: Span) -> tuple[Any, Any, Any]:
         X, y, w = self._arrays
         start = span.start - self.first.start
         rows = slice(start, start + span.rows)
-        return Piece(X[rows], y[rows], None if w is None else w[rows])
+        return X[rows], y[rows], None if w is None else w[rows]
 
 
 def shards_of(homes: Sequence[str], worker: str) -> list[int]:

@@ -45,21 +45,24 @@ class WithHeldOut:
         self.features, self.dtype = rows.features, rows.dtype
         self.weighted = rows.weighted or held_out.weighted
         self.held_out_stats: PartStats | None = None
-        self._n_held = 0
+
+    async def load(self, line: Line) -> None:
+        """Compute both before workers are chosen; see `DaskBlocks.load`."""
+        await self.rows.load(line)
+        await self.held_out.load(line)
 
     async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
         """Where the rows lie: those for training first."""
-        held = await self.rows.holders(line)
-        self._n_held = len(held)
-        return held + await self.held_out.holders(line)
+        return await self.rows.holders(line) + await self.held_out.holders(line)
 
     def place(
         self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
     ) -> list[list[Span]]:
         """Share both out evenly, each by itself."""
-        spans = self.rows.place(held[: self._n_held], homes)
+        n_keys = len(self.rows.keys)
+        spans = self.rows.place(held[:n_keys], homes)
         self.held_out.first = self.rows.end
-        more = self.held_out.place(held[self._n_held :], homes)
+        more = self.held_out.place(held[n_keys:], homes)
         return [one + two for one, two in zip(spans, more, strict=True)]
 
     def stages(self, spans: Spans) -> Iterator[tuple[Rows, Spans]]:

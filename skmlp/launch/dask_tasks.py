@@ -8,11 +8,15 @@ groups, ``skmlp-rows`` and ``skmlp-rank``, and submits in one graph what goes to
 
 from __future__ import annotations
 
+import operator
+import pickle
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dask
 from dask._task_spec import Task
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Future
 
@@ -49,17 +53,41 @@ def rank_key(run: str, generation: int, rank: int) -> str:
     return f"skmlp-rank-{run}-{generation}-{rank}"
 
 
+def stay_key() -> str:
+    """The key of a task that keeps a worker; it is long, as ranks are."""
+    return f"skmlp-rank-{uuid.uuid4().hex}-stay"
+
+
+def plain(key: str, function: Callable[..., Any], *arguments: Any) -> Task:
+    """A task that is plain data until it runs, if its arguments are.
+
+    The scheduler reads tasks, and so does each worker as they arrive: one that can't
+    import what a task names would end. Here, only the task fails.
+    """
+    load = Task(None, pickle.loads, pickle.dumps(function))
+    return Task(key, operator.call, load, *arguments)
+
+
+def lazily(function: Callable[..., Any], *arguments: Any) -> Delayed:
+    """A delayed call of a function of ours; as with `plain`, data until it runs."""
+    load = dask.delayed(pickle.loads)(pickle.dumps(function))
+    return dask.delayed(operator.call)(load, *arguments)
+
+
 def pinned(tasks: dict[Any, Any], worker: str, strictly: bool) -> MaterializedLayer:
     """A layer of tasks that run on a worker; or, the user's, that had better."""
     where: dict[str, Any] = {"workers": [worker]}
     where["allow_other_workers"] = not strictly
     if strictly:
-        where["span"] = task_span()
+        # Resources that the user's annotations name are the ranks' to hold.
+        where |= {"span": task_span(), "resources": {}}
     return MaterializedLayer(tasks, annotations=where)
 
 
 def submit_to_each(
-    client: Client, calls: Mapping[str, tuple[str, Callable[..., Any], tuple[Any, ...]]]
+    client: Client,
+    calls: Mapping[str, tuple[str, Callable[..., Any], tuple[Any, ...]]],
+    **annotations: Any,
 ) -> list[Future[Any]]:
     """Submit a task to each of several workers, in one graph. From any thread.
 
@@ -69,6 +97,8 @@ def submit_to_each(
         Of the cluster.
     calls : mapping from str to tuple
         For each worker the task's key, its function and the arguments.
+    **annotations
+        Of all these tasks.
 
     Returns
     -------
@@ -76,9 +106,11 @@ def submit_to_each(
         In the order of `calls`.
     """
     layers = {
-        f"skmlp-{worker}": pinned({key: Task(key, function, *args)}, worker, True)
+        f"skmlp-{worker}": pinned({key: plain(key, function, *args)}, worker, True)
         for worker, (key, function, args) in calls.items()
     }
+    for layer in layers.values():
+        layer.annotations |= annotations
     graph = HighLevelGraph(layers, {name: set() for name in layers})
     keys = [key for key, _, _ in calls.values()]
     futures: list[Future[Any]] = client.get(graph, keys, sync=False)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Worker
+from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
@@ -103,7 +104,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
                 await run.post.wait_ended(RANK_LIMIT)
             # One of the workers does it, or all but the first would fail.
             alive = await scheduler.ncores(workers=list(run.members))
-            if min(alive, default="") == self._worker.address:
+            if min(alive, default="") == run.anchor.address:
                 for name in run.locks:
                     # KeyError: it was told of, but never made.
                     with contextlib.suppress(KeyError):
@@ -141,8 +142,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     async def handle(self, verb: str, run: str = "", **facts: Any) -> Packed:
         """Answer a call of a driver; it never raises."""
         try:
-            if verb == "who":
-                return {"kind": Kind.DONE, "fits": self._who()}
             mine = self._runs.get(run)
             if mine is None:
                 return GONE
@@ -151,14 +150,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         except Exception as error:
             logger.warning("skmlp's %r failed", verb, exc_info=True)
             return describe(error)
-
-    def _who(self) -> list[str]:
-        """The fits that hold this worker, in words."""
-        return [
-            f"fit {name[:8]} of {run.anchor.owner}"
-            for name, run in self._runs.items()
-            if run.post is not None
-        ]
 
     async def _on_hold(
         self, run: Run, shards: list[Any], layout: dict[str, Any], keep: list[int]
@@ -260,12 +251,13 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         """Make a post for this worker's rank, and tell its listener's address."""
         if run.post is not None:
             run.post.stop("the gang has started again")
-        rank = run.members.index(self._worker.address)
-        run.post = Post(generation, rank, listener_of(self._worker, ports))
-        worker = self._worker
+        rank = run.members.index(run.anchor.address)
+        worker, address = self._worker, run.anchor.address
+        run.post = Post(generation, rank, listener_of(worker, address, ports))
         return {
             "kind": Kind.DONE,
-            "address": list(run.post.listener.address),
+            # The host by which the others know it: behind a router, not its own name.
+            "address": [get_address_host(address), run.post.listener.address[1]],
             "encrypted": is_encrypted(
                 worker.security, worker.address, worker.scheduler.address
             ),
@@ -301,7 +293,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         idle = post is not None and not post.begun
         if post is not None:
             post.stop(reason)
-        return {"kind": Kind.DONE, "idle": self._worker.address if idle else ""}
+        return {"kind": Kind.DONE, "idle": run.anchor.address if idle else ""}
 
     async def _on_end(self, run: Run, generation: int, patience: float) -> Packed:
         """End the gang here; `late` names the rank whose thread goes on."""
@@ -310,13 +302,13 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         if post is not None:
             post.stop("the gang is closed")
             if not await post.wait_ended(patience):
-                late = f"rank {post.rank} on {self._worker.address}"
+                late = f"rank {post.rank} on {run.anchor.address}"
             if run.post is post:
                 run.post = None
         return {"kind": Kind.DONE, "late": late}
 
     async def _on_ping(self, run: Run) -> Packed:
-        return {"kind": Kind.DONE, "address": self._worker.address}
+        return {"kind": Kind.DONE, "address": run.anchor.address}
 
     @staticmethod
     def post(run: Run, generation: int) -> Post | None:

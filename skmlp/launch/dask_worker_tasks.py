@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -25,18 +26,32 @@ from skmlp.launch.dask_worker import Host
 #: Seconds for a call of a task to its own worker's event loop, which is in the same
 #: process and only late if something blocks it.
 LOOP_LIMIT = 60.0
+#: Seconds between two looks at whether a task is still wanted.
+STAY_S = 0.25
 
 
-def drop_anchor(anchor: Anchor) -> dict[str, Any]:
+def drop_anchor(
+    run: str, key: str, owner: str, address: str, server_id: str
+) -> dict[str, Any]:
     """Begin a fit on the worker that runs this task.
+
+    Parameters
+    ----------
+    run, key, owner, address : str
+        See `Anchor`.
+    server_id : str
+        Of the worker that is meant: Dask runs a task again on one that has been
+        started in its place.
 
     Returns
     -------
     dict
         ``threads`` and ``memory_limit`` (bytes, 0 for none) of the worker, and
-        ``facts``, which the bits of a fit depend on.
+        ``facts``, which the bits of a fit depend on; nothing on another worker.
     """
     worker = get_worker()
+    if worker.id != server_id:
+        return {}
 
     async def begin() -> None:
         host = host_of(worker)
@@ -44,7 +59,7 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
             # Not by `plugin_add`, which logs it: the worker keeps its log.
             host = worker.plugins[NAME] = Host()
             host.setup(worker)
-        host.open(anchor)
+        host.open(Anchor(run, key, owner, address))
 
     loop = worker.loop.asyncio_loop
     asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
@@ -55,15 +70,8 @@ def drop_anchor(anchor: Anchor) -> dict[str, Any]:
     }
 
 
-class Piece:
-    """Rows on their way to a worker; Dask would take a tuple for three things."""
-
-    def __init__(self, X: Any, y: Any, w: Any) -> None:
-        self.X, self.y, self.w = X, y, w
-
-
-#: What goes from shard to shard at once.
-Lot = list[Piece] | None
+#: The rows that one shard gives another at once: X, y and w of each piece.
+Lot = list[tuple[Any, Any, Any]] | None
 
 
 def _store(run: str, shard: int) -> ShardStore | None:
@@ -94,9 +102,9 @@ def put_part(
     return store.put(part, X, y, w, cut, names)
 
 
-def put_piece(run: str, shard: int, part: int, piece: Piece) -> PartStats:
+def put_piece(run: str, shard: int, part: int, rows: tuple[Any, Any, Any]) -> PartStats:
     """`put_part`, as a task, of rows that were sent."""
-    return put_part(run, shard, part, piece.X, piece.y, piece.w)
+    return put_part(run, shard, part, *rows)
 
 
 def give_rows(run: str, shard: int, cuts: Sequence[tuple[int, int, int]]) -> Lot:
@@ -108,7 +116,7 @@ def give_rows(run: str, shard: int, cuts: Sequence[tuple[int, int, int]]) -> Lot
     store = _store(run, shard)
     if store is None:
         return None
-    return [Piece(*store.give(part, at, at + n)) for part, at, n in cuts]
+    return [store.give(part, at, at + n) for part, at, n in cuts]
 
 
 def take_rows(
@@ -122,7 +130,7 @@ def take_rows(
     if store is None or lot is None:
         raise RankFailed(str(GONE["text"]))
     for (part, at), piece in zip(places, lot, strict=True):
-        store.take(part, at, piece.X, piece.y, piece.w)
+        store.take(part, at, *piece)
 
 
 def merge_parts(*parts: PartStats) -> PartStats:
@@ -130,7 +138,20 @@ def merge_parts(*parts: PartStats) -> PartStats:
     return merge(parts)
 
 
-def serve_rank(run: str, generation: int, address: str) -> str:
+def stay() -> None:
+    """Keep an adaptive cluster from closing this worker, until nobody wants this task.
+
+    It takes none of the worker's slots.
+    """
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    secede()
+    # At first, the event loop may not have heard of it.
+    while task.state in ("executing", "long-running"):
+        time.sleep(STAY_S)
+
+
+def serve_rank(run: str, generation: int, server_id: str) -> str:
     """Be a rank until the driver ends it.
 
     Parameters
@@ -139,7 +160,7 @@ def serve_rank(run: str, generation: int, address: str) -> str:
         Name of the fit.
     generation : int
         Of the gang.
-    address : str
+    server_id : str
         Of the worker that this is meant for.
 
     Returns
@@ -151,7 +172,7 @@ def serve_rank(run: str, generation: int, address: str) -> str:
     host = host_of(worker)
     mine = None if host is None else host.run(run)
     post = None if mine is None else Host.post(mine, generation)
-    if mine is None or post is None or worker.address != address:
+    if mine is None or post is None or worker.id != server_id:
         return str(GONE["text"])
     # From here on the rank's thread takes none of the worker's slots.
     secede()

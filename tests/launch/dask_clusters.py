@@ -42,8 +42,59 @@ def cluster(n_workers: int, threads: int = 1, **kwargs) -> Iterator[Client]:
         yield client
 
 
+#: The start of a process that lacks skmlp, or has another version: ``sitecustomize``.
+WITHOUT_SKMLP = """
+import sys
+
+class Block:
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "skmlp":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+OTHER_SKMLP = """
+import skmlp
+
+skmlp.__version__ = "0.0.9"
+"""
+
+
+def environment(start: str, folder: Path) -> str:
+    """A path for Python whose processes begin so."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(start)
+    return str(folder)
+
+
+def process(module: str, *options: str, python_path: str = "") -> subprocess.Popen:
+    """A process of ``dask scheduler`` or ``dask worker``."""
+    paths = [python_path, str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", f"distributed.cli.{module}", *options],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@contextlib.contextmanager
+def scheduler(folder: Path, python_path: str = "") -> Iterator[Client]:
+    """A client of a ``dask scheduler`` process without workers."""
+    file = folder / "scheduler.json"
+    options = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    running = process("dask_scheduler", *options, python_path=python_path)
+    try:
+        until(file.exists, "the scheduler's address")
+        with Client(scheduler_file=str(file)) as client:
+            yield client
+    finally:
+        running.kill()
+        running.wait(timeout=HANG_S)
+
+
 class MortalWorkers:
-    """Worker processes of one thread without a nanny: who is killed stays dead.
+    """Worker processes of one thread; without a nanny, who is killed stays dead.
 
     Parameters
     ----------
@@ -55,25 +106,16 @@ class MortalWorkers:
         self.client = client
         self._processes: list[subprocess.Popen] = []
 
-    def start(self, n_workers: int, python_path: str = "") -> None:
+    def start(
+        self, n_workers: int, python_path: str = "", *options: str, nanny: bool = False
+    ) -> None:
         """Start so many that there are `n_workers`."""
-        command = [sys.executable, "-P", "-m", "distributed.cli.dask_worker"]
-        command += [
-            "--no-nanny",
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-            self.client.scheduler.address,
-        ]
-        paths = [python_path, str(ROOT), os.environ.get("PYTHONPATH", "")]
+        command = [] if nanny else ["--no-nanny"]
+        command += ["--nthreads", "1", "--no-dashboard", *options]
         for _ in range(n_workers - len(addresses(self.client))):
-            process = subprocess.Popen(
-                command,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            self._processes.append(process)
+            address = self.client.scheduler.address
+            started = process("dask_worker", *command, address, python_path=python_path)
+            self._processes.append(started)
         self.client.wait_for_workers(n_workers, timeout=HANG_S)
 
     def kill(self, *victims: str) -> None:
@@ -84,9 +126,13 @@ class MortalWorkers:
 
     def close(self) -> None:
         """End all of them."""
-        for process in self._processes:
-            process.kill()
-            process.wait(timeout=HANG_S)
+        for running in self._processes:
+            if "--no-nanny" in running.args:
+                running.kill()
+            else:
+                running.terminate()  # it takes its worker along
+        for running in self._processes:
+            running.wait(timeout=HANG_S)
 
 
 def addresses(client: Client) -> list[str]:

@@ -16,8 +16,8 @@ from skmlp.comm.base import Shards
 from skmlp.data.placement import EVEN
 from skmlp.launch import dask_client, dask_even, dask_members, dask_send
 from skmlp.launch.base import RankFailed
+from skmlp.launch.dask_adopt import adopt
 from skmlp.launch.dask_client import current_client
-from skmlp.launch.dask_data import adopt
 from tests.launch.dask_clusters import addresses, cluster
 from tests.launch.dask_servants import (
     COUNT,
@@ -68,7 +68,7 @@ def test_every_row_is_on_one_worker_and_knows_its_number(
         given = [a[kept] for a in given]
     if "sparse" in kind:
         given[0] = given[0].map_blocks(sparse.csr_array)
-    with adopt(clean, *given, labels=True) as data, gang_on(data) as gang:
+    with adopt(clean, *given, n_jobs=-1, labels=True) as data, gang_on(data) as gang:
         assert data.shards == Shards((0, 1, 2))
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
         expected = (X.sum(), Y.sum(), W.sum())

@@ -177,8 +177,13 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
     (tmp_path / "skmlp" / "__init__.py").write_text("raise ImportError('not here')")
     mortals.start(len(others) + 1, python_path=str(tmp_path))
     (unfit,) = set(addresses(mortals.client)) - others
+    with (
+        pytest.warns(UserWarning, match=f"{unfit} can't run skmlp: .*not here"),
+        adopt(mortals.client, X, Y) as data,
+    ):
+        assert set(data.crew.workers) == others
     with pytest.raises(RankFailed, match=f"{unfit} can't run skmlp: .*not here"):
-        adopt(mortals.client, X, Y)
+        adopt(mortals.client, X, Y, workers=[unfit])
     assert unfit in addresses(mortals.client)
     mortals.kill(unfit)
     until(lambda: unfit not in addresses(mortals.client), "the end of the unfit one")

@@ -18,7 +18,7 @@ from scipy import sparse
 
 import skmlp
 from skmlp.data import files
-from skmlp.launch.dask_data import adopt
+from skmlp.launch.dask_adopt import adopt
 from skmlp.launch.dask_gang import DaskGang
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
