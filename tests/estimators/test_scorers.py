@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from joblib import parallel_config
 from scipy import sparse
 from sklearn.metrics import accuracy_score, make_scorer
 
@@ -179,6 +180,17 @@ def test_a_metric_with_all_that_it_needs():
 
 
 # ---- On Dask -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("backend", ["dask", "loky"])
+def test_rows_of_this_process_keep_their_names_wherever_they_are_trained(backend):
+    X, y = FRAMES["pandas"][0](VALUES), FRAMES["pandas"][1](CODES)
+    model = MLPClassifier(scoring=Looking(), n_jobs=2, **STOP)
+    with parallel_config(backend=backend), skmlp.config_context(ranks="as_asked"):
+        model.fit(X, y)
+    assert model.n_shards_ == 2
+    model.scoring.check(X, y, 3)
 
 
 def test_a_scorer_of_dask_frames_runs_in_the_driver(client):
