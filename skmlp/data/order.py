@@ -64,18 +64,18 @@ class RowOrder(Order):
         dtype: Any = np.intp,
     ) -> None:
         self._start = start
-        self._base = base
+        self.base = base
         self._order = np.empty(n_rows, dtype)
         self._rewind()
 
     def _rewind(self) -> None:
         self._now, self._done = self._start, 0
-        if self._base is None:
+        if self.base is None:
             for at in range(0, len(self._order), PIECE):
                 piece = self._order[at : at + PIECE]
                 piece[:] = np.arange(at, at + len(piece))
         else:
-            np.copyto(self._order, self._base)
+            np.copyto(self._order, self.base)
 
     def seek(self, shuffles: int) -> Array:
         """The rows in the order after so many shuffles.
@@ -126,7 +126,7 @@ class KeyedOrder(Order):
     def __init__(
         self, n_rows: int, start: State, base: KeyedRows | None = None
     ) -> None:
-        self._base = KeyedRows(n_rows) if base is None else base
+        self.base = KeyedRows(n_rows) if base is None else base
         rng = twister_at(start)
         self._key = rng.bytes(16)
         self._after = twister_state(rng)
@@ -134,8 +134,8 @@ class KeyedOrder(Order):
     def seek(self, shuffles: int) -> KeyedRows:
         """The rows in the order of an epoch, from 1; 0 for the order of the split."""
         if shuffles == 0:
-            return self._base
-        return self._base.shuffled(Bijection(len(self._base), self._key, shuffles))
+            return self.base
+        return self.base.shuffled(Bijection(len(self.base), self._key, shuffles))
 
     @property
     def rng(self) -> State:

@@ -275,9 +275,11 @@ def order(estimator, start, n_rows, incremental):
     ):
         start.order_rng = record["start"]
         start.shuffles = record["shuffles"]
-        start.known_order = getattr(estimator, "_row_order", None)
+        known = getattr(estimator, "_row_order", None)
+        if known is not None and np.array_equal(known.base, start.train):
+            start.known_order = known
     if start.known_order is None and not start.keyed_order:
-        start.known_order = orders.RowOrder(n_rows, start.order_rng)
+        start.known_order = orders.RowOrder(n_rows, start.order_rng, start.train)
 
 
 def first_state(estimator, plan, start):
