@@ -192,7 +192,12 @@ def uneven() -> list[Any]:
     return [a[kept] for a in given]
 
 
-LBFGS = {"solver": "lbfgs", "early_stopping": False, "n_iter_no_change": 10}
+LBFGS = {
+    "solver": "lbfgs",
+    "batch_size": "auto",
+    "early_stopping": False,
+    "n_iter_no_change": 10,
+}
 
 
 def test_one_that_holds_rows_of_others_dies(workers, seen, at_requests):
