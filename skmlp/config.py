@@ -89,8 +89,9 @@ def set_config(
             )
     changes["worker_timeout"] = worker_timeout
     if history_length is not None:
-        whole = isinstance(history_length, Integral) and history_length >= 1
-        if not (whole or history_length == math.inf) or history_length is True:
+        length: Any = history_length
+        whole = isinstance(length, Integral) and not isinstance(length, bool)
+        if not (whole and length >= 1) and length != math.inf:
             raise ValueError(
                 f"history_length={history_length!r} must be a whole number of epochs, "
                 "of 1 or more, or inf for all"

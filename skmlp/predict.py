@@ -16,6 +16,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Numbers that the widest layer of a block may hold: 8 MB in float64.
 BLOCK_NUMBERS = 2**20
+#: Rows that a block has in any case.
+LEAST_ROWS = 64
 
 _FLOATS = (np.float32, np.float64)
 
@@ -73,8 +75,8 @@ def forward(
     if sparse.issparse(X):
         X = X.tocsr()
     n = X.shape[0]
-    blocks = row_blocks(n, max(X.shape[1], *(W.shape[1] for W, _ in layers)))
-    size = blocks[0].stop if blocks else 0
+    widest = max(X.shape[1], *(W.shape[1] for W, _ in layers))
+    size = min(n, max(BLOCK_NUMBERS // widest, LEAST_ROWS))
     buffers = [np.empty((size, W.shape[1]), dtype) for W, _ in layers[:-1]]
     outputs = np.empty((n if finish is None else size, layers[-1][0].shape[1]), dtype)
     result = outputs if finish is None else None
@@ -84,9 +86,10 @@ def forward(
     else:
         activate.append(kernels_of(output, tables)[0])
     with np.errstate(all="ignore"):
-        for rows in blocks:
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
             a = X[rows].astype(dtype, copy=False)
-            n_rows = rows.stop - rows.start
+            n_rows = a.shape[0]
             outs = [z[:n_rows] for z in buffers]
             outs.append(outputs[rows] if finish is None else outputs[:n_rows])
             for (W, b), z, function in zip(layers, outs, activate, strict=True):
@@ -103,8 +106,8 @@ def forward(
 
 def row_blocks(n: int, width: int) -> list[slice]:
     """Slices of n rows, each of so few that tables of this width stay small."""
-    size = max(BLOCK_NUMBERS // max(width, 1), 64)
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    size = max(BLOCK_NUMBERS // max(width, 1), LEAST_ROWS)
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def _with_block(known: Any, part: Any, rows: slice, n: int) -> Any:

@@ -201,7 +201,7 @@ class Adam(Solver):
 
     name = "adam"
     n_moments = 2
-    parameters = ("beta_1", "beta_2", "epsilon")
+    parameters: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon")
     scheduled = False
     scaled_by = 1
 
