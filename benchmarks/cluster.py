@@ -35,7 +35,7 @@ from benchmarks.common import (
 )
 from benchmarks.contestants import median_epoch
 from benchmarks.round_trip import round_trip
-from skmlp.estimators._effort import shares
+from skmlp.estimators.fitting.timing_report import shares
 from skmlp.state import Record
 
 #: Those of the promises, each with the least part of the ceiling.

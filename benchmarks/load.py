@@ -31,7 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from benchmarks.resident import Peak
-from skmlp.launch.dask_adopt import adopt
+from skmlp.dask.ingest.choose_and_load import adopt
 
 #: Seconds for all that a fit has to leave the cluster.
 TIDY = 20.0

@@ -18,16 +18,16 @@ from skmlp.exceptions import (
 from skmlp.versions import show_versions
 
 if TYPE_CHECKING:
-    from skmlp.callbacks import TrainingProgress
-    from skmlp.checkpoints import Checkpoint
     from skmlp.display.curves import LearningRateDisplay, LossCurveDisplay
     from skmlp.display.history import history_frame
     from skmlp.display.scaling import ScalingDisplay
     from skmlp.display.weights import FirstLayerWeightsDisplay
-    from skmlp.estimators._keep import load, save
-    from skmlp.estimators._losses import d2_pinball_scorer
+    from skmlp.estimators.callbacks import TrainingProgress
+    from skmlp.estimators.checkpoint import Checkpoint
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
+    from skmlp.estimators.saving import load, save
+    from skmlp.estimators.targets.regression_losses import d2_pinball_scorer
     from skmlp.estimators.transformer import HiddenLayerTransformer
     from skmlp.onnx import to_onnx
 
@@ -61,7 +61,7 @@ __all__ = [
 # Imported at their first use: worker processes import this package for its lower
 # floors, and need not wait for scikit-learn's estimators.
 _LATER = {
-    "Checkpoint": "skmlp.checkpoints",
+    "Checkpoint": "skmlp.estimators.checkpoint",
     "FirstLayerWeightsDisplay": "skmlp.display.weights",
     "HiddenLayerTransformer": "skmlp.estimators.transformer",
     "LearningRateDisplay": "skmlp.display.curves",
@@ -69,11 +69,11 @@ _LATER = {
     "MLPClassifier": "skmlp.estimators.classifier",
     "MLPRegressor": "skmlp.estimators.regressor",
     "ScalingDisplay": "skmlp.display.scaling",
-    "TrainingProgress": "skmlp.callbacks",
-    "d2_pinball_scorer": "skmlp.estimators._losses",
+    "TrainingProgress": "skmlp.estimators.callbacks",
+    "d2_pinball_scorer": "skmlp.estimators.targets.regression_losses",
     "history_frame": "skmlp.display.history",
-    "load": "skmlp.estimators._keep",
-    "save": "skmlp.estimators._keep",
+    "load": "skmlp.estimators.saving",
+    "save": "skmlp.estimators.saving",
     "to_onnx": "skmlp.onnx",
 }
 

@@ -15,17 +15,18 @@ from unittest.mock import patch
 
 import numpy as np
 
-from skmlp import build, lanes, steps
-from skmlp.callbacks import EPOCH, OwnCallback, training_of
 from skmlp.comm.base import Communicator
 from skmlp.data.split import split_rows
-from skmlp.launch.base import Build, Gang, Message, RankFailed, Servant
-from skmlp.launch.blas import blas_threads_allowed, blas_threads_now
+from skmlp.estimators.callbacks import EPOCH, OwnCallback, training_of
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
-from skmlp.shard_work import TRAIN
-from skmlp.supervise import FAILURES, Supervisor
+from skmlp.threads import blas_threads_allowed, blas_threads_now
+from skmlp.training import build, fused_epoch
+from skmlp.training import step_threads as threads_module
+from skmlp.training.protocol import Build, Gang, Message, RankFailed, Servant
+from skmlp.training.rank import TRAIN
+from skmlp.training.supervisor import FAILURES, Supervisor
 
 __all__ = [
     "ACTIVATIONS",
@@ -53,27 +54,27 @@ __all__ = [
 #: The settings by name, and where each is read.
 SETTINGS = {
     # Seconds of a round that the driver aims at.
-    "round_s": ("skmlp.supervise.ROUND_SECONDS",),
+    "round_s": ("skmlp.training.supervisor.ROUND_SECONDS",),
     # Seconds to wait for the first worker of a Dask cluster.
-    "first_worker_s": ("skmlp.launch.dask_members.FIRST_WORKER",),
+    "first_worker_s": ("skmlp.dask.workers.FIRST_WORKER",),
     # Seconds between two looks for new Dask workers.
-    "new_workers_s": ("skmlp.launch.dask_fleet.LOOK_FOR_MORE",),
+    "new_workers_s": ("skmlp.dask.launcher.LOOK_FOR_MORE",),
     # Seconds of waiting for the locks of Dask workers until that is told.
-    "locks_told_s": ("skmlp.launch.dask_locks.TELL_S",),
+    "locks_told_s": ("skmlp.dask.locks.TELL_S",),
     # Seconds between two pings of a Dask worker.
-    "ping_s": ("skmlp.launch.dask_client.PING",),
+    "ping_s": ("skmlp.dask.rpc.PING",),
     # Rows up to which the order of the rows is scikit-learn's.
-    "exact_order_rows": ("skmlp.data.order.EXACT_ROWS",),
+    "exact_order_rows": ("skmlp.data.shuffle.EXACT_ROWS",),
     # Rows whose order is computed at once above that.
-    "order_window_rows": ("skmlp.data.sources.WINDOW",),
+    "order_window_rows": ("skmlp.data.sampler.WINDOW",),
     # Multiply-adds of an epoch from which on several ranks are worthwhile.
-    "ranks_from_work": ("skmlp.launch.choose.LEAST_EPOCH",),
+    "ranks_from_work": ("skmlp.launch.policy.LEAST_EPOCH",),
     # Seconds that a step thread is waited for.
-    "step_thread_s": ("skmlp.lanes._LIMIT",),
+    "step_thread_s": ("skmlp.training.step_threads._LIMIT",),
     # Where the system counts the processes that it has killed for want of memory.
-    "vmstat_file": ("skmlp.launch.deaths.VMSTAT",),
+    "vmstat_file": ("skmlp.launch.loky.deaths.VMSTAT",),
     # Seconds that ranks elsewhere have to finish their epoch after Ctrl-C.
-    "pause_s": ("skmlp.launch.loky_gang.PAUSE", "skmlp.launch.dask_gang.PAUSE"),
+    "pause_s": ("skmlp.launch.loky.process_group.PAUSE", "skmlp.dask.rank_group.PAUSE"),
 }
 
 
@@ -93,9 +94,9 @@ def worthwhile_ranks(n_blas_threads: int) -> Iterator[None]:
     least = {"threads": 1, "processes": 1, "dask": 1}
     with (
         settings(ranks_from_work=0),
-        patch("skmlp.launch.choose.usable_cores", lambda: 2),
-        patch("skmlp.launch.choose.blas_threads_allowed", lambda: n_blas_threads),
-        patch("skmlp.launch.choose.LEAST_WORK", least),
+        patch("skmlp.launch.policy.usable_cores", lambda: 2),
+        patch("skmlp.launch.policy.blas_threads_allowed", lambda: n_blas_threads),
+        patch("skmlp.launch.policy.LEAST_WORK", least),
     ):
         yield
 
@@ -182,14 +183,17 @@ class AfterEpoch(OwnCallback):
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         """Call the function, if an epoch has ended."""
         if context.task_name == EPOCH:
-            self.function(training_of(estimator).state.epoch)
+            training = training_of(estimator)
+            assert training is not None
+            assert training.state is not None
+            self.function(training.state.epoch)
 
 
 def validation_rows(estimator: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """Return the numbers of the rows that a fit with early stopping has set aside."""
     n_rows, rng = estimator._split_record
     split = Split(n_rows, estimator.validation_fraction, rng, None)
-    return split_rows(split)[1]
+    return np.asarray(split_rows(split)[1])
 
 
 # ---- A fault in a rank, wherever it runs -------------------------------------------
@@ -246,21 +250,21 @@ def failing_rank(rank: int, number: int, fault: Callable[[], None]) -> Iterator[
 def step_threads(n_parts: int, n_cores: int | None = None) -> Iterator[None]:
     """Cut each step into `n_parts`, as if there were `n_cores` to compute them."""
     with ExitStack() as stack:
-        stack.enter_context(patch("skmlp.launch.choose.lanes", lambda *_: n_parts))
+        stack.enter_context(patch("skmlp.launch.policy.lanes", lambda *_: n_parts))
         if n_cores is not None:
             for name in ("usable_cores", "blas_threads_allowed"):
-                stack.enter_context(patch.object(lanes, name, lambda: n_cores))
+                stack.enter_context(patch.object(threads_module, name, lambda: n_cores))
         yield
 
 
 def real_blas_limits() -> AbstractContextManager[Any]:
     """Inside `step_threads`: ask BLAS how many threads it may use."""
-    return patch.object(lanes, "blas_threads_allowed", blas_threads_allowed)
+    return patch.object(threads_module, "blas_threads_allowed", blas_threads_allowed)
 
 
 def cores_taken() -> int:
     """How many cores the fits of this process use beside their own threads."""
-    return lanes.CORES.taken()
+    return threads_module.CORES.taken()
 
 
 def step_thread_names() -> list[str]:
@@ -274,16 +278,16 @@ def step_thread_names() -> list[str]:
 def fused_epochs() -> Iterator[list[Any]]:
     """Give a list, to which each epoch that is one compiled call adds an entry."""
     seen: list[Any] = []
-    epoch = steps.CompiledSteps.epoch
+    epoch = fused_epoch.CompiledSteps.epoch
 
     def counted(self: Any, *arguments: Any) -> Any:
         seen.append(self)
         return epoch(self, *arguments)
 
-    with patch.object(steps.CompiledSteps, "epoch", counted):
+    with patch.object(fused_epoch.CompiledSteps, "epoch", counted):
         yield seen
 
 
 def step_by_step() -> AbstractContextManager[Any]:
     """Let no epoch be one compiled call."""
-    return patch("skmlp.train.in_runs", lambda *_: False)
+    return patch("skmlp.training.loop.in_runs", lambda *_: False)

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from skmlp.comm.base import SoloCommunicator
-from skmlp.commit import Commits
+from skmlp.rng_state import twister_state
 from skmlp.state import Record, TrainState
-from skmlp.twister import twister_state
+from skmlp.training.snapshots import Commits
 
 
 @pytest.mark.parametrize("n_moments", [0, 1, 2])

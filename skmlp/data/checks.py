@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.data.placement import UNKNOWN, Span
+from skmlp.data.assignment import UNKNOWN, Span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

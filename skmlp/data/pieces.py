@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.placement import Span
+from skmlp.data.assignment import Span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.keyed import Bijection, KeyedRows
+from skmlp.data.feistel import Bijection, KeyedRows
 from skmlp.plan import Split
-from skmlp.twister import twister_at
+from skmlp.rng_state import twister_at
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,7 +1,7 @@
 """The store of a shard: its parts come in any order, and go out as `LocalRows`.
 
 Between the two, rows may leave for another shard's store, or come from one
-(`skmlp.data.placement.evened`).
+(`skmlp.data.assignment.evened`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skmlp.data.assignment import UNKNOWN, Span, join_ranges, sized
+from skmlp.data.buffers import Table
 from skmlp.data.checks import (
     HOW_TO_MASK,
     check_finite,
@@ -35,9 +37,7 @@ from skmlp.data.frames import (
 )
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
 from skmlp.data.pieces import Pieces, narrowed
-from skmlp.data.placement import UNKNOWN, Span, join_ranges, sized
-from skmlp.data.sparse_tables import SparseTable
-from skmlp.data.tables import Table
+from skmlp.data.sparse_buffers import SparseTable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

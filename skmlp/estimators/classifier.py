@@ -12,10 +12,10 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from skmlp.estimators import _heads
-from skmlp.estimators._base import BaseMLP, ScoreMixin, unchanged_on_error
-from skmlp.estimators._decisions import DecisionsMixin
-from skmlp.estimators._labels import LabelsMixin
+from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
+from skmlp.estimators.prediction.decisions import DecisionsMixin
+from skmlp.estimators.targets import multioutput
+from skmlp.estimators.targets.class_labels import LabelsMixin
 
 
 class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
@@ -276,7 +276,7 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         self._keep(locals())
 
     def _loss_name(self):
-        if _heads.widths(self):
+        if multioutput.widths(self):
             return "softmax_heads_log_loss"
         several = self._label_binarizer.y_type_ == "multiclass"
         loss = "softmax_log_loss" if several else "logistic_log_loss"

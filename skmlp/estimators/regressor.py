@@ -13,9 +13,9 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.estimators import _losses, _real_targets
-from skmlp.estimators._base import BaseMLP, ScoreMixin
-from skmlp.estimators._fit import is_dask
+from skmlp.estimators.base import BaseMLP, ScoreMixin
+from skmlp.estimators.fitting.driver import is_dask
+from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.model.losses import METHOD
 
 
@@ -286,7 +286,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self._keep(locals())
 
     def _loss_name(self):
-        return _losses.name(self)
+        return regression_losses.name(self)
 
     def _check_validation(self, X, y):
         return self._check_targets(X, y, incremental=False, reset=False)
@@ -297,10 +297,10 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         return y[:, 0] if alone else y
 
     def _check_targets(self, X, y, *, incremental, reset):
-        return _real_targets.check(self, X, y, reset=reset)
+        return real_targets.check(self, X, y, reset=reset)
 
     def _check_range(self, smallest):
-        _losses.check_range(self, smallest)
+        regression_losses.check_range(self, smallest)
 
     @available_if(lambda estimator: estimator._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -396,9 +396,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             return super().score(X, y, sample_weight)
         if self._loss_name() == "quantiles":
             known = y, self.predict(X), sample_weight
-            if _real_targets.masked(self):
-                known = _real_targets.known(*known)
-            return _losses.score_quantiles(_losses.levels(self), *known)
+            if real_targets.masked(self):
+                known = real_targets.known(*known)
+            return regression_losses.score_quantiles(
+                regression_losses.levels(self), *known
+            )
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self):

@@ -24,8 +24,8 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.estimators import _modelling, _watch
-from skmlp.estimators._base import BaseMLP
+from skmlp.estimators.base import BaseMLP
+from skmlp.estimators.fitting import callback_support, hyperparameters
 
 
 def _can_go_on(transformer):
@@ -33,7 +33,7 @@ def _can_go_on(transformer):
 
 
 class HiddenLayerTransformer(
-    _watch.MetaCallbackSupport,
+    callback_support.MetaCallbackSupport,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     MetaEstimatorMixin,
@@ -113,7 +113,7 @@ class HiddenLayerTransformer(
         self._check_layer()
         own = self._routed("fit", fit_params)
         network = clone(self.estimator)
-        with _watch.handed_on(self, network, X, y):
+        with callback_support.handed_on(self, network, X, y):
             self.estimator_ = network.fit(X, y, **own)
         return self
 
@@ -148,12 +148,12 @@ class HiddenLayerTransformer(
         network = self.estimator
         if isinstance(network, BaseMLP):
             network._validate_params()
-            n_hidden = len(_modelling.hidden_sizes(network))
+            n_hidden = len(hyperparameters.hidden_sizes(network))
         elif hasattr(network, "coefs_"):  # a trained one, in a FrozenEstimator
             n_hidden = len(network.coefs_) - 1
         else:
             return
-        _modelling.check_layer(self.layer, n_hidden)
+        hyperparameters.check_layer(self.layer, n_hidden)
 
     def _routed(self, method, params):
         """What the network's method is to get; all of it without routing."""

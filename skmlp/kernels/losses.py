@@ -147,14 +147,14 @@ _FACTORS = 16
 
 
 @inner
-def _clip(p, eps):  # type: ignore[no-untyped-def]  # numba infers the types
+def _clip(p, eps):
     """Keep a probability off 0 and 1; NaN stays."""
     p = eps if p < eps else p
     return 1 - eps if p > 1 - eps else p
 
 
 @inner
-def _with_factor(loss, likelihood, factors, p):  # type: ignore[no-untyped-def]  # as `_clip`
+def _with_factor(loss, likelihood, factors, p):
     """One more probability: many of them share a logarithm, that of their product."""
     if factors == _FACTORS:
         return loss - log(likelihood), p, 1

@@ -10,10 +10,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skmlp.data import sparse_tables
-from skmlp.data.files import AVAILABLE, FileRows
+from skmlp.data import sparse_buffers
+from skmlp.data.assignment import EVEN, UNKNOWN, Move, Span, evened
+from skmlp.data.file_rows import AVAILABLE, FileRows
 from skmlp.data.partitions import LocalRows, PartStats, merge
-from skmlp.data.placement import EVEN, UNKNOWN, Move, Span, evened
 from skmlp.data.store import ShardStore
 
 #: The rows of the parts of each shard.
@@ -168,7 +168,7 @@ def test_rows_go_from_store_to_store(
     """All rows are there once, and as if they had come so in the first place."""
     if where == "files" and not AVAILABLE:
         pytest.skip("rows are kept in memory on this system")
-    monkeypatch.setattr(sparse_tables, "PIECE", 200)  # several blocks a part
+    monkeypatch.setattr(sparse_buffers, "PIECE", 200)  # several blocks a part
     folder = str(tmp_path) if where == "files" else ""
     X = DENSE if kind == "dense" else THIN
     before = spans_of(LAYOUTS[layout])

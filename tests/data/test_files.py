@@ -12,16 +12,17 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skmlp.data import files, tables
-from skmlp.data.files import FileRows
+from skmlp.data import buffers as data_buffers
+from skmlp.data import file_rows
+from skmlp.data.assignment import Span
+from skmlp.data.file_rows import FileRows
 from skmlp.data.partitions import merge
-from skmlp.data.placement import Span
-from skmlp.data.sparse_files import SparseFileRows
+from skmlp.data.sparse_file_rows import SparseFileRows
 from skmlp.data.store import ShardStore
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
-    not files.AVAILABLE, reason="rows are kept in memory on this system"
+    not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
 )
 
 N, FEATURES = 50, 3
@@ -143,7 +144,7 @@ def store_in(folder: Path, dtype=np.float64) -> ShardStore:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_store_keeps_its_rows_in_a_file(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(tables, "PIECE", 7 * X[0].nbytes)
+    monkeypatch.setattr(data_buffers, "PIECE", 7 * X[0].nbytes)
     store = store_in(tmp_path, dtype)
     cuts = {span.part: X[-span.rows :].astype(int) for span in SPANS}
     parts = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from skmlp.data.assignment import Span, join_ranges, place
 from skmlp.data.partitions import PartStats, merge, training_dtype
-from skmlp.data.placement import Span, join_ranges, place
 from skmlp.data.store import ShardStore
 
 ROWS, FEATURES = 12, 3

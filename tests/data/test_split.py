@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from skmlp.data.split import split_rows
 from skmlp.plan import Split
-from skmlp.twister import twister_state
+from skmlp.rng_state import twister_state
 
 
 def both(n_rows: int, fraction: float, second: np.ndarray, seed: int) -> list:

@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skmlp
-from skmlp import callbacks
-from skmlp.estimators._watch import _PlainSupport
+from skmlp.estimators import callbacks
+from skmlp.estimators.fitting.callback_support import _PlainSupport
 from tests.launch.dask_clusters import cluster
 from tests.laws.places import HERE, Place, dask_arrays, on_dask, processes, threads
 
@@ -240,16 +240,16 @@ def test_a_progress_bar_for_each_network_inside(n_jobs):
 
 
 def test_nobody_watching_leaves_rounds_alone(monkeypatch):
-    from skmlp import train
+    from skmlp.training import loop
 
     sizes: list[int] = []
-    handle = train.Trainer.handle
+    handle = loop.Trainer.handle
 
     def noting(trainer: Any, message: Any) -> Any:
         sizes.append(int(message.arrays[0][0]))
         return handle(trainer, message)
 
-    monkeypatch.setattr(train.Trainer, "handle", noting)
+    monkeypatch.setattr(loop.Trainer, "handle", noting)
     model = skmlp.MLPClassifier(**{**SHORT, "max_iter": 40, "tol": 0.0})
     model.fit(X, Y)
     assert max(sizes) > 1
@@ -273,9 +273,9 @@ def test_older_versions_of_scikit_learn_say_so():
 
 
 def test_own_callbacks_work_without_scikit_learns(monkeypatch, tmp_path):
-    from skmlp.estimators import _watch
+    from skmlp.estimators.fitting import callback_support
 
-    monkeypatch.setattr(_watch, "CallbackSupportMixin", None)
+    monkeypatch.setattr(callback_support, "CallbackSupportMixin", None)
     path = tmp_path / "model.skmlp"
     model = skmlp.MLPClassifier(**SHORT)
     model.set_callbacks(skmlp.Checkpoint(path)).fit(X, Y)

@@ -63,7 +63,7 @@ class Crash(Exception):
 def crashes_after(epochs: int) -> Any:
     """A callback that ends a fit by an error."""
 
-    class Crashing(skmlp.callbacks.OwnCallback):
+    class Crashing(skmlp.estimators.callbacks.OwnCallback):
         def setup(self, estimator: Any, context: Any) -> None:
             self.left = epochs
 
@@ -324,7 +324,7 @@ def test_several_networks_do_not_write_one_file(tmp_path):
 
 def test_seconds_between_two_checkpoints(tmp_path, monkeypatch):
     now, written = [0.0], []
-    monkeypatch.setattr(skmlp.checkpoints.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(skmlp.estimators.checkpoint.time, "monotonic", lambda: now[0])
     write = skmlp.persistence.write
 
     def noting(path: Any, kind: str, content: Any) -> None:

@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from skmlp import MLPClassifier
 from skmlp.data.targets import class_weights_of
-from skmlp.estimators._class_weight import tables
+from skmlp.estimators.targets.class_weights import tables
 from tests.estimators.attempts import CLASSES, X, Y, attempt, make
 from tests.laws.twins import data_of
 

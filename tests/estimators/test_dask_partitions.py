@@ -14,7 +14,7 @@ from distributed import Client, wait
 from numpy.testing import assert_allclose, assert_array_equal
 
 import skmlp
-from skmlp.launch.dask_lost import DataLost
+from skmlp.dask.errors import DataLost
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
 pd = pytest.importorskip("pandas")
@@ -295,7 +295,7 @@ class AtRound:
     """Runs something before the second round of a fit."""
 
     def __init__(self, monkeypatch, act):
-        from skmlp.launch.dask_gang import DaskGang
+        from skmlp.dask.rank_group import DaskGang
 
         self.n_rounds, ask = 0, DaskGang.ask
 
@@ -306,7 +306,7 @@ class AtRound:
             return ask(gang, message)
 
         monkeypatch.setattr(DaskGang, "ask", counted)
-        monkeypatch.setattr("skmlp.supervise.ROUND_SECONDS", 0.0)
+        monkeypatch.setattr("skmlp.training.supervisor.ROUND_SECONDS", 0.0)
 
 
 def test_results_that_dask_moves(monkeypatch, client):

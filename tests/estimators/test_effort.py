@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skmlp import config_context
-from skmlp.estimators import _effort
+from skmlp.estimators.fitting import timing_report
 from skmlp.exceptions import CommunicationWarning
 from skmlp.state import Record
 from tests.laws.places import HERE, Fit, gangs_seen, processes, threads
@@ -51,13 +51,13 @@ def test_the_times_of_an_epoch_add_up(task, place):
 
 def test_the_shares_are_those_of_all_ranks():
     records = [record(10.0, 8.0, 4.0), record(10.0, 6.0, 6.0)]
-    assert _effort.shares(records) == pytest.approx((0.6, 0.1, 0.3))
+    assert timing_report.shares(records) == pytest.approx((0.6, 0.1, 0.3))
 
 
 def told(records: list[Record]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _effort.tell(records, show=True)
+        timing_report.tell(records, show=True)
     assert all(w.category is CommunicationWarning for w in caught)
     return [str(w.message) for w in caught]
 

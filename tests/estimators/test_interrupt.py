@@ -11,25 +11,25 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import skmlp
-from skmlp import lanes
-from skmlp.launch import choose
+from skmlp.launch import policy
+from skmlp.training import step_threads
 
 RNG = np.random.default_rng(6)
 X = RNG.normal(size=(50, 4))
 Y = np.arange(50) % 3
 INSIDE = (
-    "skmlp.train",
-    "skmlp.evaluate",
-    "skmlp.shard_work",
-    "skmlp.steps",
-    "skmlp.lanes",
+    "skmlp.training.loop",
+    "skmlp.training.evaluator",
+    "skmlp.training.rank",
+    "skmlp.training.fused_epoch",
+    "skmlp.training.step_threads",
 )
 MESSAGE = "Training interrupted by user."
 FOREVER = {"tol": 0.0, "n_iter_no_change": np.inf, "max_iter": 10**6}
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at the n-th Python call inside ``skmlp.train``.
+    """Raises KeyboardInterrupt at the n-th Python call inside ``skmlp.training.loop``.
 
     It stands for a signal that arrives there: the handler of Python's SIGINT raises
     between two instructions of the main thread. The calls are counted from the first
@@ -85,7 +85,7 @@ def assert_is_a_fit_of_its_epochs(estimator: Any, **params: Any) -> None:
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 @pytest.mark.parametrize("params", [{}, {"solver": "sgd"}, {"early_stopping": True}])
 def test_wherever_it_falls(params, name, n_lanes, monkeypatch):
-    monkeypatch.setattr(choose, "lanes", lambda *shapes: n_lanes)
+    monkeypatch.setattr(policy, "lanes", lambda *shapes: n_lanes)
     epochs = set()
     for call in [*range(1, 40, 3), 60, 100, 161, 262, 423]:
         estimator = make(name, **params, **FOREVER)
@@ -96,7 +96,7 @@ def test_wherever_it_falls(params, name, n_lanes, monkeypatch):
         epochs.add(estimator.n_iter_)
     assert 0 in epochs
     assert max(epochs) > 2
-    assert lanes.CORES.taken() == 0
+    assert step_threads.CORES.taken() == 0
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 
 import skmlp
-from skmlp.estimators import _keep
+from skmlp.estimators import saving
 from tests.laws.places import (
     HERE,
     TABLE,
@@ -129,7 +129,7 @@ def test_another_version_warns(tmp_path, monkeypatch):
     model = skmlp.MLPRegressor(max_iter=2).fit([[0.0], [1.0]], [0, 1])
     with monkeypatch.context() as patch:
         patch.setattr(skmlp, "__version__", "0.0.1")
-        patch.setattr("skmlp.estimators._base.__version__", "0.0.1")
+        patch.setattr("skmlp.estimators.base.__version__", "0.0.1")
         skmlp.save(model, tmp_path / "model")
         pickled = pickle.dumps(model)
     words = "MLPRegressor was kept by skmlp 0.0.1"
@@ -202,4 +202,4 @@ def test_what_scikit_learn_can_not_be():
 
 
 def test_every_class_that_is_saved_is_known():
-    assert set(_keep.known_classes()) == {"MLPClassifier", "MLPRegressor"}
+    assert set(saving.known_classes()) == {"MLPClassifier", "MLPRegressor"}

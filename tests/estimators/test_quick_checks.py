@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
 from skmlp import MLPClassifier, MLPRegressor
-from skmlp.estimators import _plain
+from skmlp.estimators.fitting import fast_checks
 
 RANDOM = np.random.default_rng(0)
 SOUND = RANDOM.normal(size=(6, 3))
@@ -104,7 +104,7 @@ def looked(monkeypatch):
         calls.append(arguments)
         return validate_data(*arguments, **options)
 
-    monkeypatch.setattr(_plain, "validate_data", count)
+    monkeypatch.setattr(fast_checks, "validate_data", count)
     return calls
 
 
@@ -112,7 +112,9 @@ def looked(monkeypatch):
 @pytest.mark.parametrize("rows", ROWS)
 def test_pairs_as_scikit_learn(rows, kind, looked):
     (X, plain), (y, plain_y) = ROWS[rows], KINDS_OF_TARGETS[kind]
-    how, found, noted = _outcome(_plain.checked_pair, X, y, reset=True, y_numeric=True)
+    how, found, noted = _outcome(
+        fast_checks.checked_pair, X, y, reset=True, y_numeric=True
+    )
     quick = not looked
     expected = _outcome(validate_data, X, y, reset=True, **FULL)
     assert how == expected[0]
@@ -130,7 +132,7 @@ def test_rows_to_predict_as_scikit_learn(rows):
     X, _ = ROWS[rows]
     for n_features in (3, 4):
         fitted = {"n_features_in_": n_features}
-        how, found, _ = _outcome(_plain.checked_rows, X, fitted=fitted)
+        how, found, _ = _outcome(fast_checks.checked_rows, X, fitted=fitted)
         options = {"accept_sparse": ["csr", "csc"], "reset": False}
         expected = _outcome(validate_data, X, fitted=fitted, **options)
         assert how == expected[0]
@@ -144,7 +146,7 @@ def test_rows_without_names_are_told_of():
     model = MLPRegressor()
     model.n_features_in_, model.feature_names_in_ = 3, np.array(["a", "b", "c"])
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
-        _plain.checked_rows(model, SOUND)
+        fast_checks.checked_rows(model, SOUND)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_binarizer_as_scikit_learn(labels, dtype):
     y = np.asarray(labels, dtype)
     found, expected = [], []
     for make, told in (
-        (_plain.binarizer_of, found),
+        (fast_checks.binarizer_of, found),
         (lambda y: LabelBinarizer().fit(y), expected),
     ):
         with warnings.catch_warnings(record=True) as caught:

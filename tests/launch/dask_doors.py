@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from distributed import Client
 
-from skmlp.launch.dask_data import AdoptedData
-from skmlp.launch.dask_gang import DaskGang
+from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.rank_group import DaskGang
 from tests.launch import servants
 from tests.launch.dask_clusters import until
 from tests.launch.dask_servants import ask, gang_on, hold_thread

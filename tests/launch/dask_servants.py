@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from skmlp.comm.base import Communicator
+from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.rank_group import DaskGang
 from skmlp.data.partitions import LocalRows
-from skmlp.launch.base import Message
-from skmlp.launch.dask_data import AdoptedData
-from skmlp.launch.dask_gang import DaskGang
+from skmlp.training.protocol import Message
 from tests.launch.servants import Data, Plan, Servant
 
 COUNT = 10  # -> how often each row is there; its number stands in the first column

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 
 from skmlp.comm.base import Shards
-from skmlp.launch.base import Gang, Message
-from skmlp.launch.blas import blas_threads_now
-from skmlp.launch.local import InProcessGang, ThreadGang
-from skmlp.launch.loky_gang import LokyGang
+from skmlp.launch.in_process import InProcessGang, ThreadGang
+from skmlp.launch.loky.process_group import LokyGang
+from skmlp.threads import blas_threads_now
+from skmlp.training.protocol import Gang, Message
 from tests.launch.servants import COLUMNS, FACTS, Data, Plan, build
 from tests.limits import HANG_S
 

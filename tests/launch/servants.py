@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from skmlp.comm.base import Communicator
-from skmlp.launch.base import Message
-from skmlp.launch.blas import blas_threads_now
+from skmlp.threads import blas_threads_now
+from skmlp.training.protocol import Message
 from tests.limits import HANG_S
 
 ADD = 1  # [x] -> the flat array after x * (shard + 1) of all shards was added to it

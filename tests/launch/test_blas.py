@@ -12,9 +12,8 @@ import pytest
 import threadpoolctl
 from scipy import optimize
 
-from skmlp import MLPRegressor
-from skmlp.launch import blas
-from skmlp.launch.blas import Guard, blas_limit, blas_threads_now
+from skmlp import MLPRegressor, threads
+from skmlp.threads import Guard, blas_limit, blas_threads_now
 from tests.limits import HANG_S
 
 
@@ -78,7 +77,7 @@ class Holder:
 @pytest.fixture
 def libraries(monkeypatch):
     found = [Library(8), Library(6)]
-    monkeypatch.setattr(blas, "_GUARD", Guard(lambda: found))
+    monkeypatch.setattr(threads, "_GUARD", Guard(lambda: found))
     return found
 
 
@@ -113,7 +112,7 @@ def test_the_smallest_limit_holds_until_the_last_one_ends(libraries, asked, orde
 def test_a_limit_of_the_blas_of_scipy_leaves_that_of_numpy(monkeypatch, filepath):
     of_numpy = "/home/scipy/site-packages/numpy.libs/libscipy_openblas64_-32a4b2a6.so"
     found = [Library(8, of_numpy), Library(6, filepath), Library(4, "/lib/libblas.so")]
-    monkeypatch.setattr(blas, "_GUARD", Guard(lambda: found))
+    monkeypatch.setattr(threads, "_GUARD", Guard(lambda: found))
 
     def numbers():
         return [library.number for library in found]
@@ -238,9 +237,9 @@ def test_libraries_are_looked_for_again_once_scipy_brings_its_own(monkeypatch):
             looks.append(user_api)
             return self
 
-    monkeypatch.setattr(blas.threadpoolctl, "ThreadpoolController", Controller)
+    monkeypatch.setattr(threads.threadpoolctl, "ThreadpoolController", Controller)
     monkeypatch.delitem(sys.modules, "scipy.linalg", raising=False)
-    find = blas._Libraries()
+    find = threads._Libraries()
     find(), find()
     assert looks == ["blas"]
     monkeypatch.setitem(sys.modules, "scipy.linalg", object())

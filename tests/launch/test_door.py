@@ -10,8 +10,8 @@ import time
 import pytest
 
 from skmlp.comm.handshake import Hello, Refused, Secret, fingerprint, send_hello
-from skmlp.launch import door as door_module
-from skmlp.launch.door import Door
+from skmlp.launch.loky import rendezvous as door_module
+from skmlp.launch.loky.rendezvous import Door
 from tests.limits import HANG_S
 
 PRINT = fingerprint(kernels="numpy")

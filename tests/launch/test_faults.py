@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
-from skmlp.launch import controls
-from skmlp.launch.base import Gang, Message, RankFailed
-from skmlp.launch.door import Door
-from skmlp.launch.joblib_call import JoblibCall
+from skmlp.launch.loky import control_channel
+from skmlp.launch.loky.background_parallel import JoblibCall
+from skmlp.launch.loky.rendezvous import Door
+from skmlp.training.protocol import Gang, Message, RankFailed
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
 from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
 from tests.limits import HANG_S
@@ -131,7 +131,7 @@ def test_a_process_that_ends_while_it_builds_is_named():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
-    monkeypatch.setattr(controls, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(control_channel, "CAUSE_LIMIT", 0.5)
     with start("processes", backend="multiprocessing") as gang:
         (flat,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
         np.testing.assert_array_equal(flat, np.full(5, 3.0))
@@ -142,7 +142,7 @@ def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
 
 
 def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
-    monkeypatch.setattr(controls, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(control_channel, "CAUSE_LIMIT", 0.5)
     with start("processes", step_limit=5.0) as gang:
         pids = pids_of(gang)
         os.kill(pids[1], signal.SIGSTOP)
@@ -200,7 +200,7 @@ def test_a_thread_that_does_not_end_is_named_and_waited_for_again():
 
 DRIVER = """
 import os, signal, sys
-from skmlp.launch.base import Message
+from skmlp.training.protocol import Message
 from tests.launch.launchers import facts, start
 from tests.launch.servants import TURN
 

@@ -12,8 +12,8 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import SequentialBackend, ThreadingBackend
 
-from skmlp.launch.base import Message
-from skmlp.launch.blas import blas_threads_now
+from skmlp.threads import blas_threads_now
+from skmlp.training.protocol import Message
 from tests.launch.launchers import (
     GANGS,
     ONE_EACH,

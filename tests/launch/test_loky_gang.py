@@ -12,9 +12,9 @@ import scipy.sparse
 from joblib import parallel_config
 
 from skmlp.comm.handshake import Refused
-from skmlp.launch import loky_gang
-from skmlp.launch.base import Message
-from skmlp.launch.turn import Turn
+from skmlp.launch.loky import process_group
+from skmlp.launch.loky.pool_lock import Turn
+from skmlp.training.protocol import Message
 from tests.launch.launchers import facts, leaving_nothing, start
 from tests.launch.servants import ECHO, Data, Plan, checksum
 from tests.limits import HANG_S
@@ -63,7 +63,7 @@ def test_ranks_in_one_process_are_refused(folder):
 
 
 def test_ranks_that_would_compute_other_bits_are_refused(folder, monkeypatch):
-    monkeypatch.setattr(loky_gang, "own_fingerprint", lambda: bytes(32))
+    monkeypatch.setattr(process_group, "own_fingerprint", lambda: bytes(32))
     with pytest.raises(Refused, match="its fingerprint differs"):
         start("processes")
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from skmlp import build, supervise
 from skmlp.comm.base import Communicator
-from skmlp.launch import dask_gang, loky_gang
-from skmlp.launch.base import Build, Gang, Message, Servant
-from skmlp.launch.dask_gang import DaskGang
-from skmlp.launch.loky_gang import LokyGang
+from skmlp.dask import rank_group
+from skmlp.dask.rank_group import DaskGang
+from skmlp.launch.loky import process_group
+from skmlp.launch.loky.process_group import LokyGang
+from skmlp.training import build, supervisor
+from skmlp.training.protocol import Build, Gang, Message, Servant
 from tests.laws.places import assert_same_model
 from tests.laws.test_faults_in_every_place import (
     ADAM,
@@ -51,14 +52,14 @@ def lengthen(patch: Any) -> None:
 
 
 GANGS = {"processes": LokyGang, "dask": DaskGang}
-FAR = {"processes": loky_gang, "dask": dask_gang}
+FAR = {"processes": process_group, "dask": rank_group}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pthread_kill")
 @pytest.mark.parametrize("where", FAR)
 def test_ctrl_c_keeps_untold_epochs(where, place, monkeypatch):
     """The ranks tell of the epoch before the one that they are in."""
-    monkeypatch.setattr(supervise, "ROUND_SECONDS", 1e6)
+    monkeypatch.setattr(supervisor, "ROUND_SECONDS", 1e6)
     lengthen(monkeypatch)
     monkeypatch.setattr(FAR[where], "PAUSE", 0.3)
     ask, told, pressed = GANGS[where].ask, [], threading.Event()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from skmlp.launch import dask_even
+from skmlp.dask.ingest import rebalance
 from tests.launch.dask_clusters import addresses, pids
 from tests.laws.places import assert_same_bits
 from tests.laws.test_workers_come_and_go import (
@@ -34,7 +34,7 @@ def test_one_that_gave_or_took_rows_dies(workers, seen, monkeypatch):
     expected = model().fit(*uneven())
     victim = addresses(workers.client)[0]
     process = pids(workers.client)[victim]
-    results, calls = dask_even.results, []
+    results, calls = rebalance.results, []
 
     async def kill_at_first(client: Client, futures: Any) -> Any:
         calls.append(futures)
@@ -42,8 +42,8 @@ def test_one_that_gave_or_took_rows_dies(workers, seen, monkeypatch):
             os.kill(process, signal.SIGKILL)
         return await results(client, futures)
 
-    monkeypatch.setattr(dask_even, "PIECE", 1000)
-    monkeypatch.setattr(dask_even, "results", kill_at_first)
+    monkeypatch.setattr(rebalance, "PIECE", 1000)
+    monkeypatch.setattr(rebalance, "results", kill_at_first)
     found = model().fit(*uneven())
     assert_same_bits(found, expected)
     assert seen[0] == (4, 4)

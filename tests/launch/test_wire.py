@@ -10,8 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from skmlp.launch.base import Message
-from skmlp.launch.wire import (
+from skmlp.launch.framing import (
     BadFrame,
     Closed,
     Kind,
@@ -20,6 +19,7 @@ from skmlp.launch.wire import (
     text_message,
     text_of,
 )
+from skmlp.training.protocol import Message
 from tests.limits import HANG_S
 
 

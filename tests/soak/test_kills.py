@@ -21,8 +21,9 @@ import psutil
 import pytest
 
 from skmlp import config_context
-from skmlp.launch.base import Gang, LocalLauncher
-from skmlp.launch.dask_fleet import DaskLauncher
+from skmlp.dask.launcher import DaskLauncher
+from skmlp.launch.local_launcher import LocalLauncher
+from skmlp.training.protocol import Gang
 from tests.launch.dask_clusters import (
     MortalWorkers,
     addresses,

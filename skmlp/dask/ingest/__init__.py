@@ -1,0 +1,1 @@
+"""From Dask collections or arrays to rows on the workers."""

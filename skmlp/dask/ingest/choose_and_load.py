@@ -1,0 +1,159 @@
+"""Workers for a fit on a Dask cluster, and its rows onto them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from distributed import Client, Future
+
+from skmlp.dask.demands import ANYWHERE, Demand, Demands
+from skmlp.dask.errors import WorkerLost
+from skmlp.dask.graph import stay_key, submit_to_each
+from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.sources import Rows, WithHeldOut, source_of
+from skmlp.dask.rpc import LOOK, Line, together
+from skmlp.dask.worker.tasks import stay
+from skmlp.dask.workers import (
+    Able,
+    able_workers,
+    choose_workers,
+    may_grow,
+    present_workers,
+    tell_left_out,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Tries to bring the rows to the workers that are left, while more of them are lost.
+TRIES = 10
+
+
+def adopt(
+    client: Client,
+    X: Any,
+    y: Any,
+    w: Any = None,
+    *,
+    n_jobs: int | None = None,
+    n_shards: int | None = None,
+    workers: Sequence[str] | None = None,
+    demands: Demands = ANYWHERE,
+    tries: int = 1,
+    labels: bool = False,
+    masked: bool = False,
+    held_out: tuple[Any, Any, Any] | None = None,
+) -> AdoptedData:
+    """Bring every row to one worker, converted to the training dtype.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    X : Dask collection, Parts, ndarray or sparse matrix of shape (n, n_features)
+        A Dask array of arrays or sparse matrices, a data frame, or a list of delayed
+        objects. An array of the driver is cut evenly and sent.
+    y : Dask collection, Parts or ndarray of shape (n,) or (n, n_outputs)
+        Targets or labels.
+    w : Dask collection, Parts or ndarray of shape (n,), optional
+        Weights.
+    n_jobs : int, optional
+        How many workers; see `choose_workers`.
+    n_shards : int, optional
+        The number of shards, at least 1; by default that of the workers.
+    workers : sequence of str, optional
+        Dask addresses to choose from; by default all that are there. If there is none,
+        the first one is waited for.
+    demands : Demands
+        What the workers must do for.
+    tries : int
+        How often to begin, should workers be lost meanwhile.
+    labels : bool
+        Whether `y` holds labels of classes.
+    masked : bool
+        Whether targets may be missing, as NaN.
+    held_out : tuple of (X, y, w), optional
+        Validation rows, like the others; they get the numbers after those.
+
+    Returns
+    -------
+    AdoptedData
+        To be closed.
+
+    Raises
+    ------
+    ValueError
+        Something is wrong with the data; the message says where.
+    RankFailed
+        A worker was lost, or none came, or none can take part.
+    """
+    line = Line(client)
+    if workers is not None:
+        demands = Demands(Demand(tuple(workers)))
+    n_jobs = n_shards if n_jobs is None else n_jobs
+    first: WorkerLost | None = None
+    held: list[tuple[Collection[str], int]] | None = None
+    for _ in range(tries):
+        try:
+            present = line.run(present_workers(line, workers))
+            rows = source_of(line, X, y, w)
+            source: Rows | WithHeldOut = rows
+            if held_out is not None:
+                source = WithHeldOut(rows, source_of(line, *held_out))
+            # Where rows lie before they are loaded: the same, whoever is lost.
+            if held is None:
+                held = line.run(source.holders(line))
+            stays: list[Future[None]] = []
+            try:
+                able = line.run(_able(line, source, demands, present, n_jobs, stays))
+                if first is None:
+                    tell_left_out(able.unable)
+                addresses = choose_workers(able.workers, held, n_jobs)
+                # Fixed now, too: who is lost changes no bit of the model.
+                n_shards = n_shards or len(addresses)
+                data = AdoptedData(line, source, addresses, n_shards)
+                data.targets = {"labels": labels, "masked": masked}
+                data.demands, data.stays = demands, stays
+                data.begin(held)
+            except BaseException:
+                for stay in stays:
+                    stay.release()
+                raise
+        except WorkerLost as error:
+            first = first or error
+            logger.warning("the rows are brought to the workers again: %s", error)
+        else:
+            return data
+    assert first is not None
+    raise first
+
+
+async def _able(
+    line: Line,
+    source: Rows | WithHeldOut,
+    demands: Demands,
+    present: Sequence[str],
+    n_jobs: int | None,
+    stays: list[Future[None]],
+) -> Able:
+    """Who can take part, once the rows are loaded where the cluster may grow.
+
+    It is this work that makes an adaptive cluster grow. Workers that come meanwhile are
+    kept by tasks, or they would go again as the work ends; these are added to `stays`.
+    """
+    able = await able_workers(line, demands, present)
+    if not may_grow(line, len(able.workers), n_jobs):
+        return able
+    kept: set[str] = set()
+    async with together(source.load(line)) as (loading,):
+        while not loading.done():
+            news = set(await line.scheduler("ncores_running")) - kept
+            kept |= news
+            calls = {w: (stay_key(), stay, ()) for w in sorted(news)}
+            if calls:
+                stays += submit_to_each(line.client, calls, priority=1)
+            await asyncio.wait([loading], timeout=LOOK)
+        await loading
+    return await able_workers(line, demands)

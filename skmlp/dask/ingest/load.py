@@ -1,0 +1,353 @@
+"""The rows of a fit on the workers of a Dask cluster.
+
+Every part is converted once, into the store of one worker; only `PartStats` come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from distributed import Future
+from distributed.protocol.pickle import dumps
+
+from skmlp.comm.base import Shards
+from skmlp.dask.demands import ANYWHERE
+from skmlp.dask.errors import WorkerLost
+from skmlp.dask.graph import anchor_key, submit_to_each
+from skmlp.dask.ingest.rebalance import even_out
+from skmlp.dask.ingest.sources import (
+    Rows,
+    WithHeldOut,
+    no_rows,
+    stages,
+    together,
+)
+from skmlp.dask.locks import Locks
+from skmlp.dask.rpc import Line, ended, results
+from skmlp.dask.worker.rank import Packed
+from skmlp.dask.worker.tasks import drop_anchor
+from skmlp.dask.worker_group import Crew
+from skmlp.dask.workers import refuse_differences
+from skmlp.data.assignment import Span, sized
+from skmlp.data.partitions import PartStats, training_dtype
+from skmlp.training.protocol import RankFailed
+
+#: Seconds until each worker has found a thread for a task of moments.
+FREE_THREAD = 600.0
+
+
+class AdoptedData:
+    """The rows of a fit on the workers, from `begin` until `close`.
+
+    Attributes
+    ----------
+    crew : Crew
+        The workers.
+    shards : Shards
+        Which rank holds which shard.
+    stats : PartStats
+        Of all rows together.
+    dtype : dtype
+        The training dtype.
+    spans : list of list of Span
+        The parts of each shard.
+    threads : int
+        Threads of the worker that has the fewest; the ranks use as many for BLAS, so
+        that a shard which changes hands is computed alike.
+    source : DaskBlocks or DriverRows
+        What brings the rows, once more if they are lost with their worker.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        source: Rows | WithHeldOut,
+        workers: Sequence[str],
+        n_shards: int,
+    ) -> None:
+        self.crew = Crew(line, uuid.uuid4().hex, workers)
+        #: Of the workers: a fit's gangs, one after the other, keep them.
+        self.locks = Locks()
+        n_ranks = len(workers)
+        self.shards = Shards(tuple(k * n_ranks // n_shards for k in range(n_shards)))
+        self.threads = 1
+        self.source = source
+        self.stats = PartStats(0, 0)
+        self.dtype = np.dtype(np.float64)
+        self.spans: list[list[Span]] = []
+        #: Of each worker that takes part, in bytes; 0 for none.
+        self.memory_limits: dict[str, int] = {}
+        #: What the workers must do for.
+        self.demands = ANYWHERE
+        #: What keeps workers of an adaptive cluster.
+        self.stays: Sequence[Future[None]] = ()
+        #: For the stores.
+        self.targets = {"labels": False, "masked": False}
+        self._facts: Mapping[str, object] | None = None
+        #: The worker that has all rows of each shard.
+        self._homes: dict[int, str] = {}
+        #: Held as long as the fit: the workers take their end for the fit's end.
+        self._anchors: dict[str, Future[Any]] = {}
+
+    # -- on the client's event loop ----------------------------------------------------
+
+    async def anchor(self, workers: Sequence[str], limit: float = FREE_THREAD) -> None:
+        """Begin the fit on workers; they must be equal in what the bits depend on.
+
+        Parameters
+        ----------
+        workers : sequence of str
+            Where it has not begun yet.
+        limit : float
+            Seconds until each of them has a free thread.
+
+        Raises
+        ------
+        RankFailed
+            A worker is gone, can't run skmlp, or has no free thread for long.
+        ValueError
+            The workers differ.
+        """
+        run, line = self.crew.run, self.crew.line
+        stamp = uuid.uuid4().hex[:8]
+        ids = await line.server_ids(workers, limit)
+        self.crew.ids.update(zip(workers, ids, strict=True))
+        calls = {}
+        for number, (worker, server_id) in enumerate(zip(workers, ids, strict=True)):
+            key = anchor_key(run, stamp, number)
+            arguments = run, key, line.owner, worker, server_id
+            calls[worker] = key, drop_anchor, arguments
+        anchors = submit_to_each(line.client, calls)
+        self._anchors.update(zip(workers, anchors, strict=True))
+        await self._end_of(workers, anchors, limit)
+        told = await results(line.client, anchors)
+        for worker, answer in zip(workers, told, strict=True):
+            if not answer:
+                raise WorkerLost(worker, "has been started again")
+            self.crew.lost.pop(worker, None)
+            self.crew.silent.discard(worker)
+        facts = [worker["facts"] for worker in told]
+        limits = [worker["memory_limit"] for worker in told]
+        self.memory_limits.update(zip(workers, limits, strict=True))
+        if self._facts is None:
+            self._facts = facts[0]
+            self.threads = min(worker["threads"] for worker in told)
+            refuse_differences(workers, facts)
+        else:
+            refuse_differences(["the fit", *workers], [self._facts, *facts])
+
+    async def _end_of(
+        self, workers: Sequence[str], tasks: Sequence[Future[Any]], limit: float
+    ) -> None:
+        """Wait for tasks of moments, one on each worker."""
+        pairs = list(zip(workers, tasks, strict=True))
+        try:
+            async with asyncio.timeout(limit):
+                await self.crew.line.guard(ended(tasks), self.crew.run, workers)
+        except TimeoutError:
+            busy = [worker for worker, task in pairs if not task.done()]
+            raise RankFailed(
+                f"no thread became free within {limit:g} s on {', '.join(busy)}: "
+                "busy with other tasks?"
+            ) from None
+        for worker, task in pairs:
+            if task.status == "error":
+                error = await task.exception(asynchronous=True)
+                raise RankFailed(f"Dask worker {worker} can't run skmlp: {error!r}")
+
+    async def bring_first(self) -> PartStats | None:
+        """Bring all rows to their workers, and even the shards out.
+
+        Returns
+        -------
+        PartStats or None
+            Of all rows; None if there were none.
+        """
+        crew, placed = self.crew, self.spans
+        homes = [crew.workers[rank] for rank in self.shards.holders]
+        self.spans = [[] for _ in homes]
+        told: list[PartStats | None] = []
+        sizes: tuple[int, ...] = ()
+        for rows, spans in stages(self.source, placed):
+            if told:
+                await crew.guard(self._expect(spans))
+            else:
+                await crew.guard(self._hold(dict(enumerate(spans))))
+            stats = await self._bring_stage(rows, spans, homes)
+            told.append(stats)
+            if stats is not None and stats.problem:
+                break
+            # Rows that were counted on their way are known from now on.
+            sizes += rows.sizes or ()
+            if stats is not None:
+                sizes += () if rows.sizes else stats.sizes
+                known = [sized(own, sizes) for own in spans]
+                row_bytes = stats.x_bytes / max(stats.rows, 1)
+                even = even_out(crew, self.spans, known, homes, row_bytes)
+                self.spans = await crew.guard(even)
+        self._homes = dict(enumerate(homes))
+        return self._sound(together(self.source, told))
+
+    async def bring(self) -> None:
+        """Bring the rows of those shards to their workers that are not there yet."""
+        crew, holders = self.crew, self.shards.holders
+        homes = [crew.workers[rank] for rank in holders]
+        news = [k for k, home in enumerate(homes) if self._homes.get(k) != home]
+        # Who gave a shard away has it no more, even if it does not arrive.
+        for shard in news:
+            self._homes.pop(shard, None)
+        await crew.guard(self._hold({shard: self.spans[shard] for shard in news}))
+        lacking = [self.spans[k] if k in news else [] for k in range(len(homes))]
+        told = []
+        for rows, spans in stages(self.source, lacking):
+            stats = await self._bring_stage(rows, spans, homes)
+            told.append(stats)
+            if stats is not None and stats.problem:
+                break
+        self._sound(together(self.source, told))
+        self._homes = dict(enumerate(homes))
+
+    async def _bring_stage(
+        self, rows: Rows, spans: Sequence[Sequence[Span]], homes: Sequence[str]
+    ) -> PartStats | None:
+        """Bring some parts of one source; None if there are none."""
+        if not any(spans):
+            return None
+        return await self.crew.guard(rows.bring(self.crew, spans, homes))
+
+    @staticmethod
+    def _sound(stats: PartStats | None) -> PartStats | None:
+        """ValueError if something is wrong with the rows."""
+        if stats is not None and stats.problem:
+            raise ValueError(stats.problem)
+        return stats
+
+    async def _hold(self, spans: Mapping[int, Sequence[Span]]) -> None:
+        """Make room for some shards on their workers."""
+        layout = {
+            "features": self.source.features,
+            "dtype": self.dtype.str,
+            "weighted": self.source.weighted,
+            **self.targets,
+        }
+        if isinstance(self.source, WithHeldOut):
+            layout["held_out"] = self.source.held_out.first[:2]
+
+        def hold(rank: int) -> Coroutine[Any, Any, Packed]:
+            own = self.shards.held_by(rank)
+            shards = [(k, list(spans[k])) for k in own if k in spans]
+            return self.crew.call(rank, "hold", shards=shards, layout=layout, keep=own)
+
+        await self.crew.each(map(hold, range(self.shards.n_ranks)))
+
+    async def _expect(self, spans: Sequence[Sequence[Span]]) -> None:
+        """Tell the stores of all shards of more parts."""
+
+        def expect(rank: int) -> Coroutine[Any, Any, Packed]:
+            shards = [(k, list(spans[k])) for k in self.shards.held_by(rank)]
+            return self.crew.call(rank, "expect", shards=shards)
+
+        await self.crew.each(map(expect, range(self.shards.n_ranks)))
+
+    async def settled(self) -> dict[str, list[int]]:
+        """The workers that live and have rows of the fit, with their shards."""
+        crew = self.crew
+        left: dict[str, list[int]] = {}
+        for answer in await crew.call_living("ping"):
+            left[answer["address"]] = []
+        for shard, home in self._homes.items():
+            if home in left:
+                left[home].append(shard)
+        return {worker: left[worker] for worker in crew.workers if left.get(worker)}
+
+    async def move(self, held: Mapping[str, Sequence[int]]) -> None:
+        """Give shards to workers, and bring them the rows that they lack.
+
+        Parameters
+        ----------
+        held : mapping from str to sequence of int
+            The shards of each worker; at least one.
+        """
+        holders = {
+            shard: rank for rank, own in enumerate(held.values()) for shard in own
+        }
+        self.crew = Crew(self.crew.line, self.crew.run, list(held), self.crew)
+        self.shards = Shards(tuple(holders[shard] for shard in sorted(holders)))
+        await self.bring()
+
+    def forget(self, worker: str) -> None:
+        """Ask nothing more of a worker, and have no rows there."""
+        self._homes = {k: home for k, home in self._homes.items() if home != worker}
+        anchor = self._anchors.pop(worker, None)
+        if anchor is not None:
+            anchor.release()
+
+    async def _last_label(self) -> list[bytes]:
+        stats = dumps(self.stats)
+        calls = [
+            self.crew.call(rank, "labels", shard=shard, stats=stats)
+            for shard, rank in enumerate(self.shards.holders)
+        ]
+        return [answer["bits"] for answer in await self.crew.each(calls)]
+
+    async def _end(self) -> None:
+        await self.locks.release(self.crew)
+        await self.crew.call_living("drop")
+
+    # -- in the driver's thread --------------------------------------------------------
+
+    def begin(self, held: Sequence[tuple[Collection[str], int]]) -> None:
+        """Begin on all workers, and bring the rows; for `held` see `place`."""
+        workers, run = self.crew.workers, self.crew.line.run
+        try:
+            run(self.anchor(workers))
+            homes = [workers[rank] for rank in self.shards.holders]
+            self.spans = self.source.place(held, homes)
+            self.dtype = training_dtype(self.source.dtype)
+            self.stats = run(self.bring_first()) or self.stats
+            if not self.stats.rows:
+                raise ValueError(no_rows((0, self.source.features)))
+        except BaseException:
+            self.close()
+            raise
+
+    def last_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each row has the last label, of several: a bit a row comes here.
+
+        Returns
+        -------
+        ndarray of shape (n,), bool
+            In the order of the rows.
+        """
+        found = np.zeros(self.stats.rows, bool)
+        bits = self.crew.line.run(self.crew.guard(self._last_label()))
+        for spans, packed in zip(self.spans, bits, strict=True):
+            at = 0
+            rows = np.unpackbits(np.frombuffer(packed, np.uint8)).view(bool)
+            for _, start, n in spans:
+                found[start : start + n] = rows[at : at + n]
+                at += n
+        return found
+
+    def close(self) -> None:
+        """Let go of the rows. A second call does nothing."""
+        anchors, self._anchors = list(self._anchors.values()), {}
+        if not anchors and not self.locks.asked:
+            return
+        try:
+            if self.crew.line.open:
+                self.crew.line.run(self._end())
+        finally:
+            for future in (*anchors, *self.stays):
+                future.release()
+            self.stays = ()
+
+    def __enter__(self) -> AdoptedData:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

@@ -1,0 +1,174 @@
+"""The locks of a fit's workers: one fit at a time has a worker.
+
+Their names are the workers' addresses, as xgboost uses them. A fit asks for all of its
+workers in one request, and holds them from its first gang to its end: where a worker is
+lost, or has joined, the fit keeps its place and nobody comes in between.
+
+Two fits never wait crosswise, for a fit that waits holds nothing. What it needs while
+it holds locks, that of a worker that has joined, it takes if it is free at once, and
+goes on without that worker otherwise. Only where all its workers are lost, it queues
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+import dask
+from dask.utils import parse_timedelta
+
+from skmlp.dask.rpc import together
+from skmlp.dask.worker_group import Crew
+from skmlp.training.protocol import RankFailed
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of waiting for other fits until that is told.
+TELL_S = 10.0
+#: The key in Dask's configuration: how long to wait for other fits to leave.
+TIMEOUT = "skmlp.lock-timeout"
+#: Names of our requests begin so; others have ids of Dask's.
+PREFIX = "skmlp's "
+#: Evaluated on the scheduler, which may lack skmlp: who holds each lock.
+_HOLDERS = (
+    "lambda names, dask_scheduler: {name: users[0] for name in names if "
+    "(users := dask_scheduler.extensions['multi_locks'].locks.get(name))}"
+)
+
+
+class LockTimeout(RankFailed):
+    """Other fits, or something else, kept the locks of workers for too long."""
+
+
+class Locks:
+    """The locks of one fit. All methods run on the client's event loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        #: The workers of each request that the scheduler may know of, by its name.
+        self._requests: dict[str, tuple[str, ...]] = {}
+        self._held: set[str] = set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the scheduler may know of a request."""
+        return bool(self._requests)
+
+    async def acquire(self, crew: Crew, limit: float | None) -> None:
+        """Have the locks of all workers of the fit, waiting for them in one request.
+
+        Unless it has all of them, the fit gives back those that it holds: it waits at
+        the end of the queue.
+
+        Parameters
+        ----------
+        crew : Crew
+            Its workers.
+        limit : float, optional
+            Seconds; by default what Dask's setting `TIMEOUT` says.
+
+        Raises
+        ------
+        LockTimeout
+            They were not to be had in time; the message says who has them.
+        RankFailed
+            A worker is lost.
+        """
+        if self._held.issuperset(crew.workers):
+            await self._tell(crew)
+            return
+        await self.release(crew)
+        if limit is None and (setting := dask.config.get(TIMEOUT, None)) is not None:
+            limit = parse_timedelta(setting)
+        request = self._request(crew, crew.workers, limit)
+        if not await crew.guard(request):
+            raise LockTimeout(
+                f"{await _who_holds(crew)}, in vain for {limit:g} s. If the owner of a "
+                "lock is dead, free it by its lock id: "
+                "client.sync(client.scheduler.multi_lock_release, id=...)"
+            )
+
+    async def take(self, crew: Crew, worker: str) -> bool:
+        """Have the lock of one more worker, if it is free at this moment.
+
+        Parameters
+        ----------
+        crew : Crew
+            The workers of the fit.
+        worker : str
+            Another one.
+        """
+        return worker in self._held or await self._request(crew, [worker], 0.0)
+
+    async def release(self, crew: Crew, worker: str | None = None) -> None:
+        """Give locks back: all, or those that were asked for with a worker's."""
+        for name, workers in list(self._requests.items()):
+            if worker is None or worker in workers:
+                # KeyError: the scheduler had given up the request by itself.
+                with contextlib.suppress(RankFailed, KeyError):
+                    await crew.line.scheduler("multi_lock_release", id=name)
+                del self._requests[name]
+                self._held.difference_update(workers)
+        await self._tell(crew)
+
+    async def _request(
+        self, crew: Crew, workers: Sequence[str], limit: float | None
+    ) -> bool:
+        """Ask for locks; whether they were to be had within `limit` seconds."""
+        name = f"{PREFIX}{_name(crew)}, request {self._count}"
+        self._count += 1
+        # The workers know of the request before it is made: were the driver to die
+        # right after, they would take it back.
+        self._requests[name] = tuple(workers)
+        await self._tell(crew)
+        request = crew.line.scheduler(
+            "multi_lock_acquire",
+            None,
+            locks=list(workers),
+            id=name,
+            timeout=limit,
+            num_locks=len(workers),
+        )
+        async with together(request) as (answer,):
+            await asyncio.wait([answer], timeout=TELL_S)
+            if not answer.done():
+                logger.warning("%s, so far for %g s", await _who_holds(crew), TELL_S)
+            had = bool(await answer)
+        if had:
+            self._held.update(workers)
+        else:
+            del self._requests[name]
+        return had
+
+    async def _tell(self, crew: Crew) -> None:
+        """Tell the workers who they are, and what to release should we die."""
+        names, members = list(self._requests), list(crew.workers)
+        await crew.call_living("locks", names=names, members=members)
+
+
+def _name(crew: Crew) -> str:
+    """A fit, for people: its requests have this name."""
+    return f"fit {crew.run[:8]} of {crew.line.owner}"
+
+
+async def _who_holds(crew: Crew) -> str:
+    """For whom the fit waits, as a sentence."""
+    names = list(crew.workers)
+    try:
+        holders = await crew.line.on_scheduler(_HOLDERS, names)
+    except Exception as error:
+        logger.info("the holders of locks are not known", exc_info=error)
+        holders = {}
+    held = []
+    for name, holder in holders.items():
+        ours = str(holder).removeprefix(PREFIX)
+        if ours == holder:
+            ours, name = "something else than skmlp", f"{name} (lock id {holder!r})"
+        held.append(f"{name} is held by {ours.partition(',')[0]}")
+    return (
+        f"{_name(crew)} waits for the locks of {', '.join(names)}: "
+        f"{'; '.join(held) or 'the scheduler does not say by whom they are held'}"
+    )

@@ -1,0 +1,180 @@
+"""The tasks that skmlp runs on the workers of a Dask cluster.
+
+They find the worker's `Host`, with the fit that they belong to, through Dask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from distributed import get_worker, secede
+
+from skmlp.comm.handshake import default_facts
+from skmlp.dask.ports import tls_contexts
+from skmlp.dask.worker.fit_state import Anchor
+from skmlp.dask.worker.handlers import GONE, NAME, host_of
+from skmlp.dask.worker.service import Host
+from skmlp.data.partitions import PartStats, merge
+from skmlp.data.store import ShardStore
+from skmlp.training.protocol import RankFailed
+
+#: Seconds for a call of a task to its own worker's event loop, which is in the same
+#: process and only late if something blocks it.
+LOOP_LIMIT = 60.0
+#: Seconds between two looks at whether a task is still wanted.
+STAY_S = 0.25
+
+
+def drop_anchor(
+    run: str, key: str, owner: str, address: str, server_id: str
+) -> dict[str, Any]:
+    """Begin a fit on the worker that runs this task.
+
+    Parameters
+    ----------
+    run, key, owner, address : str
+        See `Anchor`.
+    server_id : str
+        Of the worker that is meant: Dask runs a task again on one that has been
+        started in its place.
+
+    Returns
+    -------
+    dict
+        ``threads`` and ``memory_limit`` (bytes, 0 for none) of the worker, and
+        ``facts``, which the bits of a fit depend on; nothing on another worker.
+    """
+    worker = get_worker()
+    if worker.id != server_id:
+        return {}
+
+    async def begin() -> None:
+        host = host_of(worker)
+        if host is None:
+            # Not by `plugin_add`, which logs it: the worker keeps its log.
+            host = worker.plugins[NAME] = Host()
+            host.setup(worker)
+        host.open(Anchor(run, key, owner, address))
+
+    loop = worker.loop.asyncio_loop
+    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
+    return {
+        "threads": worker.state.nthreads,
+        "memory_limit": worker.memory_manager.memory_limit or 0,
+        "facts": default_facts(),
+    }
+
+
+#: The rows that one shard gives another at once: X, y and w of each piece.
+Lot = list[tuple[Any, Any, Any]] | None
+
+
+def _store(run: str, shard: int) -> ShardStore | None:
+    """The store of a shard on the worker that runs this task.
+
+    None if the fit is over, or Dask runs this again on a worker that has taken the
+    place of another one: nobody waits for what comes out.
+    """
+    host = host_of(get_worker())
+    mine = None if host is None else host.run(run)
+    return None if mine is None else mine.stores.get(shard)
+
+
+def put_part(
+    run: str,
+    shard: int,
+    part: int,
+    X: Any,
+    y: Any,
+    w: Any,
+    cut: tuple[int, int] | None = None,
+    names: Sequence[Any] = (None, None),
+) -> PartStats:
+    """Convert a part of a shard into the store of the worker that runs this task."""
+    store = _store(run, shard)
+    if store is None:
+        return PartStats(0, 0, problem=str(GONE["text"]))
+    return store.put(part, X, y, w, cut, names)
+
+
+def put_piece(run: str, shard: int, part: int, rows: tuple[Any, Any, Any]) -> PartStats:
+    """`put_part`, as a task, of rows that were sent."""
+    return put_part(run, shard, part, *rows)
+
+
+def give_rows(run: str, shard: int, cuts: Sequence[tuple[int, int, int]]) -> Lot:
+    """Rows for another shard, the last ones first.
+
+    For each piece its part, its first row in there, and their number; see
+    `ShardStore.give`. None if there is no such store.
+    """
+    store = _store(run, shard)
+    if store is None:
+        return None
+    return [store.give(part, at, at + n) for part, at, n in cuts]
+
+
+def take_rows(
+    run: str, shard: int, places: Sequence[tuple[int, int]], lot: Lot
+) -> None:
+    """Keep rows of another shard.
+
+    For each piece its part, and its first row in there; see `ShardStore.take`.
+    """
+    store = _store(run, shard)
+    if store is None or lot is None:
+        raise RankFailed(str(GONE["text"]))
+    for (part, at), piece in zip(places, lot, strict=True):
+        store.take(part, at, *piece)
+
+
+def merge_parts(*parts: PartStats) -> PartStats:
+    """`merge`, as a task: only what is known of all parts goes to the driver."""
+    return merge(parts)
+
+
+def stay() -> None:
+    """Keep an adaptive cluster from closing this worker, until nobody wants this task.
+
+    It takes none of the worker's slots.
+    """
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+    secede()
+    # At first, the event loop may not have heard of it.
+    while task.state in ("executing", "long-running"):
+        time.sleep(STAY_S)
+
+
+def serve_rank(run: str, generation: int, server_id: str) -> str:
+    """Be a rank until the driver ends it.
+
+    Parameters
+    ----------
+    run : str
+        Name of the fit.
+    generation : int
+        Of the gang.
+    server_id : str
+        Of the worker that this is meant for.
+
+    Returns
+    -------
+    str
+        What ended it. It does not raise: who waits for the rank has been told.
+    """
+    worker = get_worker()
+    host = host_of(worker)
+    mine = None if host is None else host.run(run)
+    post = None if mine is None else Host.post(mine, generation)
+    if mine is None or post is None or worker.id != server_id:
+        return str(GONE["text"])
+    # From here on the rank's thread takes none of the worker's slots.
+    secede()
+    threading.current_thread().name = f"skmlp-rank-{post.rank}"
+    return post.serve(mine.stores, worker.state.nthreads, partial(tls_contexts, worker))

@@ -1,0 +1,219 @@
+"""The workers of a cluster that take part in a fit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from distributed import Future
+
+from skmlp import __version__
+from skmlp.dask.demands import Demands
+from skmlp.dask.graph import put_key, submit_to_each
+from skmlp.dask.rpc import Line, all_ended, results
+from skmlp.training.protocol import RankFailed
+
+#: Seconds to wait for the first worker of a cluster that has none.
+FIRST_WORKER = 120.0
+#: Seconds for a worker to have a free thread, and to import skmlp.
+LOOK_S = 600.0
+#: A worker's versions of what must be the same here; if they are, it imports the rest.
+#: Of Python's own names: it may lack skmlp, or have another one.
+LOOK = (
+    "(lambda told: [told, told == {ours} and "
+    "__import__('skmlp.dask.worker.tasks')][0])"
+    "({{name: __import__(name).__version__ for name in {ours}}})"
+)
+
+
+async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:
+    """The workers to choose from; waits for the first one.
+
+    Raises
+    ------
+    RankFailed
+        None came in time, or one of those `asked` for is not there.
+    """
+    here = await line.scheduler("ncores_running")
+    if not here:
+        # A waiting task also makes an adaptive cluster start a worker.
+        first = line.client.submit(int, key=f"skmlp-first-{uuid.uuid4()}", pure=False)
+        try:
+            async with asyncio.timeout(FIRST_WORKER):
+                await results(line.client, [first])
+        except TimeoutError:
+            raise RankFailed(
+                f"this Dask cluster had no worker within {FIRST_WORKER:g} s: start "
+                "some, for example with cluster.scale(2)"
+            ) from None
+        finally:
+            first.release()
+        here = await line.scheduler("ncores_running")
+    if asked is None:
+        return sorted(here)
+    missing = sorted(set(asked) - set(here))
+    if missing:
+        raise RankFailed(f"these Dask workers are not there: {', '.join(missing)}")
+    return list(asked)
+
+
+class Able(NamedTuple):
+    """Who can take part in a fit.
+
+    Attributes
+    ----------
+    workers : list of str
+        Addresses.
+    unable : dict from str to str
+        What is wrong with each worker that was meant to, but can't.
+    """
+
+    workers: list[str]
+    unable: dict[str, str]
+
+
+async def able_workers(
+    line: Line, demands: Demands, present: Sequence[str] | None = None
+) -> Able:
+    """The workers that may and can take part in a fit, and why others can't.
+
+    Parameters
+    ----------
+    line : Line
+        To the cluster.
+    demands : Demands
+        Who does not do for them is not meant to take part.
+    present : sequence of str, optional
+        The workers to choose from; by default all, and the first one is waited for.
+
+    Raises
+    ------
+    RankFailed
+        None can take part; the message names what each of them lacks.
+    """
+    if present is None:
+        present = await present_workers(line, None)
+    known = (await line.scheduler("identity"))["workers"]
+    lacking = {w: demands.lacks(w, known[w]) for w in present if w in known}
+    meant = [worker for worker, reason in lacking.items() if not reason]
+    wrong = await look_at(line, meant)
+    able = [worker for worker in meant if worker not in wrong]
+    if not able:
+        reasons = "; ".join(f"{w} {why}" for w, why in (lacking | wrong).items())
+        raise RankFailed(f"no Dask worker can take part in the fit: {reasons}")
+    return Able(able, wrong)
+
+
+def tell_left_out(unable: Mapping[str, str]) -> None:
+    """Warn of workers that can't take part."""
+    if unable:
+        reasons = "; ".join(f"{worker} {why}" for worker, why in unable.items())
+        warnings.warn(f"the fit leaves out Dask workers: {reasons}", stacklevel=2)
+
+
+async def look_at(line: Line, workers: Sequence[str]) -> dict[str, str]:
+    """What is wrong with workers that can't take part: no skmlp, or another version.
+
+    They are asked by tasks: an adaptive cluster closes workers that have none.
+
+    Raises
+    ------
+    WorkerLost
+        One is gone.
+    """
+    ours = {"skmlp": __version__, "numpy": np.__version__}
+    look, stamp = LOOK.format(ours=ours), uuid.uuid4().hex
+    calls = {
+        worker: (put_key(stamp, "look", number), eval, (look,))
+        for number, worker in enumerate(workers)
+    }
+    tasks = submit_to_each(line.client, calls)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await line.guard(all_ended(tasks), stamp, workers)
+        told = [await _told(line, task) for task in tasks]
+    finally:
+        for task in tasks:
+            task.release()
+    wrong = {}
+    for worker, answer in zip(workers, told, strict=True):
+        if isinstance(answer, str):
+            wrong[worker] = answer
+        elif answer != ours:
+            wrong[worker] = "has " + " and ".join(
+                f"{name} {answer[name]}, this process has {version}"
+                for name, version in ours.items()
+                if answer[name] != version
+            )
+    return wrong
+
+
+async def _told(line: Line, task: Future[Any]) -> Any:
+    """What a worker told of itself; a text if it could not."""
+    if task.status == "finished":
+        return (await results(line.client, [task]))[0]
+    if task.status == "error":
+        error = await task.exception(asynchronous=True)
+        return f"can't run skmlp: {error}"
+    return f"had no free thread for {LOOK_S:g} s: busy with other tasks?"
+
+
+def choose_workers(
+    present: Sequence[str],
+    held: Sequence[tuple[Collection[str], int]],
+    n_jobs: int | None,
+) -> list[str]:
+    """The workers of a fit.
+
+    Parameters
+    ----------
+    present : sequence of str
+        To choose from.
+    held : sequence of tuple of (collection of str, int)
+        Of each part the workers that hold it, and how many rows it has.
+    n_jobs : int or None
+        None for those that hold rows if all of these lie on workers, else for all; -1
+        for all; k for those k that hold most rows.
+    """
+    lying: Counter[str] = Counter()
+    for holders, rows in held:
+        for holder in holders:
+            lying[holder] += rows
+    if n_jobs is None:
+        all_lie = all(holders for holders, _ in held)
+        holding = [worker for worker in present if all_lie and lying[worker]]
+        return holding or list(present)
+    if n_jobs < 0 or n_jobs >= len(present):
+        return list(present)
+    chosen = sorted(present, key=lambda worker: -lying[worker])[:n_jobs]
+    return [worker for worker in present if worker in chosen]
+
+
+def refuse_differences(
+    workers: Sequence[str], facts: Sequence[Mapping[str, object]]
+) -> None:
+    """ValueError if some worker's bits would not be those of the first one."""
+    for address, other in zip(workers, facts, strict=True):
+        for name, value in facts[0].items():
+            if other.get(name) != value:
+                raise ValueError(
+                    f"the Dask workers differ in {name}, so they would not compute the "
+                    f"same bits: {workers[0]} has {value!r}, {address} has "
+                    f"{other.get(name)!r}. Give all of them the same environment and "
+                    "CPU type"
+                )
+
+
+def may_grow(line: Line, n_present: int, n_jobs: int | None) -> bool:
+    """Whether there may be more workers soon: the cluster has fewer than it could."""
+    adaptive: Any = getattr(line.client.cluster, "_adaptive", None)
+    if getattr(adaptive, "periodic_callback", None) is not None:
+        return bool(n_present < adaptive.maximum)
+    return n_jobs is not None and n_present < n_jobs

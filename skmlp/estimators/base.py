@@ -1,0 +1,347 @@
+"""What the classifier and the regressor share: parameters, `fit`, fitted attributes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from numbers import Integral, Real
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp import __version__
+from skmlp import kernels as kernel_sets
+from skmlp.config import get_config
+from skmlp.estimators import conversion, saving
+from skmlp.estimators.fitting import (
+    callback_support,
+    driver,
+    fitted_attributes,
+    hyperparameters,
+)
+from skmlp.estimators.fitting.fast_checks import checked_rows
+from skmlp.estimators.fitting.parameter_checks import CheckedParameters
+from skmlp.estimators.prediction import scores
+from skmlp.estimators.summary import Describable
+from skmlp.estimators.targets import multioutput
+from skmlp.model.activations import ACTIVATIONS, METHODS
+from skmlp.model.predict import forward
+from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
+from skmlp.optim.solvers import SOLVERS
+
+
+@contextmanager
+def unchanged_on_error(estimator):
+    """Put an estimator's attributes and its random state back if the block raises."""
+    before = dict(vars(estimator))
+    curves = [
+        v for n in fitted_attributes.CURVES if isinstance(v := before.get(n), list)
+    ]
+    lengths = [len(curve) for curve in curves]
+    rng = estimator.random_state
+    drawn_from = isinstance(rng, np.random.RandomState)
+    state = rng.get_state(legacy=False) if drawn_from else None
+    try:
+        yield
+    except BaseException:
+        if drawn_from:
+            rng.set_state(state)
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        for curve, length in zip(curves, lengths, strict=True):
+            del curve[length:]
+        raise
+
+
+class ScoreMixin:
+    """Scores of Dask arrays beside those of the mixins of scikit-learn."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Score predictions: accuracy of a classifier, R2 of a regressor.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The truth. A Dask array if `X` is one; only sums then leave the workers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        float
+            Rows of several labels count as right only with all of them right.
+        """
+        if driver.is_dask(X):
+            from skmlp.estimators.prediction import lazy
+
+            return lazy.score(self, X, y, sample_weight)
+        found = scores.in_blocks(self, X, y, sample_weight)
+        return super().score(X, y, sample_weight) if found is None else found
+
+
+class BaseMLP(
+    callback_support.CallbackSupport,
+    conversion.Convertible,
+    Describable,
+    CheckedParameters,
+    ABC,
+):
+    """A multi-layer perceptron: parameters and training.
+
+    Subclasses say what the targets are.
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "activation": [
+            StrOptions(set(ACTIVATIONS)),
+            list,
+            tuple,
+            HasMethods(list(METHODS)),
+        ],
+        "solver": [StrOptions({"lbfgs", *SOLVERS})],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "average": ["boolean", Interval(Real, 0, 1, closed="neither")],
+        "rho": [Interval(Real, 0, 1, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "learning_rate": [StrOptions({*BY_EPOCH, *SCHEDULES}), callable],
+        "learning_rate_min": [Interval(Real, 0, None, closed="left")],
+        "decay_rate": [Interval(Real, 0, 1, closed="neither")],
+        "decay_epochs": [Interval(Real, 0, None, closed="neither")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "restart_epochs": [Interval(Real, 0, None, closed="neither"), None],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "tol_scale": [StrOptions({"absolute", "initial"})],
+        "output_bias_init": [StrOptions({"auto", "mean"})],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "scoring": [str, callable, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "coefs_init": ["array-like", None],
+        "intercepts_init": ["array-like", None],
+        "frozen_layers": ["array-like", None],
+        "n_jobs": [Integral, None],
+    }
+
+    def _keep(self, parameters):
+        """Set the parameters of a constructor, its ``locals()``, as attributes."""
+        del parameters["self"]
+        vars(self).update(parameters)
+
+    @abstractmethod
+    def _check_targets(self, X, y, *, incremental, reset):
+        """Validate X and y; return them with y as the loss takes it."""
+
+    @abstractmethod
+    def _check_validation(self, X, y):
+        """Validate rows of a fit's validation set; as `_check_targets`."""
+
+    @abstractmethod
+    def _decode(self, y):
+        """Make encoded targets, as a table of numbers, what the caller would give."""
+
+    @abstractmethod
+    def _loss_name(self):
+        """The loss, for `skmlp.model.losses.entry`."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Train the network on `X` and `y`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. float32 is kept, everything else becomes float64. A Dask array is
+            trained where its chunks lie, on the current Dask client.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or real numbers for the regressor. A classifier takes several
+            columns of 0 and 1 for labels that may all apply, and others for several
+            targets, each with classes of its own.
+        sample_weight : array-like of shape (n_samples,), default=None
+            A row of weight k counts like k rows. None means equal weights.
+        X_val, y_val : array-like, default=None
+            Validation rows and their targets, in place of a part of `X` that is set
+            aside. With `early_stopping` they say when to stop; without it they are
+            only looked at, for `validation_scores_` and `validation_loss_curve_`.
+            Dask arrays, or small arrays, where `X` is a Dask array.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights; `class_weight` applies to them as well.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            The input is unfit for training; the estimator is left as it was. Or the
+            training diverged.
+        """
+        with (
+            callback_support.watched(self, X, y, sample_weight),
+            unchanged_on_error(self),
+        ):
+            held_out = (X_val, y_val, sample_weight_val)
+            return driver.fit(self, X, y, sample_weight, held_out, incremental=False)
+
+    def _partial_fit(self, X, y, sample_weight, held_out, epochs):
+        # scikit-learn checks the parameters in the first call only; a later set_params
+        # counts here, so it is checked here.
+        self._validate_params()
+        with unchanged_on_error(self):
+            return driver.fit(
+                self, X, y, sample_weight, held_out, incremental=True, epochs=epochs
+            )
+
+    def _check_solver(self):
+        if self.solver not in SOLVERS:
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    def _forward(self, X, n_layers=None, finish=None):
+        """What the first `n_layers` layers, by default all, make of rows.
+
+        See `skmlp.model.predict.forward` for `finish`.
+        """
+        if not hasattr(self, "coefs_"):
+            check_is_fitted(self)
+        X = checked_rows(self, X)
+        hidden = n_layers is not None
+        activations = hyperparameters.activations(self, len(self.coefs_) - 1)
+        return forward(
+            X,
+            self.coefs_[:n_layers],
+            self.intercepts_[:n_layers],
+            activations[: len(self.coefs_[:n_layers]) - 1],
+            activations[n_layers - 1] if hidden else self.out_activation_,
+            kernel_sets.resolve(get_config()["kernels"]),
+            () if hidden else multioutput.widths(self),
+            finish,
+        )
+
+    def hidden_outputs(self, X: Any, layer: int = -1) -> Any:
+        """Compute what a hidden layer gives to the next one.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows. A Dask array gives a lazy Dask array.
+        layer : int, default=-1
+            Which hidden layer, from 0, or from the end: -1 is the last one.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, width of the layer)
+            After the activation.
+
+        Raises
+        ------
+        ValueError
+            There is no such layer.
+        """
+        check_is_fitted(self)
+        n_hidden = len(self.coefs_) - 1
+        hyperparameters.check_layer(layer, n_hidden)
+        last = int(layer) % n_hidden + 1
+        if driver.is_dask(X):
+            width = np.shape(self.coefs_[last - 1])[1]
+            return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
+        return self._forward(X, last)
+
+    def _lazy(self, method, X, *, dtype=None, n_columns=None, **options):
+        """Let `method` run on each part of a Dask collection, later."""
+        from skmlp.estimators.prediction import lazy
+
+        return lazy.predict(self, method, X, dtype, n_columns, options)
+
+    def _lazy_raw(self, X):
+        return self._lazy("_forward", X, n_columns=self.n_outputs_)
+
+    @property
+    def _optimizer(self):
+        """The optimizer's state under scikit-learn's private names, to look at."""
+        if not hasattr(self, "_learning_rate"):
+            raise AttributeError(
+                f"{type(self).__name__} has no '_optimizer' before a stochastic fit"
+            )
+        return SimpleNamespace(
+            learning_rate=self._learning_rate,
+            learning_rate_init=self.learning_rate_init,
+            t=self._optimizer_step,
+            moments=self._moments,
+        )
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        # The order of the rows is found again from the random state.
+        state.pop("_row_order", None)
+        # These are there while it trains, for callbacks.
+        state.pop("_watch", None)
+        state.pop("_training", None)
+        for name in fitted_attributes.CURVES:
+            if isinstance(state.get(name), list):
+                # `copy.copy` comes here: what one copy appends is not the other's.
+                state[name] = state[name].copy()
+        if "history_" in state:
+            # Equal fits have equal pickles, and so equal hashes.
+            state["history_"] = fitted_attributes.without_times(state["history_"])
+        return {**state, "_skmlp_version": __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        saving.check_version(
+            type(self).__name__, state.pop("_skmlp_version", "unknown")
+        )
+        super().__setstate__(state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,353 @@
+"""Callbacks of a fit: scikit-learn's protocol around the rounds of the supervisor.
+
+Each epoch, or iteration of L-BFGS, is a task below that of the fit. Everything happens
+in the driver, wherever the ranks are; so with callbacks a round is one epoch long.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import uuid
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+import sklearn
+
+from skmlp import persistence
+from skmlp.estimators import saving
+from skmlp.estimators.callbacks import (
+    EPOCH,
+    FIT,
+    ITERATION,
+    OwnCallback,
+    Training,
+)
+from skmlp.estimators.checkpoint import Checkpoint, check_same_fit, record_of
+from skmlp.estimators.fitting import fitted_attributes
+from skmlp.optim.solvers import SOLVERS
+from skmlp.state import ALL_EPOCHS, OUT_OF_TIME, RUNNING, Record, TrainState
+from skmlp.training.supervisor import Outcome
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn 1.7 and 1.8
+    CallbackSupportMixin = None
+
+
+class _PlainContext:
+    """A task, for the callbacks of this package where scikit-learn has none."""
+
+    def __init__(self, callbacks, task_name, root_uuid):
+        self._callbacks = callbacks
+        self.task_name = task_name
+        self.root_uuid = root_uuid
+
+    def subcontext(self, task_name):
+        return _PlainContext(self._callbacks, task_name, self.root_uuid)
+
+    def call_on_fit_task_begin(self, *, estimator, **unused):
+        for callback in self._callbacks:
+            callback.on_fit_task_begin(estimator, self)
+
+    def call_on_fit_task_end(self, *, estimator, **unused):
+        stops = [c.on_fit_task_end(estimator, self) for c in self._callbacks]
+        return any(stops)
+
+
+class _PlainSupport:
+    """`set_callbacks` where scikit-learn has no callbacks yet."""
+
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set the callbacks of `fit`.
+
+        Parameters
+        ----------
+        *callbacks : callback instances
+            With this version of scikit-learn, those of this package only.
+
+        Returns
+        -------
+        self : estimator
+            The estimator.
+
+        Raises
+        ------
+        RuntimeError
+            A callback needs scikit-learn 1.9.
+        """
+        for callback in callbacks:
+            if not isinstance(callback, OwnCallback):
+                raise RuntimeError(
+                    "callbacks other than those of skmlp need scikit-learn 1.9 or "
+                    f"newer; {sklearn.__version__} is installed"
+                )
+        if callbacks:
+            self._skl_callbacks = list(callbacks)
+        else:
+            vars(self).pop("_skl_callbacks", None)
+        return self
+
+    def __sklearn_clone__(self):
+        made = super().__sklearn_clone__()
+        if "_skl_callbacks" in vars(self):
+            made._skl_callbacks = self._skl_callbacks
+        return made
+
+
+class _HandsNothingOn:
+    """What meta-estimators inherit where scikit-learn hands no callbacks on."""
+
+
+CallbackSupport = CallbackSupportMixin or _PlainSupport
+MetaCallbackSupport = CallbackSupportMixin or _HandsNothingOn
+
+
+@contextmanager
+def watched(estimator, X, y, sample_weight):
+    """Let an estimator's callbacks watch the fit in this block.
+
+    Outside of what undoes a fit that failed: the callbacks are to be torn down even so.
+    """
+    callbacks = getattr(estimator, "_skl_callbacks", [])
+    if not callbacks and not hasattr(estimator, "_parent_callback_ctx"):
+        yield
+        return
+    estimator._training = Training()
+    try:
+        with _context(estimator, callbacks) as context:
+            watch = Watch(estimator, context, X, y, sample_weight)
+            context.call_on_fit_task_begin(estimator=estimator, **watch.data)
+            if callbacks:
+                watch.load(callbacks)
+                estimator._watch = watch
+            yield
+            watch.fitted = True
+            context.call_on_fit_task_end(
+                estimator=estimator, **watch.data, reconstruction_attributes={}
+            )
+    finally:
+        vars(estimator).pop("_watch", None)
+        vars(estimator).pop("_training", None)
+
+
+@contextmanager
+def _context(estimator, callbacks):
+    """Make the context of the fit's task; tear the callbacks down at the end."""
+    if CallbackSupportMixin is not None:
+        # scikit-learn's `_fit_context` tears down.
+        yield estimator._init_callback_context(
+            task_name=FIT, max_subtasks=int(estimator.max_iter)
+        )
+        return
+    context, ready = _PlainContext(callbacks, FIT, uuid.uuid4()), []
+    try:
+        for callback in callbacks:
+            ready.append(callback)
+            callback.setup(estimator, context)
+        yield context
+    finally:
+        for callback in ready:
+            callback.teardown(estimator, context)
+
+
+@contextmanager
+def handed_on(outer, inner, X, y):
+    """Let the callbacks of an estimator watch the fit of the one inside it."""
+    if CallbackSupportMixin is None or not hasattr(inner, "set_callbacks"):
+        yield
+        return
+    context = outer._init_callback_context(task_name=FIT, max_subtasks=1)
+    context.call_on_fit_task_begin(estimator=outer, X=X, y=y)
+    task = context.subcontext(task_name="fit-network")
+    with task.propagate_callback_context(inner):
+        task.call_on_fit_task_begin(estimator=outer, X=X, y=y)
+        yield
+        task.call_on_fit_task_end(estimator=outer, X=X, y=y)
+    context.call_on_fit_task_end(estimator=outer, X=X, y=y)
+
+
+def of(estimator, plan, start, supervisor):
+    """The `Watch` of this fit, ready for its rounds; None if nobody watches."""
+    watch = vars(estimator).get("_watch")
+    if watch is not None:
+        watch.open(plan, start, supervisor)
+    return watch
+
+
+class Watch:
+    """Tells the callbacks of each round; the supervisor's `Watch`.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        Being fitted.
+    context : CallbackContext
+        Of the fit's task.
+    X, y, sample_weight
+        What `fit` was given.
+    """
+
+    def __init__(self, estimator, context, X, y, sample_weight):
+        self._estimator = estimator
+        self._context = context
+        self.data = {"X": X, "y": y, "metadata": None}
+        if sample_weight is not None:
+            self.data["metadata"] = {"sample_weight": sample_weight}
+        self._task = None
+        #: Whether the estimator itself has been fitted.
+        self.fitted = False
+        #: What the checkpoint holds that the fit goes on from.
+        self.found = None
+        #: Where that fit's random state stood before its first draw.
+        self.drawn_from = None
+
+    def open(self, plan, start, supervisor):
+        """Take up a run."""
+        self._plan, self._start, self._supervisor = plan, start, supervisor
+        self._name = EPOCH if plan.solver in SOLVERS else ITERATION
+        self._training = self._estimator._training
+        self._training.plan = plan
+
+    def begin(self, now):
+        """Open the task of the next epoch, unless one is open.
+
+        Parameters
+        ----------
+        now : Outcome or Minimum
+            Where the run stands.
+        """
+        if self._task is not None:
+            return
+        self._tell(now)
+        self._task = self._context.subcontext(task_name=self._name)
+        self._task.call_on_fit_task_begin(
+            estimator=self._estimator,
+            **self.data,
+            reconstruction_attributes=lambda: self._fitted(now),
+        )
+
+    def end(self, now):
+        """Close the task of the epoch that has ended; True if the fit is to stop."""
+        self._tell(now)
+        task, self._task = self._task, None
+        return task.call_on_fit_task_end(
+            estimator=self._estimator,
+            **self.data,
+            reconstruction_attributes=lambda: self._fitted(now),
+        )
+
+    def close(self, now):
+        """End a task that came to nothing; the callbacks get no model of it."""
+        self._tell(now)
+        task, self._task = self._task, None
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self._estimator)
+
+    def _tell(self, now):
+        """Bring the estimator's `Training` up to date."""
+        training = self._training
+        if isinstance(now, Outcome):
+            training.state, training.records = now.state, now.records
+            training.losses = [record.loss for record in now.records]
+        else:
+            training.losses = now.losses
+        training.n_ranks = self._supervisor.n_ranks
+        training.n_restarts = len(self._supervisor.restarts)
+
+    def _fitted(self, now):
+        """The attributes that the fit would leave if it stopped now."""
+        return vars(self._model(_apart(now)))
+
+    def _model(self, now):
+        """A copy of the estimator, fitted as far as the run has come."""
+        model = copy.copy(self._estimator)
+        if "history_" in vars(model):
+            # A copy, as a pickle, has lost the times.
+            model.history_ = self._estimator.history_.copy()
+        if self.fitted:
+            return model
+        adopt = fitted_attributes.attributes
+        if not isinstance(now, Outcome):
+            adopt = fitted_attributes.attributes_of_minimum
+        adopt(model, self._plan, self._start, now)
+        return model
+
+    def checkpoint(self):
+        """What a checkpoint file holds: the fitted model and the training's state."""
+        training = self._training
+        now = Outcome(training.state, training.records)
+        # The moments hang in both, and are written once.
+        return {
+            "estimator": saving.tree_of(self._model(now)),
+            "training": record_of(training),
+            "drawn_from": self._start.drawn_from,
+        }
+
+    # -- going on from a checkpoint ----------------------------------------------------
+
+    def load(self, callbacks):
+        """Read the file that a callback says to go on from."""
+        for callback in callbacks:
+            if isinstance(callback, Checkpoint) and callback.resume:
+                self._file = callback.path
+                if os.path.exists(callback.path):
+                    _, _, content = persistence.read(callback.path, "checkpoint")
+                    self.found = content["training"]
+                    self.drawn_from = content["drawn_from"]
+
+    def resumed(self, state):
+        """Where the run begins: the state of the file, if there is one, and its epochs.
+
+        Returns
+        -------
+        state : TrainState
+        records : list of Record
+        """
+        if self.found is None:
+            return state, []
+        plan = self._plan
+        check_same_fit(self.found, plan, self._file)
+        state = TrainState.from_arrays(tuple(self.found["state"]))
+        records = [Record(**record) for record in self.found["records"]]
+        early = state.status == ALL_EPOCHS and state.epoch < plan.max_iter
+        if early or state.status == OUT_OF_TIME:
+            state.status = RUNNING
+        elif state.status == RUNNING and state.epoch >= plan.max_iter:
+            state.status = ALL_EPOCHS
+        return state, records
+
+
+def _apart(now):
+    """An outcome whose arrays the next epoch does not write to."""
+    if not isinstance(now, Outcome):
+        return now
+    state = replace(
+        now.state,
+        params=now.state.params.copy(),
+        moments=tuple(m.copy() for m in now.state.moments),
+        best_params=now.state.best_params.copy(),
+    )
+    return Outcome(state, list(now.records))
+
+
+def drawn_from(estimator):
+    """Where the random state of the fit that is gone on with stood, or None."""
+    watch = vars(estimator).get("_watch")
+    return None if watch is None else watch.drawn_from
+
+
+def layout(estimator):
+    """Fields of the plan of the fit that is gone on with, or None.
+
+    With the same shards and lanes the bits are the same, whoever holds them.
+    """
+    watch = vars(estimator).get("_watch")
+    if watch is None or watch.found is None:
+        return None
+    return {
+        "n_shards": watch.found["n_shards"],
+        "blas_threads": watch.found["blas_threads"],
+        "lanes": watch.found.get("lanes", 1),
+    }

@@ -1,0 +1,123 @@
+"""Checks of plain arrays, without those of scikit-learn that could find nothing there.
+
+scikit-learn asks of all input whether it is a data frame, a sparse matrix, a list or an
+array of some other library, several times over: for a small array this takes longer
+than the network does. What is a NumPy array of finite floats needs none of it; all else
+goes to scikit-learn, and so does all that is wrong: its errors are the ones raised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.validation import validate_data
+
+from skmlp.data.checks import sum_of_squares
+from skmlp.estimators.fitting.quality import check_scale
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def checked_pair(estimator, X, y, *, reset, **options):
+    """Validate X and y for training, as scikit-learn's `validate_data` does.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        Its `n_features_in_` and `feature_names_in_` are set if `reset`, else compared.
+    X, y : array-like or sparse matrix
+        What the caller gave.
+    reset : bool
+        See `validate_data`.
+    **options
+        Of `validate_data`, beyond those that all networks have in common.
+
+    Returns
+    -------
+    X : ndarray or sparse matrix of shape (n_samples, n_features), float32 or float64
+    y : ndarray
+    """
+    squares = None
+    if _is_table(X) and X.flags.c_contiguous:
+        # Of finite values it is finite, but for overflow.
+        squares = sum_of_squares(X)
+        if (
+            np.isfinite(squares)
+            and _is_plain_target(y, len(X))
+            and _fits(estimator, X, reset)
+        ):
+            if reset:
+                check_scale(estimator, X, squares)
+            return X, y
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        dtype=(np.float64, np.float32),
+        order="C",
+        reset=reset,
+        **options,
+    )
+    if reset:
+        check_scale(estimator, X, squares)
+    return X, y
+
+
+def checked_rows(estimator, X):
+    """Validate rows to predict, as scikit-learn's `validate_data` does."""
+    if _is_table(X) and _is_finite(X) and _fits(estimator, X, False):
+        return X
+    return validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
+
+
+def _is_table(X):
+    is_matrix = type(X) is np.ndarray and X.ndim == 2
+    return is_matrix and X.dtype in _FLOATS and X.size > 0
+
+
+def _is_plain_target(y, n_rows):
+    if type(y) is not np.ndarray or y.shape != (n_rows,):
+        return False
+    kind = y.dtype.kind
+    return kind in "iub" or (kind == "f" and _is_finite(y))
+
+
+def _is_finite(array):
+    """Whether all values surely are: their sum is. One that overflows says nothing."""
+    with np.errstate(all="ignore"):
+        return np.isfinite(array.sum())
+
+
+def _fits(estimator, X, reset):
+    """Note the features if `reset`; else whether there is nothing to say of them."""
+    known = vars(estimator)
+    if reset:
+        estimator.n_features_in_ = X.shape[1]
+        known.pop("feature_names_in_", None)
+        return True
+    return (
+        "feature_names_in_" not in known and known.get("n_features_in_") == (X.shape[1])
+    )
+
+
+def binarizer_of(y):
+    """A `LabelBinarizer` fitted to labels.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        Labels, validated.
+    """
+    binarizer = LabelBinarizer()
+    if y.ndim > 1 or y.dtype.kind not in "iub":
+        return binarizer.fit(y)
+    classes = np.unique(y)
+    if 2 * len(classes) > len(y):
+        # Perhaps these are no classes: scikit-learn warns of it.
+        return binarizer.fit(y)
+    binarizer.y_type_ = "multiclass" if len(classes) > 2 else "binary"
+    binarizer.sparse_input_ = False
+    binarizer.classes_ = classes
+    return binarizer

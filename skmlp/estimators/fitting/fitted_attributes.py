@@ -1,0 +1,296 @@
+"""From the end of a run to fitted attributes, warnings and printed lines."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.optimize import _check_optimize_result
+
+from skmlp.config import get_config
+from skmlp.estimators.fitting import early_stopping, initial_state, quality
+from skmlp.optim.schedules import SMALLEST_ADAPTIVE
+from skmlp.optim.solvers import SOLVERS
+from skmlp.rng_state import set_twister_state, twister_state
+from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
+
+INTERRUPTED = "Training interrupted by user."
+
+
+#: Attributes of the validation rows, and where an epoch's record has them.
+_VALIDATION = {
+    "validation_scores_": "score",
+    "validation_loss_curve_": "validation_loss",
+}
+
+#: Lists with an entry for each epoch, of all calls.
+CURVES = ("loss_curve_", "history_", *_VALIDATION)
+
+
+def silent(records):
+    """Print nothing."""
+
+
+def printer(plan, epoch=0):
+    """Make a function that prints an epoch's lines, as scikit-learn words them.
+
+    `epoch` is the number of those that were printed before.
+    """
+    adaptive = SOLVERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
+    what = "Validation score" if plan.early_stopping else "Training loss"
+    patience = int(plan.n_iter_no_change) if np.isfinite(plan.n_iter_no_change) else 0
+    standstill = (
+        f"{what} did not improve more than tol={plan.tol:f} "
+        f"for {patience} consecutive epochs."
+    )
+
+    def show(records):
+        nonlocal epoch
+        for record in records:
+            epoch += 1
+            print(f"Iteration {epoch}, loss = {record.loss:.8f}")
+            if plan.n_validation:
+                print(f"Validation score: {record.score:f}")
+            if not record.standstill:
+                continue
+            if not adaptive:
+                print(standstill + " Stopping.")
+            elif record.learning_rate <= SMALLEST_ADAPTIVE:
+                print(standstill + " Learning rate too small. Stopping.")
+            else:
+                print(f"{standstill} Setting learning rate to {record.next_rate:f}")
+
+    return show
+
+
+def _common(estimator, plan, params):
+    """The attributes of every fitted network."""
+    estimator.n_layers_ = len(plan.units)
+    estimator.n_outputs_ = plan.units[-1]
+    estimator.out_activation_ = plan.loss_entry.output
+    views = plan.layout.views(params)
+    estimator.coefs_ = [W for W, _ in views]
+    estimator.intercepts_ = [b for _, b in views]
+
+
+def _times(record):
+    """What the history tells of the time that an epoch or iteration took."""
+    return {
+        "seconds": record.seconds,
+        "computing": list(record.computing),
+        "waiting": list(record.waiting),
+        "communicating": record.communicating,
+    }
+
+
+def _extend(estimator, before, name, values):
+    """Add an entry for each epoch to the list of earlier calls, if there are such.
+
+    In place, so that a call costs the same whatever was before; see
+    `skmlp.estimators.base.unchanged_on_error`. At most ``history_length`` are kept.
+    """
+    known = before.get(name)
+    if type(known) is not list:
+        known = list(known or ())
+    known.extend(values)
+    length = get_config()["history_length"]
+    # A new list: after an error the old one is there again.
+    setattr(estimator, name, known if len(known) <= length else known[-length:])
+
+
+def without_times(history):
+    """Records with NaN for all times, which differ from fit to fit."""
+    unknown = {"seconds": np.nan, "communicating": np.nan}
+    return [
+        {
+            name: [np.nan] * len(value)
+            if name in ("computing", "waiting")
+            else unknown.get(name, value)
+            for name, value in record.items()
+        }
+        for record in history
+    ]
+
+
+def _forget(estimator, *names):
+    for name in names:
+        vars(estimator).pop(name, None)
+
+
+def minimum(estimator, plan, start, found):
+    """Adopt the end of an L-BFGS run."""
+    attributes_of_minimum(estimator, plan, start, found)
+    if found.result is not None:
+        estimator.loss_ = found.loss
+        estimator.n_iter_ = _check_optimize_result("lbfgs", found.result, plan.max_iter)
+    elif found.out_of_time:
+        warnings.warn(
+            f"lbfgs: max_time was reached after {len(found.losses)} iterations and "
+            "the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif not found.stopped:
+        warnings.warn(INTERRUPTED, stacklevel=2)
+    return estimator
+
+
+def attributes_of_minimum(estimator, plan, start, found):
+    """Set what an L-BFGS run has found so far."""
+    if not np.isfinite(found.params).all():
+        raise ValueError(quality.NOT_FINITE)
+    _common(estimator, plan, found.params.astype(plan.dtype))
+    _forget(
+        estimator,
+        "_moments",
+        "_moments_of",
+        "_dropout_key",
+        "_raw_params",
+        "_last_params",
+        "_schedule_epoch",
+        "_learning_rate",
+        "_learning_rate_from",
+        "_optimizer_step",
+        "_order_record",
+        "_row_order",
+    )
+    if start.first:
+        estimator.t_ = 0
+        _forget(
+            estimator,
+            "loss_curve_",
+            "best_loss_",
+            *_VALIDATION,
+            "best_validation_score_",
+            "_no_improvement_count",
+            "_split_record",
+        )
+    told = [
+        {"epoch": i, "loss": record.loss, **_times(record)}
+        for i, record in enumerate(found.records, 1)
+    ]
+    _extend(estimator, {}, "history_", told)
+    estimator.n_iter_ = len(found.losses)
+    if found.losses:
+        estimator.loss_ = found.loss
+
+
+def outcome(estimator, plan, start, end, judge=None):
+    """Adopt the end of a stochastic run; `judge` has scored it, if not the ranks."""
+    attributes(estimator, plan, start, end)
+    early_stopping.check(plan, end, judge)
+    _keep_order(estimator, plan, start, end.state)
+    _tell(plan, end.state, end.interrupted)
+    early_stopping.tell(estimator, plan, end)
+    return estimator
+
+
+def attributes(estimator, plan, start, end):
+    """Set what a stochastic run has brought so far."""
+    state, records = end.state, end.records
+    diverged = state.status == DIVERGED
+    if diverged and not (plan.early_stopping and np.isfinite(state.best)):
+        raise ValueError(quality.diverged(records[-1].loss))
+    before = {} if start.first else vars(estimator)
+    params = state.params if plan.average is None else state.moments[-1].copy()
+    last = params
+    if plan.early_stopping and np.isfinite(state.best):
+        params = state.best_params
+    _forget(estimator, "_raw_params", "_last_params")
+    if plan.average is not None:
+        estimator._raw_params = state.params
+    _common(estimator, plan, params)
+    if start.goes_on and not plan.incremental and not diverged:
+        estimator._last_params = last, initial_state.fingerprint(estimator)
+    estimator.n_iter_ = state.epoch
+    estimator.t_ = state.samples_seen
+    estimator._no_improvement_count = state.no_improvement
+    losses = [record.loss for record in records]
+    _extend(estimator, before, "loss_curve_", losses)
+    if losses:
+        estimator.loss_ = losses[-1]
+    for name, field in _VALIDATION.items():
+        if plan.n_validation:
+            values = [getattr(record, field) for record in records]
+            _extend(estimator, before, name, values)
+        else:
+            setattr(estimator, name, None)
+    stopping = plan.early_stopping
+    estimator.best_validation_score_ = state.best if stopping else None
+    estimator.best_loss_ = None if stopping else state.best
+    history = before.get("history_")
+    epoch = history[-1]["epoch"] if history else 0
+    told = [
+        {
+            "epoch": epoch + i,
+            "loss": record.loss,
+            "validation_score": record.score if plan.n_validation else None,
+            "validation_loss": record.validation_loss if plan.n_validation else None,
+            "learning_rate": record.learning_rate,
+            "gradient_norm": record.gradient_norm,
+            **_times(record),
+        }
+        for i, record in enumerate(records, 1)
+    ]
+    _extend(estimator, before, "history_", told)
+    estimator._moments = list(state.moments)
+    estimator._moments_of = plan.solver
+    estimator._dropout_key = plan.dropout_key
+    estimator._schedule_epoch = plan.first_epoch + state.epoch
+    estimator._optimizer_step = state.step
+    estimator._learning_rate = state.learning_rate
+    estimator._learning_rate_from = plan.learning_rate_init
+    if start.split_record is not None:
+        estimator._split_record = start.split_record
+
+
+def _keep_order(estimator, plan, start, state):
+    """Advance the caller's random state; note where the order of the rows stands."""
+    _forget(estimator, "_order_record", "_row_order")
+    if plan.order_rng is None or state.rng is None:
+        return
+    # Nobody sees a random state that was made from a seed. Where somebody else has
+    # drawn from the same one meanwhile, as concurrent fits on numpy's global one do,
+    # setting it would make their draws come twice.
+    shared = not isinstance(estimator.random_state, Integral)
+    if shared and (start.shuffles or twister_state(start.rng) == plan.order_rng):
+        set_twister_state(start.rng, state.rng)
+    if start.goes_on:
+        estimator._order_record = {
+            "n_rows": plan.n_rows,
+            "start": plan.order_rng,
+            "shuffles": state.shuffles,
+            "rng": state.rng,
+        }
+        if start.known_order is not None:
+            estimator._row_order = start.known_order
+
+
+def _tell(plan, state, interrupted):
+    """Warn of an end that is no convergence."""
+    if interrupted:
+        warnings.warn(INTERRUPTED, stacklevel=2)
+    elif state.status == DIVERGED:
+        warnings.warn(
+            f"Training diverged in epoch {state.epoch}: the loss or a weight is not "
+            "finite, or the loss is over a million times that of a constant "
+            "prediction. The weights of the best validation score are kept.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif state.status == OUT_OF_TIME:
+        warnings.warn(
+            f"Stochastic Optimizer: max_time was reached after {state.epoch} epochs "
+            "and the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif state.status == ALL_EPOCHS and not plan.incremental:
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({plan.max_iter}) reached and "
+            "the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )

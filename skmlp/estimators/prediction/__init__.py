@@ -1,0 +1,1 @@
+"""Predictions and scores, here and of Dask collections."""

@@ -1,0 +1,339 @@
+"""Lazy predictions of Dask collections, and scores of which only sums are moved.
+
+Imported when a Dask collection comes in, not before. Nothing here needs a client: the
+model is in the graph, once, and whoever computes it computes it anywhere.
+"""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp.dask.ingest import collections
+from skmlp.dask.ingest.sources import check_shapes
+from skmlp.data.checks import NOTHING_KNOWN, known_or_nan
+from skmlp.data.frames import as_values, in_order, is_frame
+from skmlp.data.targets import encode
+from skmlp.estimators.fitting import dask_driver
+from skmlp.estimators.targets import multioutput, real_targets
+from skmlp.model import metrics
+from skmlp.model.losses import entry
+from skmlp.model.predict import row_blocks
+
+# -- prediction ------------------------------------------------------------------------
+
+
+def predict(estimator, method, X, dtype, n_columns, options):
+    """Call a method of the estimator on each part of the rows, lazily.
+
+    Parameters
+    ----------
+    estimator : BaseMLP
+        Fitted. It goes into the graph once.
+    method : str
+        "predict" or another.
+    X : dask.array.Array or dask.dataframe.DataFrame of shape (n, n_features)
+        The rows.
+    dtype : dtype or None
+        Of the result; by default that of the forward pass.
+    n_columns : int or None
+        Columns of the result; None for one dimension.
+    options : dict
+        Further arguments of the method.
+
+    Returns
+    -------
+    dask.array.Array
+        With the row chunks of `X`, if it is an array.
+    dask.dataframe.Series or DataFrame
+        With the index and the divisions of `X`, if it is a data frame. Columns of
+        probabilities are named by the classes.
+    """
+    check_is_fitted(estimator)
+    (X,) = collections.understand(None, ("X", X))
+    dask_driver.check_features(estimator, X, reset=False)
+    if dtype is None:
+        # As `skmlp.model.predict.forward` does.
+        dtype = np.result_type(X.dtype, *estimator.coefs_)
+        if dtype not in (np.float32, np.float64):
+            dtype = np.float64
+    dtype = np.dtype(dtype)
+    model = _in_graph(estimator)
+    if is_frame(X.meta):
+        return _of_frame(estimator, model, method, X, dtype, n_columns, options)
+    kwargs = {}
+    if n_columns is None:
+        kwargs["drop_axis"] = 1
+    else:
+        kwargs["chunks"] = (X.data.chunks[0], (n_columns,))
+    empty = np.empty((0,) if n_columns is None else (0, n_columns), dtype)
+    return X.data.map_blocks(
+        _predict_block,
+        model,
+        method=method,
+        options=options,
+        empty=empty,
+        dtype=dtype,
+        meta=empty,
+        **kwargs,
+    )
+
+
+#: Parameters and attributes that only training needs.
+_PARAMETERS_OF_TRAINING = "coefs_init", "intercepts_init", "random_state"
+_OF_TRAINING = frozenset(
+    {
+        "history_",
+        "loss_curve_",
+        "validation_loss_curve_",
+        "validation_scores_",
+        "restarts_",
+        "_last_params",
+        "_moments",
+        "_order_record",
+        "_raw_params",
+        "_row_order",
+        "_split_record",
+        "_training",
+        "_watch",
+    }
+)
+
+
+def _in_graph(estimator):
+    """The estimator as a value of a graph: what predicts, and little else."""
+    model = object.__new__(type(estimator))
+    kept = {k: v for k, v in vars(estimator).items() if k not in _OF_TRAINING}
+    vars(model).update(kept | dict.fromkeys(_PARAMETERS_OF_TRAINING))
+    return dask.delayed(model, pure=False)
+
+
+def _of_frame(estimator, model, method, X, dtype, n_columns, options):
+    import pandas as pd
+
+    columns, classes = None, getattr(estimator, "classes_", None)
+    if isinstance(classes, list):
+        # Labels of several columns, each with a dtype of its own.
+        if method == "predict":
+            dtype = {j: pd.Series(labels).dtype for j, labels in enumerate(classes)}
+    elif dtype.kind in "OUS":
+        dtype = pd.Series(classes).dtype  # strings have a dtype of their own in some
+    if n_columns is not None:
+        named = method.endswith("_proba") and n_columns == len(classes)
+        columns = list(classes) if named else list(range(n_columns))
+    meta = _like(X.meta, np.empty((0,) if columns is None else (0, n_columns)), columns)
+    return X.data.map_partitions(
+        _predict_frame,
+        model,
+        method=method,
+        options=options,
+        columns=columns,
+        dtype=dtype,
+        names=X.names,
+        meta=meta.astype(dtype),
+    )
+
+
+def probabilities_of_heads(estimator, X):
+    """A lazy collection for each target, all of one forward pass."""
+    raw, heads = estimator._lazy_raw(X), multioutput.widths(estimator)
+    if not is_frame(raw):
+        return multioutput.blocks(raw, heads)
+    ends = np.cumsum(heads)
+    found = []
+    for end, labels in zip(ends, estimator.classes_, strict=True):
+        columns = range(end - len(labels), end)
+        names = dict(zip(columns, labels, strict=True))
+        found.append(raw[list(columns)].rename(columns=names))
+    return found
+
+
+def _like(frame, values, columns):
+    """An array with the index of a frame."""
+    import pandas as pd
+
+    if columns is None:
+        return pd.Series(values, index=frame.index)
+    return pd.DataFrame(values, index=frame.index, columns=columns)
+
+
+def _predict_block(block, model, method, options, empty):
+    # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
+    if not block.shape[0]:
+        return empty
+    return getattr(model, method)(_plain(block), **options)
+
+
+def _predict_frame(
+    frame, model, method, options, columns, dtype, names, partition_info=None
+):
+    # None where Dask infers what comes out.
+    number = partition_info["number"] if partition_info else 0
+    frame = _in_order(frame, names, "X", number)
+    if len(frame):
+        values = getattr(model, method)(frame, **options)
+    else:
+        values = np.empty((0,) if columns is None else (0, len(columns)))
+    return _like(frame, values, columns).astype(dtype)
+
+
+def _in_order(part, names, name, number):
+    """`in_order`; an error says which partition it is."""
+    try:
+        return in_order(part, names, name)
+    except ValueError as error:
+        raise ValueError(f"{error} (partition {number})") from None
+
+
+def _plain(block):
+    """A chunk as the estimators take it: they know scipy's sparse matrices only."""
+    return block.to_scipy_sparse() if hasattr(block, "to_scipy_sparse") else block
+
+
+# -- scores ----------------------------------------------------------------------------
+
+
+def score(estimator, X, y, sample_weight):
+    """Accuracy or R2 of Dask collections; only sums leave the workers."""
+    (X, *columns), n_columns = _columns(estimator, X, y, sample_weight)
+    model, loss = _in_graph(estimator), estimator._loss_name()
+    if loss == "quantiles":
+        from skmlp.estimators.prediction import lazy_quantiles
+
+        raw = [dask.delayed(_raw)(part, model) for part in X]
+        return lazy_quantiles.score(estimator, raw, *columns)
+    widths = estimator.n_outputs_, n_columns
+    heads = multioutput.widths(estimator)
+    if heads:
+        multioutput.check_number(estimator, n_columns)
+    classes = getattr(estimator, "classes_", None)
+    masked = real_targets.masked(estimator)
+    parts = [
+        _parts(number, loss, classes, widths, heads, masked, model, *part)
+        for number, part in enumerate(zip(X, *columns, strict=True))
+    ]
+    (sums,) = dask.compute(_added(parts))
+    if not sums["rows"]:
+        raise ValueError(NO_ROWS)
+    if masked and np.isnan(sums["spread"]).all():
+        raise ValueError(NOTHING_KNOWN)
+    return metrics.score(loss, sums["score"], sums["spread"], masked)
+
+
+NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required."
+
+
+def _columns(estimator, X, y, sample_weight):
+    """Delayed rows, targets and perhaps weights, each a list of their parts.
+
+    And how many columns the targets have.
+    """
+    check_is_fitted(estimator)
+    given = (X, y, sample_weight)
+    lists = any(isinstance(one, (list, tuple)) for one in given)
+    X, y, w = dask_driver.understand(X, y, sample_weight, client=lists)
+    dask_driver.check_features(estimator, X, reset=False)
+    check_shapes(X, y, w)
+    columns = collections.paired([X, y] + ([] if w is None else [w]))
+    order, lists = dask.delayed(_in_order), []
+    for one in columns:
+        parts = one.delayed()
+        if one.names is not None:
+            parts = [
+                order(part, one.names, one.name, k) for k, part in enumerate(parts)
+            ]
+        lists.append(parts)
+    return lists, columns[1].meta.shape[1] if y.ndim == 2 else 1
+
+
+def _raw(part, model):
+    return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
+
+
+@dask.delayed
+def _added(parts):
+    """The sums of all parts; spreads are those around the mean of all."""
+    # Of each part, or of those that have a weight, for each output.
+    weights = np.array([part["weight"] for part in parts])
+    means = np.array([part["mean"] for part in parts])
+    spreads = np.array([part["spread"] for part in parts])
+    total = weights.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = (weights * means).sum(axis=0) / total
+    return {
+        "rows": sum(part["rows"] for part in parts),
+        "score": np.sum([part["score"] for part in parts], axis=0),
+        "spread": (spreads + weights * (means - mean) ** 2).sum(axis=0),
+    }
+
+
+@dask.delayed
+def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
+    """What a part adds to the score, and for R2 its weight, mean and spread."""
+    target = entry(loss).target
+    X, y = _plain(X), as_values(y)
+    w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
+    check_lengths(number, X, y, w)
+    width, columns = widths
+    n_spreads = columns if target == "real" else 0
+    found = {
+        "rows": len(y),
+        "weight": np.zeros(n_spreads),
+        "score": np.zeros(metrics.n_parts(loss, width)),
+        "mean": np.zeros(n_spreads),
+        "spread": np.zeros(n_spreads),
+    }
+    if not len(y):
+        return found
+    if target == "real":
+        y = encode(target, None, known_or_nan(y) if masked else y, np.float64)
+        sums, blocks = np.zeros(2 * columns), row_blocks(*y.shape)
+        for rows in blocks:
+            metrics.mean_parts(y[rows], w[rows] if w.size else w, sums, masked)
+        found["weight"] = sums[:columns]
+        # A part without weight adds nothing to the mean of all.
+        known = found["weight"] != 0
+        np.copyto(found["mean"], metrics.means(sums), where=known)
+        for rows in blocks:
+            part = y[rows], w[rows] if w.size else w
+            metrics.spread_parts(*part, found["mean"], found["spread"], masked)
+
+    def add(raw, rows):
+        pair = _comparable(target, classes, raw, y[rows])
+        its_w = w[rows] if w.size else w
+        metrics.score_parts(loss, *pair, its_w, found["score"], heads, masked)
+
+    model._forward(X, finish=add)
+    return found
+
+
+def check_lengths(number, raw, y, w):
+    """ValueError unless a part has as many targets, and weights if any, as rows."""
+    n_rows = raw.shape[0]
+    lengths = {n_rows, len(y), len(w) if w.size else len(y)}
+    if len(lengths) > 1:
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"{[n_rows, len(y)]} (partition {number})"
+        )
+
+
+def _comparable(target, classes, raw, y):
+    """Predictions and encoded targets; a label that is not known is a wrong one."""
+    if target == "real":
+        return raw, y
+    if target == "heads":
+        return raw, encode(target, classes, y, None)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y.reshape(-1)
+    known = np.ones(len(y), bool)
+    if y.ndim == 1 and len(classes) > 0:
+        known = np.isin(y, classes)
+    if known.all():
+        return raw, encode(target, classes, y, raw.dtype)
+    y = encode(target, classes, np.where(known, y, classes[0]), raw.dtype)
+    if target == "codes":
+        y[~known] = -1
+        return raw, y
+    return np.where(known[:, None], raw, np.nan), np.where(known[:, None], y, 1)

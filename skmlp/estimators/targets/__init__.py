@@ -1,0 +1,1 @@
+"""From labels or values to what the network learns, and back."""

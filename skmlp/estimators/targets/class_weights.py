@@ -1,0 +1,127 @@
+"""`class_weight`: the weights of classes become weights of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+
+from skmlp.data.targets import class_weights_of
+from skmlp.estimators.targets import multioutput
+
+NOT_BALANCED = (
+    "class_weight='balanced' is not supported by partial_fit: the rows of one call do "
+    "not tell how often each class comes. Estimate the weights from a sample, with "
+    "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, "
+    "y=y), and pass them as class_weight={label: weight}."
+)
+
+
+def check(class_weight, incremental):
+    """Refuse what needs to see all rows where they come piece by piece."""
+    each = class_weight if isinstance(class_weight, list) else [class_weight]
+    if incremental and any(isinstance(one, str) for one in each):
+        raise ValueError(NOT_BALANCED)
+    odd = [one for one in each if not _is_sound(one)]
+    if odd:
+        raise ValueError(
+            "class_weight must be a dict {label: weight}, 'balanced', None, or a list "
+            f"with one of these for each column of y; got {odd[0]!r}"
+        )
+
+
+def _is_sound(class_weight):
+    return class_weight in (None, "balanced") or isinstance(class_weight, dict)
+
+
+def tables(class_weight, columns, counts):
+    """Weights of the classes of each column of labels.
+
+    Parameters
+    ----------
+    class_weight : dict, list of dict or "balanced"
+        The estimator's parameter.
+    columns : list of ndarray of shape (n_classes,)
+        Labels of each column, sorted.
+    counts : list of ndarray of shape (n_classes,)
+        How many rows have each of them.
+
+    Returns
+    -------
+    tuple of ndarray of shape (n_classes,)
+        What `sklearn.utils.class_weight.compute_sample_weight` gives the rows.
+
+    Raises
+    ------
+    ValueError
+        `class_weight` does not fit the labels; in scikit-learn's words.
+    """
+    if isinstance(class_weight, str):
+        return tuple(_balanced(np.asarray(of_column)) for of_column in counts)
+    several = len(columns) > 1
+    if several or isinstance(class_weight, list):
+        # Its number of elements is looked at there, and whether it is a list.
+        empty = [{}] * len(class_weight) if isinstance(class_weight, list) else {}
+        compute_sample_weight(empty, np.indices((2, len(columns)))[0])
+    each = class_weight if several else [class_weight]
+    return tuple(
+        _balanced(np.asarray(of_column))
+        if isinstance(weights, str)
+        else compute_class_weight(weights, classes=labels, y=labels).astype(np.float64)
+        for weights, labels, of_column in zip(each, columns, counts, strict=True)
+    )
+
+
+def _balanced(counts):
+    present = counts > 0
+    weights = np.ones(len(counts))
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+def labels_of(estimator, n_columns):
+    """The labels of each column of encoded targets."""
+    if multioutput.widths(estimator):
+        return estimator.classes_
+    if n_columns > 1:
+        return [np.arange(2)] * n_columns
+    return [np.asarray(estimator.classes_)]
+
+
+def weighted(estimator, y, w, like=None):
+    """Weights of rows of this process, with those of their classes.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier
+        With `classes_`.
+    y : ndarray of shape (n,) or (n, n_columns)
+        Encoded.
+    w : ndarray of shape (n,) or (0,)
+        The caller's weights.
+    like : ndarray, optional
+        The targets by which the classes are counted; by default these.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    seen = y if like is None else like
+    columns = seen.reshape(len(seen), -1).T
+    labels = labels_of(estimator, len(columns))
+    counts = [
+        np.bincount(column, minlength=len(known))
+        for column, known in zip(columns, labels, strict=True)
+    ]
+    rows = class_weights_of(tables(estimator.class_weight, labels, counts), y)
+    return w * rows if w.size else rows
+
+
+def on_workers(estimator, stats):
+    """The tables for ranks that encode their own rows, from what is known of these."""
+    labels = labels_of(estimator, len(stats.labels))
+    counts = []
+    for known, (found, numbers) in zip(labels, stats.labels, strict=True):
+        of_column = np.zeros(len(known), np.int64)
+        of_column[np.searchsorted(known, found)] = numbers
+        counts.append(of_column)
+    return tables(estimator.class_weight, labels, counts)

@@ -1,0 +1,226 @@
+"""Reading the parameters that say what is minimised."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import d2_pinball_score
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp.display.inside import networks
+from skmlp.estimators.targets import multioutput
+from skmlp.model.losses import METHOD, OUTPUTS, entry
+
+#: Parameters of one loss alone.
+_OF_LOSSES = {"huber_delta": "huber", "quantile": "quantile"}
+
+
+def levels(estimator):
+    """The levels of the quantiles, as a tuple; one for a number."""
+    given = estimator.quantile
+    return tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else (given,)
+
+
+def name(estimator):
+    """The regressor's loss: a key of `skmlp.model.losses.LOSSES`, or an object."""
+    if isinstance(estimator.loss, str) and estimator.loss == "quantile":
+        return "quantiles" if len(levels(estimator)) > 1 else "quantile"
+    return estimator.loss
+
+
+def unused(estimator):
+    """The parameters of other losses."""
+    return [n for n, loss in _OF_LOSSES.items() if loss != estimator.loss]
+
+
+def settings(estimator):
+    """The parameters of the loss, for its kernel."""
+    loss = estimator._loss_name()
+    if not isinstance(loss, str):
+        return ()
+    if loss == "huber":
+        return (float(estimator.huber_delta),)
+    if loss in ("quantile", "quantiles"):
+        return tuple(float(level) for level in levels(estimator))
+    if entry(loss).target == "heads":
+        return (
+            float(estimator.label_smoothing),
+            *map(float, multioutput.widths(estimator)),
+        )
+    if loss.startswith("smoothed"):
+        return (float(estimator.label_smoothing),)
+    return ()
+
+
+def n_outputs(estimator, n_columns):
+    """Width of the last layer for so many columns of targets.
+
+    Raises
+    ------
+    ValueError
+        Several quantiles of several targets.
+    """
+    loss = estimator._loss_name()
+    if entry(loss).target in ("codes", "heads"):
+        return sum(multioutput.widths(estimator)) or len(estimator.classes_)
+    if loss != "quantiles":
+        return n_columns
+    if n_columns > 1:
+        raise ValueError(
+            f"several quantiles are predicted of one target, but y has {n_columns} "
+            "columns: fit a model for each, or give one quantile"
+        )
+    return len(levels(estimator))
+
+
+def check(estimator):
+    """ValueError, with the cure, if a parameter can't be what it says."""
+    if not hasattr(estimator, "quantile"):
+        return
+    found = levels(estimator)
+    if not found or not all(isinstance(q, Real) and 0 < q < 1 for q in found):
+        raise ValueError(
+            "quantile must be a number between 0 and 1, or several of them, got "
+            f"{estimator.quantile!r}"
+        )
+    if any(above <= below for below, above in pairwise(found)):
+        raise ValueError(
+            f"the quantiles must rise, got {estimator.quantile!r}: the columns of "
+            "predict follow them"
+        )
+    if not isinstance(estimator.loss, str):
+        check_loss(estimator.loss)
+        if estimator.missing_targets == "mask":
+            check_loss_with_gaps(estimator.loss)
+
+
+def check_loss(loss):
+    """ValueError unless an object does as `skmlp.model.losses.kernel_of` says."""
+    kind = type(loss).__name__
+    output = getattr(loss, "out_activation", "identity")
+    if output not in OUTPUTS:
+        raise ValueError(
+            f"{kind}.out_activation is {output!r}, it must be one of "
+            f"{', '.join(OUTPUTS)}"
+        )
+    y = np.linspace(0.5, 1.5, 6).reshape(3, 2)
+    raw = np.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    given = y.copy(), raw.copy()
+    found = getattr(loss, METHOD)(*given)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(f"{kind}.{METHOD} must return a tuple of two arrays")
+    for what, array in zip(("loss", "gradient"), found, strict=True):
+        if np.shape(array) != raw.shape or np.asarray(array).dtype.kind != "f":
+            raise ValueError(
+                f"{kind}.{METHOD} must return the {what} of each number: an array of "
+                f"real numbers of the shape of its arguments, {raw.shape}; its shape "
+                f"is {np.shape(array)}"
+            )
+    if not (np.array_equal(given[0], y) and np.array_equal(given[1], raw)):
+        raise ValueError(f"{kind}.{METHOD} must leave its arguments as they were")
+
+
+def check_loss_with_gaps(loss):
+    """ValueError unless a missing target leaves an object's other numbers alone."""
+    kind = type(loss).__name__
+    y = np.array([[0.5, np.nan], [1.5, 1.0], [0.7, 0.9]])
+    raw = np.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    with np.errstate(all="ignore"):
+        found = getattr(loss, METHOD)(y.copy(), raw.copy())
+    if not all(np.isfinite(array[~np.isnan(y)]).all() for array in found):
+        raise ValueError(
+            f"{kind}.{METHOD} must give each number by itself for "
+            "missing_targets='mask': with NaN for one target, the loss or the gradient "
+            "of another one is not finite"
+        )
+
+
+def score_quantiles(quantiles, y, predictions, sample_weight):
+    """The mean over the quantiles of D2, the share of the pinball loss explained."""
+    y = np.asarray(y).reshape(-1)
+    scores = [
+        d2_pinball_score(y, column, sample_weight=sample_weight, alpha=level)
+        for column, level in zip(predictions.T, quantiles, strict=True)
+    ]
+    return float(np.mean(scores))
+
+
+def d2_pinball_scorer(
+    estimator: Any, X: Any, y: Any, sample_weight: Any = None
+) -> float:
+    """Score predicted quantiles by the mean of their D2, behind any estimator.
+
+    `MLPRegressor.score` does so for several quantiles, and searches and pipelines call
+    it. `TransformedTargetRegressor` and others compute R2 of one column; there, hand
+    this function to ``scoring`` or call it.
+
+    Parameters
+    ----------
+    estimator : MLPRegressor or an estimator around such networks
+        Fitted with ``loss="quantile"``; the quantiles are those of the networks.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        The rows.
+    y : array-like of shape (n_samples,)
+        The truth.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights.
+
+    Returns
+    -------
+    float
+        The mean over the quantiles of `sklearn.metrics.d2_pinball_score`.
+
+    Raises
+    ------
+    NotFittedError
+        The estimator is not fitted.
+    ValueError
+        It holds no network for quantiles, or networks for different ones.
+
+    Examples
+    --------
+    >>> from sklearn.compose import TransformedTargetRegressor
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skmlp import MLPRegressor, d2_pinball_scorer
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> network = MLPRegressor("quantile", quantile=[0.1, 0.9], random_state=0)
+    >>> reg = TransformedTargetRegressor(network, transformer=StandardScaler())
+    >>> d2_pinball_scorer(reg.fit(X, y), X, y) > 0.1
+    True
+    """
+    inner = networks(estimator)
+    if not inner:
+        check_is_fitted(estimator)
+    found = {
+        tuple(levels(network))
+        for network in inner.values()
+        if getattr(network, "loss", None) == "quantile"
+    }
+    if len(found) != 1:
+        raise ValueError(
+            f"this {type(estimator).__name__} must hold networks with loss='quantile' "
+            f"and one and the same quantile, found {sorted(found) or 'none'}"
+        )
+    predictions = np.asarray(estimator.predict(X))
+    return score_quantiles(
+        *found, y, predictions.reshape(len(predictions), -1), sample_weight
+    )
+
+
+def check_range(estimator, smallest):
+    """ValueError if the loss is not defined for the smallest target."""
+    takes = entry(name(estimator)).takes
+    if takes == "not negative" and smallest < 0:
+        raise ValueError(
+            f"loss={estimator.loss!r} takes targets that are zero or greater, but the "
+            f"smallest is {smallest:g}"
+        )
+    if takes == "positive" and smallest <= 0:
+        raise ValueError(
+            f"loss={estimator.loss!r} takes targets greater than zero, but the "
+            f"smallest is {smallest:g}"
+        )

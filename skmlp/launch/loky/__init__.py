@@ -1,0 +1,1 @@
+"""Ranks in joblib's loky processes."""

@@ -1,0 +1,1 @@
+"""Training: the loop, the ranks, the supervisor. Read `loop` first."""

@@ -1,0 +1,28 @@
+"""What launchers are handed: functions that make the servant of a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skmlp.comm.base import Communicator
+from skmlp.data.partitions import LocalRows
+from skmlp.data.resident import PartitionRows
+from skmlp.data.sampler import Source
+from skmlp.optim.solvers import SOLVERS
+from skmlp.plan import Plan
+from skmlp.training.evaluator import Evaluator
+from skmlp.training.loop import Trainer
+from skmlp.training.protocol import Servant
+
+
+def on_source(plan: Plan, comm: Communicator, source: Source) -> Servant:
+    """Make the servant of a rank whose launcher brings the rows as a source."""
+    servant = Trainer if plan.solver in SOLVERS else Evaluator
+    return servant(plan, comm, source)
+
+
+def on_partitions(
+    plan: Plan, comm: Communicator, rows: Mapping[int, LocalRows]
+) -> Servant:
+    """Make the servant of a rank whose shards lie here, and only here."""
+    return on_source(plan, comm, PartitionRows(rows))

@@ -1,0 +1,205 @@
+"""How ranks start: what every launcher offers to the supervisor.
+
+A launcher starts a `Gang` of ranks, once per fit. Each rank builds a `Servant` with the
+function that the launcher is handed, and then answers the supervisor's messages; the
+launcher knows nothing of training. All ranks get every message; the lead (rank 0)
+answers.
+
+A `Message` is an operation code and flat arrays of numbers. It can travel as raw bytes
+of bounded length; no pickle is ever read from a socket of ours.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from skmlp.comm.base import Communicator, Shards
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Ends the service of a rank; every other code belongs to the servant.
+CLOSE = 0
+
+#: Seconds that ranks in other processes get to finish their epoch at an interrupt.
+PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """An order to all ranks, or the lead's answer.
+
+    Attributes
+    ----------
+    op : int
+        What to do; `CLOSE` is the launcher's own, the rest is the servant's.
+    arrays : tuple of ndarray
+        One-dimensional, C-contiguous, of dtype int64, float64 or float32.
+    """
+
+    op: int
+    arrays: tuple[Array, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(a.nbytes for a in self.arrays)
+
+
+class Servant(Protocol):
+    """What a rank runs."""
+
+    def handle(self, message: Message) -> Message:
+        """Do what the message says, together with the other ranks, and answer."""
+        ...
+
+    def last_commit(self) -> Message | None:
+        """The state after the last finished epoch, at any moment, from any thread."""
+        ...
+
+    def pause(self) -> None:
+        """Answer the order under way after the present epoch. From any thread.
+
+        One rank's servant is told; it sees to it that all of them do so.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what else runs for it. The last word to it but for `last_commit`."""
+        ...
+
+
+#: ``build(plan, comm, data)``: module-level, so that it can be pickled by name.
+Build = Callable[[Any, Communicator, Any], Servant]
+
+
+class RankFailed(RuntimeError):
+    """A rank is gone: killed, lost, or out of reach.
+
+    Attributes
+    ----------
+    rank : int or None
+        Which one, if that is known.
+    from_outside : bool
+        Whether a signal from outside killed it, for all that is known.
+    """
+
+    rank: int | None = None
+    from_outside = False
+
+
+class Gang(ABC):
+    """The ranks of one fit, from their start until `close`.
+
+    Attributes
+    ----------
+    shards : Shards
+        Which rank holds which shard.
+    where : str
+        "in process", "threads", "processes" or "dask": for people.
+    """
+
+    shards: Shards
+    where: str
+
+    @abstractmethod
+    def ask(self, message: Message) -> Message:
+        """Hand `message` to all ranks, wait for all, return the lead's answer.
+
+        Raises
+        ------
+        RankFailed
+            A rank is gone. The message names it.
+        Exception
+            The first cause, if the servant of a rank raised.
+        """
+
+    @abstractmethod
+    def last_commit(self) -> Message | None:
+        """The state after the last finished epoch, if it is within reach."""
+
+    def interrupt(self) -> Message | None:
+        """End the service in the midst of an order; see `close`.
+
+        Returns
+        -------
+        Message or None
+            The state after the last finished epoch, as far as it is within reach.
+        """
+        # Ranks that are still computing would write to what is read.
+        self.close()
+        return self.last_commit()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the service; leave no thread, process of ours, port or file behind.
+
+        Also after a failure or an interrupt, and more than once.
+        """
+
+    def __enter__(self) -> Gang:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Launcher(ABC):
+    """Starts the gangs of one fit, one after the other; one is all that most need."""
+
+    @abstractmethod
+    def start(self, generation: int) -> Gang:
+        """Start a gang.
+
+        Parameters
+        ----------
+        generation : int
+            The count of the fit's gangs before this one.
+
+        Raises
+        ------
+        RankFailed
+            A rank is gone; another try may succeed, after `recover`.
+        """
+
+    def recover(self, failure: RankFailed) -> None:
+        """Make ready for another gang, after a failure and the end of the last one.
+
+        Parameters
+        ----------
+        failure : RankFailed
+            Why the last gang ended.
+
+        Raises
+        ------
+        RankFailed
+            There can be no other gang: `failure`, or what is wrong now.
+        """
+        raise failure
+
+    def stay_here(self, failures: Sequence[RankFailed]) -> None:
+        """Make ready for a gang in this process, after failures again and again.
+
+        Parameters
+        ----------
+        failures : sequence of RankFailed
+            Those since the last finished round.
+
+        Raises
+        ------
+        RankFailed
+            There can't be one, or it could end this process: the first cause.
+        """
+        raise failures[0]
+
+    def could_grow(self) -> bool:
+        """Whether a new gang would have more ranks than the last one."""
+        return False
+
+    def grow(self) -> None:
+        """Make ready for the gang that `could_grow` spoke of; the last one is over."""
+        raise NotImplementedError(f"the gangs of {type(self).__name__} never grow")

@@ -1,0 +1,97 @@
+"""Which epochs are one compiled call, and from which rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from skmlp import testing
+from skmlp.data import file_rows, sampler
+from skmlp.data.file_rows import FileRows
+from skmlp.data.sparse_file_rows import SparseFileRows
+from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
+from tests.model.own import LogCosh, Sine
+
+
+@pytest.mark.skipif(
+    not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
+)
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_rows_in_files(kind, monkeypatch, tmp_path):
+    """Those of a Dask worker that are too many: sparse ones go one by one."""
+    rows = X if kind == "dense" else sparse.csr_array(X * (X > 0))
+    in_memory = fitted(**CLASSES, rows=rows)
+    make = sampler.RowTable.__init__
+
+    def on_disk(self, table, *others):
+        if sparse.issparse(table):
+            file = SparseFileRows(str(tmp_path), table.shape[1], table.dtype)
+            file.append(0, table)
+            file.order([0])
+        else:
+            file = FileRows(str(tmp_path), table.shape, table.dtype)
+            file.write(0, table)
+        make(self, file, *others)
+
+    monkeypatch.setattr(sampler.RowTable, "__init__", on_disk)
+    with testing.fused_epochs() as runs:
+        same(fitted(**CLASSES, rows=rows), in_memory, "float64")
+    assert bool(runs) == (kind == "dense")
+
+
+TARGETS = np.column_stack([CODES, (X[:, 3] > 0) + (X[:, 4] > 1)])
+GAPS = np.where(np.arange(len(X))[:, None] % 3 == [0, 1], np.nan, VALUES)
+ALL = {
+    "dropout": 0.2,
+    "input_dropout": 0.1,
+    "clip_norm": 0.5,
+    "l1_ratio": 0.3,
+    "average": 0.8,
+    "label_smoothing": 0.1,
+    "activation": ["silu", "elu"],
+    "solver": "adamw",
+    "early_stopping": True,
+}
+OPTIONS = {
+    "dropout": dict(CLASSES, dropout=[0.3, 0.0], input_dropout=0.2),
+    "clip_norm": dict(CLASSES, clip_norm=0.3),
+    **{
+        f"l1, {solver}": dict(CLASSES, l1_ratio=0.5, alpha=0.1, solver=solver)
+        for solver in ("sgd", "adam", "rmsprop")
+    },
+    "average": dict(CLASSES, average=True),
+    "moving average": dict(CLASSES, average=0.9, solver="sgd"),
+    **{
+        f"frozen {layers}": dict(CLASSES, frozen_layers=layers)
+        for layers in ([0], [1], [0, 2])
+    },
+    "label_smoothing": dict(CLASSES, label_smoothing=0.1),
+    "two activations": dict(CLASSES, activation=["gelu", "tanh"]),
+    "huber": dict(REAL, loss="huber"),
+    "quantiles": dict(REAL, y=VALUES[:, 0], loss="quantile", quantile=[0.1, 0.5, 0.9]),
+    "missing": dict(REAL, y=GAPS, missing_targets="mask"),
+    "missing, quantiles": dict(
+        REAL, y=GAPS[:, 0], missing_targets="mask", loss="quantile", quantile=[0.1, 0.9]
+    ),
+    "heads": dict(CLASSES, y=TARGETS),
+    "all": dict(CLASSES, **ALL),
+}
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_a_step_has_runs_in_one_call(name, dtype, n_parts):
+    with testing.step_threads(n_parts), testing.fused_epochs() as fused:
+        together = fitted(dtype=dtype, **OPTIONS[name])
+    assert len(fused) == together.n_iter_
+    with testing.step_by_step():
+        same(together, fitted(dtype=dtype, **OPTIONS[name]), dtype)
+
+
+def test_own_objects_go_step_by_step():
+    with testing.fused_epochs() as fused:
+        fitted(**CLASSES, activation=Sine())
+        fitted(**REAL, loss=LogCosh())
+    assert not fused
