@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
-from skmlp.estimators import conversion, saving
+from skmlp.estimators import conversion, kept
 from skmlp.estimators.fitting import (
     callback_support,
     driver,
@@ -77,7 +77,7 @@ class ScoreMixin:
         float
             Rows of several labels count as right only with all of them right.
         """
-        if driver.is_dask(X):
+        if input.is_dask(X):
             from skmlp.estimators.prediction import lazy
 
             return lazy.score(self, X, y, sample_weight)
@@ -290,7 +290,7 @@ class BaseMLP(
         n_hidden = len(self.coefs_) - 1
         hyperparameters.check_layer(layer, n_hidden)
         last = int(layer) % n_hidden + 1
-        if driver.is_dask(X):
+        if input.is_dask(X):
             width = np.shape(self.coefs_[last - 1])[1]
             return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
         return self._forward(X, last)
@@ -336,9 +336,7 @@ class BaseMLP(
 
     def __setstate__(self, state):
         state = dict(state)
-        saving.check_version(
-            type(self).__name__, state.pop("_skmlp_version", "unknown")
-        )
+        kept.check_version(type(self).__name__, state.pop("_skmlp_version", "unknown"))
         super().__setstate__(state)
 
     def __sklearn_tags__(self):

@@ -10,8 +10,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.estimators.saving import known_classes
-
 #: Attributes that scikit-learn's networks and ours share.
 _SHARED = (
     "classes_",
@@ -168,7 +166,7 @@ class Convertible:
 def _sklearn_name(cls):
     """The name of scikit-learn's class that a class of ours, or a child, is like."""
     for parent in cls.__mro__:
-        if parent in known_classes().values():
+        if "_kept_as" in vars(parent):
             return parent.__name__
     raise TypeError(f"{cls!r} has no like in scikit-learn")
 

@@ -3,54 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
-import sklearn.exceptions
-
-from skmlp import __version__, persistence
-
-#: Attributes that belong to a fit under way, or can be found again.
-_PASSING = frozenset(
-    {
-        "_row_order",
-        "_watch",
-        "_training",
-        "_unscaled",
-        "_skl_callbacks",
-        "_skl_callbacks_to_teardown",
-        "_callback_fit_ctx",
-        "_parent_callback_ctx",
-        "_metadata_request",
-        "_doc_link_module",
-    }
-)
-
-
-class InconsistentVersionWarning(sklearn.exceptions.InconsistentVersionWarning):
-    """A model was kept by another version of skmlp."""
-
-    def __str__(self):
-        return (
-            f"{self.estimator_name} was kept by skmlp {self.original_sklearn_version} "
-            f"and is loaded by {self.current_sklearn_version}. This might break or "
-            "give wrong results: fit it again, or load it with the version that kept "
-            "it and hand on its coefs_ and intercepts_."
-        )
-
-
-def check_version(name, version):
-    """Warn if a model was kept by another version of this package."""
-    if version != __version__:
-        warnings.warn(
-            InconsistentVersionWarning(
-                estimator_name=name,
-                current_sklearn_version=__version__,
-                original_sklearn_version=version,
-            ),
-            stacklevel=3,
-        )
-
+from skmlp import persistence
+from skmlp.estimators import kept
+from skmlp.estimators.kept import check_version
 
 # ---- Files ---------------------------------------------------------------------------
 
@@ -90,7 +47,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     >>> (again.predict([[2.0]]) == model.predict([[2.0]])).item()
     True
     """
-    persistence.write(path, "estimator", tree_of(estimator))
+    persistence.write(path, "estimator", kept.tree_of(estimator))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -154,31 +111,3 @@ def known_classes():
     from skmlp.estimators.regressor import MLPRegressor
 
     return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
-
-
-def tree_of(estimator):
-    """An estimator as plain data."""
-    name = type(estimator).__name__
-    if type(estimator) is not known_classes().get(name):
-        raise TypeError(
-            f"save keeps MLPClassifier and MLPRegressor, not {type(estimator)!r}; "
-            "joblib.dump or skops keep other estimators, pipelines too"
-        )
-    params = estimator.get_params(deep=False)
-    attributes = {
-        name: value
-        for name, value in vars(estimator).items()
-        if name not in params and name not in _PASSING
-    }
-    requests = {}
-    if hasattr(estimator, "_metadata_request"):
-        requests = {
-            method: dict(getattr(estimator._metadata_request, method).requests)
-            for method in ("fit", "partial_fit", "score")
-        }
-    return {
-        "class": name,
-        "params": params,
-        "attributes": attributes,
-        "requests": requests,
-    }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skmlp import config_context
-from skmlp.estimators.fitting import timing_report
+from skmlp.estimators.advice import timing_report
 from skmlp.exceptions import CommunicationWarning
 from skmlp.state import Record
 from tests.laws.places import HERE, Fit, gangs_seen, processes, threads

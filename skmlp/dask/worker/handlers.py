@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from distributed import Worker
 
 from skmlp.dask.worker.rank import Kind, Packed
 
-if TYPE_CHECKING:
-    from skmlp.dask.worker.service import Host
-
 #: Name of the plugin, and of the worker's handler for the driver's calls.
 NAME = "skmlp"
 
 GONE: Packed = {"kind": Kind.GONE, "text": "this worker knows nothing of the fit"}
+
+
+class Service(Protocol):
+    """What answers the calls: `skmlp.dask.worker.service.Host`."""
+
+    async def handle(self, verb: str, **facts: Any) -> Packed:
+        """Answer a call of a driver."""
 
 
 class Desk:
@@ -33,7 +37,7 @@ class Desk:
     def __init__(self, worker: Worker) -> None:
         self._worker = weakref.ref(worker)
 
-    def _host(self) -> Host | None:
+    def _host(self) -> Service | None:
         worker = self._worker()
         return None if worker is None else host_of(worker)
 
@@ -51,7 +55,7 @@ def desk_of(worker: Worker) -> Desk:
     return _desks.setdefault(worker, Desk(worker))
 
 
-def host_of(worker: Worker) -> Host | None:
-    """The host of the fits on a worker, if there is one."""
-    host: Host | None = worker.plugins.get(NAME)
+def host_of(worker: Worker) -> Any:
+    """The host of the fits on a worker, or None."""
+    host = worker.plugins.get(NAME)
     return host

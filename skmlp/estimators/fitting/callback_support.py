@@ -16,7 +16,7 @@ from typing import Any, Self
 import sklearn
 
 from skmlp import persistence
-from skmlp.estimators import saving
+from skmlp.estimators import kept
 from skmlp.estimators.callbacks import (
     EPOCH,
     FIT,
@@ -280,7 +280,7 @@ class Watch:
         now = Outcome(training.state, training.records)
         # The moments hang in both, and are written once.
         return {
-            "estimator": saving.tree_of(self._model(now)),
+            "estimator": kept.tree_of(self._model(now)),
             "training": record_of(training),
             "drawn_from": self._start.drawn_from,
         }

@@ -21,13 +21,13 @@ from skmlp.dask.launcher import DaskLauncher
 from skmlp.dask.rpc import Line, current_client
 from skmlp.dask.worker_group import Limits
 from skmlp.data.checks import NOTHING_KNOWN
+from skmlp.estimators.advice import quality, timing_report
 from skmlp.estimators.fitting import (
     callback_support,
     dask_validation_rows,
-    driver,
     initial_state,
-    quality,
-    timing_report,
+    input,
+    run,
 )
 from skmlp.estimators.fitting import judge as fitting_judge
 from skmlp.estimators.targets import class_weights as targets_class_weights
@@ -50,7 +50,7 @@ def understand(X, y, sample_weight, *, client=True):
     odd = [
         name
         for name, data in given.items()
-        if not driver.is_dask(data) and (data is not None or name != "sample_weight")
+        if not input.is_dask(data) and (data is not None or name != "sample_weight")
     ]
     if odd:
         raise ValueError(
@@ -113,7 +113,7 @@ def fit(
         if first:
             quality.note_unscaled(estimator, stats.unscaled)
         if sample_weight is not None and stats.weight_sum <= 0:
-            raise ValueError(driver.NO_WEIGHT.format(stats.weight_sum))
+            raise ValueError(input.NO_WEIGHT.format(stats.weight_sum))
         classes, class_weights = None, ()
         if labels:
             classes = check_labels(estimator, stats, incremental=incremental)
@@ -128,7 +128,7 @@ def fit(
         if held_out is not None:
             validation = data.source.held_out_stats
             dask_validation_rows.check(estimator, validation, labels)
-        units = (stats.features, *driver.hidden_sizes(estimator), n_outputs)
+        units = (stats.features, *run.hidden_sizes(estimator), n_outputs)
 
         def bits():
             if not labels or units[-1] != 1:
@@ -138,7 +138,7 @@ def fit(
         def judge(plan, start, supervisor):
             return fitting_judge.judge_there(estimator, plan, supervisor)
 
-        return run(
+        return train(
             estimator,
             data,
             units,
@@ -161,7 +161,7 @@ def fit_rows(
 
     `y` is encoded already.
     """
-    units = driver.layer_units(estimator, X.shape[1], y)
+    units = run.layer_units(estimator, X.shape[1], y)
     n_shards, kept = place.n_ranks, callback_support.layout(estimator)
     demands = demands_of()
     if kept is not None:
@@ -179,18 +179,7 @@ def fit_rows(
         n_shards = policy.worthwhile(asked, units, rows, X.dtype.name)
         timing_report.tell_fewer(estimator, n_shards, n_asked, rows)
         if n_shards == 1:
-            return driver.fit_here(
-                estimator,
-                X,
-                y,
-                w,
-                validation,
-                policy.HERE,
-                first=first,
-                incremental=incremental,
-                epochs=epochs,
-                deadline=deadline,
-            )
+            return None
     held_out = validation.held_out
     if held_out is not None:
         held_out = (*held_out[:2], held_out[2] if w.size else None)
@@ -208,7 +197,7 @@ def fit_rows(
         timing_report.tell_missing(
             estimator, data.shards.n_ranks, place.n_ranks and n_shards
         )
-        return run(
+        return train(
             estimator,
             data,
             units,
@@ -224,7 +213,7 @@ def fit_rows(
         )
 
 
-def run(
+def train(
     estimator,
     data,
     units,
@@ -253,7 +242,7 @@ def run(
     initial_state.order(estimator, start, n_rows, incremental)
     start.known_order = None
     plan = replace(
-        driver.make_plan(
+        run.make_plan(
             estimator, units, data.dtype, n_rows, weighted, start, epochs, n_held_out
         ),
         n_shards=data.shards.n_shards,
@@ -262,9 +251,9 @@ def run(
     )
     limits = Limits(silence=get_config()["worker_timeout"])
     launcher = DaskLauncher(build.on_partitions, plan, data, limits)
-    with driver.supervised(estimator, launcher) as supervisor:
+    with run.supervised(estimator, launcher) as supervisor:
         score = judge(plan, start, supervisor)
-        return driver.run(estimator, supervisor, plan, start, score, deadline)
+        return run.run(estimator, supervisor, plan, start, score, deadline)
 
 
 def refuse_too_large(estimator, data, units):

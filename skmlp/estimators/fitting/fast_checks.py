@@ -13,7 +13,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
 
 from skmlp.data.checks import sum_of_squares
-from skmlp.estimators.fitting.quality import check_scale
+from skmlp.estimators.advice.quality import check_scale
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from numbers import Integral
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
-from skmlp.estimators.fitting import early_stopping, initial_state, quality
+from skmlp.estimators.advice import early_stopping, quality
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.solvers import SOLVERS
 from skmlp.rng_state import set_twister_state, twister_state
@@ -203,7 +204,7 @@ def attributes(estimator, plan, start, end):
         estimator._raw_params = state.params
     _common(estimator, plan, params)
     if start.goes_on and not plan.incremental and not diverged:
-        estimator._last_params = last, initial_state.fingerprint(estimator)
+        estimator._last_params = last, fingerprint(estimator)
     estimator.n_iter_ = state.epoch
     estimator.t_ = state.samples_seen
     estimator._no_improvement_count = state.no_improvement
@@ -294,3 +295,11 @@ def _tell(plan, state, interrupted):
             ConvergenceWarning,
             stacklevel=2,
         )
+
+
+def fingerprint(estimator):
+    """A checksum of the weights, by which it shows that they were changed."""
+    crc = 0
+    for array in (*estimator.coefs_, *estimator.intercepts_):
+        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    return crc

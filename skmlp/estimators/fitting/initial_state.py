@@ -6,7 +6,6 @@ sequence: first weights, split, shuffles.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -16,7 +15,12 @@ from sklearn.utils import check_random_state
 
 from skmlp.data import shuffle as orders
 from skmlp.data.split import split_rows
-from skmlp.estimators.fitting import callback_support, hyperparameters, layer_options
+from skmlp.estimators.fitting import (
+    callback_support,
+    fitted_attributes,
+    hyperparameters,
+    layer_options,
+)
 from skmlp.model import initializers
 from skmlp.model.layout import Layout
 from skmlp.optim import schedules
@@ -156,19 +160,11 @@ def go_on_from_last(estimator, start):
     last, of_best = getattr(estimator, "_last_params", (None, None))
     if last is None:
         return
-    if fingerprint(estimator) == of_best:
+    if fitted_attributes.fingerprint(estimator) == of_best:
         start.best_params = start.params
         start.params = last.astype(start.params.dtype, copy=False)
     else:
         estimator.best_validation_score_ = None
-
-
-def fingerprint(estimator):
-    """A checksum of the weights, by which it shows that they were changed."""
-    crc = 0
-    for array in (*estimator.coefs_, *estimator.intercepts_):
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
-    return crc
 
 
 def _twister(start):

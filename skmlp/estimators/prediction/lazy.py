@@ -16,6 +16,7 @@ from skmlp.data.checks import NOTHING_KNOWN, known_or_nan
 from skmlp.data.frames import as_values, in_order, is_frame
 from skmlp.data.targets import encode
 from skmlp.estimators.fitting import dask_driver
+from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
 from skmlp.estimators.targets import multioutput, real_targets
 from skmlp.model import metrics
 from skmlp.model.losses import entry
@@ -221,9 +222,6 @@ def score(estimator, X, y, sample_weight):
     return metrics.score(loss, sums["score"], sums["spread"], masked)
 
 
-NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required."
-
-
 def _columns(estimator, X, y, sample_weight):
     """Delayed rows, targets and perhaps weights, each a list of their parts.
 
@@ -306,17 +304,6 @@ def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
 
     model._forward(X, finish=add)
     return found
-
-
-def check_lengths(number, raw, y, w):
-    """ValueError unless a part has as many targets, and weights if any, as rows."""
-    n_rows = raw.shape[0]
-    lengths = {n_rows, len(y), len(w) if w.size else len(y)}
-    if len(lengths) > 1:
-        raise ValueError(
-            "Found input variables with inconsistent numbers of samples: "
-            f"{[n_rows, len(y)]} (partition {number})"
-        )
 
 
 def _comparable(target, classes, raw, y):

@@ -13,7 +13,7 @@ from sklearn.metrics import d2_pinball_score, mean_pinball_loss
 
 from skmlp.data.checks import NOTHING_KNOWN, check_target, known_or_nan
 from skmlp.data.frames import as_values
-from skmlp.estimators.prediction.lazy import NO_ROWS, check_lengths
+from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
 from skmlp.estimators.targets import real_targets, regression_losses
 
 

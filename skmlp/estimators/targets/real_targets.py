@@ -13,8 +13,8 @@ from sklearn.utils.validation import (
 
 from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.targets import encode
+from skmlp.estimators.advice.quality import check_scale
 from skmlp.estimators.fitting.fast_checks import checked_pair
-from skmlp.estimators.fitting.quality import check_scale
 
 _X = {
     "accept_sparse": ["csr", "csc"],
