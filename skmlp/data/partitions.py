@@ -2,7 +2,7 @@
 
 A *part* is a block of successive rows: a chunk of a Dask array, a partition of a data
 frame, or a piece of an array of the driver. `PartStats` is all that the driver gets to
-see of a part; `LocalRows` are the rows of a shard, see `skmlp.data.store`.
+see of a part; `LocalRows` are the rows of a shard, see `skmlp.data.store.shard_store`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from scipy import sparse
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedRows
 from skmlp.data.shuffle import Order, order_of
-from skmlp.data.sparse_file_rows import SparseFileRows
+from skmlp.data.store.sparse_file_rows import SparseFileRows
 from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan

@@ -27,8 +27,6 @@ from numba import typeof, types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
-from skmlp.kernels.blas import address_of_gemm, blas_product
-from skmlp.kernels.gemm import AB, ABT, ATB, tiled_product
 from skmlp.kernels.jit import compiled, inner
 from skmlp.kernels.pointers import (
     address_of,
@@ -42,6 +40,8 @@ from skmlp.kernels.pointers import (
     part_of,
     table,
 )
+from skmlp.kernels.products.blas import address_of_gemm, blas_product
+from skmlp.kernels.products.gemm import AB, ABT, ATB, tiled_product
 from skmlp.kernels.solvers import DIVISOR, N_NUMBERS, SHARE, THRESHOLD
 from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
 
@@ -453,7 +453,7 @@ def runner(
     loss, solver : str
         Names of kernels.
     tiled : bool
-        Whether products are those of `skmlp.kernels.gemm`, or the BLAS's.
+        Whether products are those of `skmlp.kernels.products.gemm`, or the BLAS's.
     dropout, masked, l1, average, clip : bool
         What else the fit needs.
     """

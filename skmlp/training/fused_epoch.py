@@ -25,7 +25,7 @@ from skmlp.training.step_threads import Lanes
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a step, those of float64 counted twice, up to which the products of
-#: `skmlp.kernels.gemm` on one core win (see docs/decisions).
+#: `skmlp.kernels.products.gemm` on one core win (see docs/decisions).
 MOST_WORK = SMALL_STEP
 
 #: Bytes of the rows that a run takes at once if they have to be copied before: they
@@ -104,7 +104,7 @@ class CompiledSteps:
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import epoch, sync
-        from skmlp.kernels.tiles import LONG_VECTORS
+        from skmlp.kernels.products.tiles import LONG_VECTORS
 
         self._shard, self._n_lanes, self._solver = shard, plan.lanes, solver
         self._counters, self._phase = sync.counters(2 * plan.lanes), 0

@@ -86,7 +86,7 @@ class ShardWork:
         """Make what computes on so many rows."""
         plan, options = self._plan, {}
         if plan.lanes > 1:
-            from skmlp.kernels.blas import dot_of
+            from skmlp.kernels.products.blas import dot_of
 
             options["dot"] = dot_of(plan.dtype)
         return Network(

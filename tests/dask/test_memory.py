@@ -19,7 +19,7 @@ from scipy import sparse
 import skmlp
 from skmlp.dask.ingest.choose_and_load import adopt
 from skmlp.dask.rank_group import DaskGang
-from skmlp.data import file_rows
+from skmlp.data.store import file_rows
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
 pytestmark = pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from skmlp.data.buffers import Table
+from skmlp.data.store.buffers import Table
 
 
 def test_a_table_grows_although_somebody_looks_at_it():

@@ -10,11 +10,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skmlp.data import sparse_buffers
 from skmlp.data.assignment import EVEN, UNKNOWN, Move, Span, evened
-from skmlp.data.file_rows import AVAILABLE, FileRows
 from skmlp.data.partitions import LocalRows, PartStats, merge
-from skmlp.data.store import ShardStore
+from skmlp.data.store import sparse_buffers
+from skmlp.data.store.file_rows import AVAILABLE, FileRows
+from skmlp.data.store.shard_store import ShardStore
 
 #: The rows of the parts of each shard.
 LAYOUTS = {

@@ -12,13 +12,13 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skmlp.data import buffers as data_buffers
-from skmlp.data import file_rows
 from skmlp.data.assignment import Span
-from skmlp.data.file_rows import FileRows
 from skmlp.data.partitions import merge
-from skmlp.data.sparse_file_rows import SparseFileRows
-from skmlp.data.store import ShardStore
+from skmlp.data.store import buffers as data_buffers
+from skmlp.data.store import file_rows
+from skmlp.data.store.file_rows import FileRows
+from skmlp.data.store.shard_store import ShardStore
+from skmlp.data.store.sparse_file_rows import SparseFileRows
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from skmlp.data.assignment import Span, join_ranges, place
 from skmlp.data.partitions import PartStats, merge, training_dtype
-from skmlp.data.store import ShardStore
+from skmlp.data.store.shard_store import ShardStore
 
 ROWS, FEATURES = 12, 3
 X = np.arange(1.0, ROWS * FEATURES + 1).reshape(ROWS, FEATURES)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skmlp.kernels.blas import address_of_gemm, blas_product
-from skmlp.kernels.gemm import AB, ABT, ATB, tiled_product
+from skmlp.kernels.products.blas import address_of_gemm, blas_product
+from skmlp.kernels.products.gemm import AB, ABT, ATB, tiled_product
 
 PRODUCTS = {"tiles": tiled_product, "blas": blas_product}
 DTYPES = [np.float64, np.float32]

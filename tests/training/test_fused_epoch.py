@@ -7,9 +7,10 @@ import pytest
 from scipy import sparse
 
 from skmlp import testing
-from skmlp.data import file_rows, sampler
-from skmlp.data.file_rows import FileRows
-from skmlp.data.sparse_file_rows import SparseFileRows
+from skmlp.data import sampler
+from skmlp.data.store import file_rows
+from skmlp.data.store.file_rows import FileRows
+from skmlp.data.store.sparse_file_rows import SparseFileRows
 from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
 from tests.model.own import LogCosh, Sine
 

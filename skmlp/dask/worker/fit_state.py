@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from skmlp.dask.worker.rank import Post
-from skmlp.data.store import ShardStore
+from skmlp.data.store.shard_store import ShardStore
 
 
 @dataclass(frozen=True)

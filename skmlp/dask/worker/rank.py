@@ -28,7 +28,7 @@ from skmlp.comm.rendezvous import Contexts, Unreachable
 from skmlp.comm.sockets import Listener, SocketCommunicator
 from skmlp.dask.ports import ADVICE
 from skmlp.data.partitions import PartStats
-from skmlp.data.store import ShardStore
+from skmlp.data.store.shard_store import ShardStore
 from skmlp.threads import blas_limit
 from skmlp.training.protocol import Build, Message, Servant
 

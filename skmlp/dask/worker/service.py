@@ -25,9 +25,9 @@ from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.fit_state import Anchor, Run
 from skmlp.dask.worker.handlers import GONE, NAME, desk_of
 from skmlp.dask.worker.rank import Kind, Packed, Post, describe
-from skmlp.data import file_rows
 from skmlp.data.assignment import Span
-from skmlp.data.store import ShardStore
+from skmlp.data.store import file_rows
+from skmlp.data.store.shard_store import ShardStore
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from skmlp.dask.worker.fit_state import Anchor
 from skmlp.dask.worker.handlers import GONE, NAME, host_of
 from skmlp.dask.worker.service import Host
 from skmlp.data.partitions import PartStats, merge
-from skmlp.data.store import ShardStore
+from skmlp.data.store.shard_store import ShardStore
 from skmlp.training.protocol import RankFailed
 
 #: Seconds for a call of a task to its own worker's event loop, which is in the same

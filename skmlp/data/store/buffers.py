@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.checks import checked_rows, largest
-from skmlp.data.file_rows import PIECE, FileRows
 from skmlp.data.frames import convert, rows_of
+from skmlp.data.store.file_rows import PIECE, FileRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

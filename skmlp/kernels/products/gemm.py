@@ -2,8 +2,8 @@
 
 A call of the BLAS costs some tenths of a microsecond from Python, and for small
 matrices about as much again inside; its threads then wait for each other. These loops
-cover the result with tiles (`skmlp.kernels.tiles`). Each number is one sum in the order
-of the inner dimension, whatever the tiles.
+cover the result with tiles (`skmlp.kernels.products.tiles`). Each number is one sum in
+the order of the inner dimension, whatever the tiles.
 """
 
 # mypy cannot see what numba infers.
@@ -18,7 +18,7 @@ import numpy as np
 
 from skmlp.kernels.jit import compiled, inner
 from skmlp.kernels.pointers import pointer, table
-from skmlp.kernels.tiles import VECTOR, tile
+from skmlp.kernels.products.tiles import VECTOR, tile
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,7 +39,7 @@ def tiled_product(
     """Write ``A @ B``, ``A.T @ B`` or ``A @ B.T`` to `out`.
 
     All are C-contiguous and share no memory. `scratch` has room for `B`; `gemm` is what
-    `skmlp.kernels.blas.blas_product` needs.
+    `skmlp.kernels.products.blas.blas_product` needs.
     """
     if kind == ABT:
         n, m = B.shape

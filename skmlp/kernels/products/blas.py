@@ -19,8 +19,8 @@ from numba import types
 from numba.extending import get_cython_function_address, intrinsic
 from numba.np.arrayobj import make_array
 
-from skmlp.kernels.gemm import AB, ABT, ATB
 from skmlp.kernels.jit import compiled
+from skmlp.kernels.products.gemm import AB, ABT, ATB
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -17,7 +17,6 @@ import numpy as np
 from scipy import sparse
 
 from skmlp.data.assignment import UNKNOWN, Span, join_ranges, sized
-from skmlp.data.buffers import Table
 from skmlp.data.checks import (
     HOW_TO_MASK,
     check_finite,
@@ -36,8 +35,9 @@ from skmlp.data.frames import (
     rows_of,
 )
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
-from skmlp.data.pieces import Pieces, narrowed
-from skmlp.data.sparse_buffers import SparseTable
+from skmlp.data.store.buffers import Table
+from skmlp.data.store.pieces import Pieces, narrowed
+from skmlp.data.store.sparse_buffers import SparseTable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.data.file_rows import PIECE, FileRows
+from skmlp.data.store.file_rows import PIECE, FileRows
 from skmlp.model.rows import SparseRows
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -14,8 +14,8 @@ from scipy import sparse
 
 from skmlp.data.assignment import Span
 from skmlp.data.checks import checked_rows, largest
-from skmlp.data.file_rows import PIECE
-from skmlp.data.sparse_file_rows import SparseFileRows
+from skmlp.data.store.file_rows import PIECE
+from skmlp.data.store.sparse_file_rows import SparseFileRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
