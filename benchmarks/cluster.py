@@ -20,7 +20,6 @@ import warnings
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
-from skmlp.estimators.advice.timing_report import shares
 
 import skmlp
 from benchmarks import cases
@@ -36,6 +35,7 @@ from benchmarks.common import (
 )
 from benchmarks.contestants import median_epoch
 from benchmarks.round_trip import round_trip
+from skmlp.estimators.advice.timing_report import shares
 from skmlp.state import Record
 
 #: Those of the promises, each with the least part of the ceiling.
