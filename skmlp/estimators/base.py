@@ -22,6 +22,7 @@ from skmlp.estimators.fitting import (
     driver,
     fitted_attributes,
     hyperparameters,
+    inputs,
 )
 from skmlp.estimators.fitting.fast_checks import checked_rows
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
@@ -77,7 +78,7 @@ class ScoreMixin:
         float
             Rows of several labels count as right only with all of them right.
         """
-        if input.is_dask(X):
+        if inputs.is_dask(X):
             from skmlp.estimators.prediction import lazy
 
             return lazy.score(self, X, y, sample_weight)
@@ -290,7 +291,7 @@ class BaseMLP(
         n_hidden = len(self.coefs_) - 1
         hyperparameters.check_layer(layer, n_hidden)
         last = int(layer) % n_hidden + 1
-        if input.is_dask(X):
+        if inputs.is_dask(X):
             width = np.shape(self.coefs_[last - 1])[1]
             return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
         return self._forward(X, last)

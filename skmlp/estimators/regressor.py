@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.base import BaseMLP, ScoreMixin
-from skmlp.estimators.fitting.input import is_dask
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.model.losses import METHOD
 

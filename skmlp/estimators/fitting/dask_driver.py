@@ -26,7 +26,7 @@ from skmlp.estimators.fitting import (
     callback_support,
     dask_validation_rows,
     initial_state,
-    input,
+    inputs,
     run,
 )
 from skmlp.estimators.fitting import judge as fitting_judge
@@ -50,7 +50,7 @@ def understand(X, y, sample_weight, *, client=True):
     odd = [
         name
         for name, data in given.items()
-        if not input.is_dask(data) and (data is not None or name != "sample_weight")
+        if not inputs.is_dask(data) and (data is not None or name != "sample_weight")
     ]
     if odd:
         raise ValueError(
@@ -113,7 +113,7 @@ def fit(
         if first:
             quality.note_unscaled(estimator, stats.unscaled)
         if sample_weight is not None and stats.weight_sum <= 0:
-            raise ValueError(input.NO_WEIGHT.format(stats.weight_sum))
+            raise ValueError(inputs.NO_WEIGHT.format(stats.weight_sum))
         classes, class_weights = None, ()
         if labels:
             classes = check_labels(estimator, stats, incremental=incremental)

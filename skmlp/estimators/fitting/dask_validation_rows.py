@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.sources import no_rows
-from skmlp.estimators.fitting.input import is_dask
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.fitting.validation_rows import check_known
 from skmlp.estimators.targets import multioutput
 

@@ -13,7 +13,7 @@ from skmlp.data.sampler import SharedRows
 from skmlp.estimators.fitting import (
     hyperparameters,
     initial_state,
-    input,
+    inputs,
     judge,
     layer_options,
     run,
@@ -44,7 +44,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
         "epochs": epochs if incremental else None,
         "deadline": None if estimator.max_time is None else began + estimator.max_time,
     }
-    if any(input.is_dask(given) for given in (X, y, sample_weight, *held_out)):
+    if any(inputs.is_dask(given) for given in (X, y, sample_weight, *held_out)):
         from skmlp.dask.seceded import thread_given_back
         from skmlp.estimators.fitting import dask_driver
 
@@ -58,7 +58,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
         X = X.tocsr()
     w = np.empty(0, X.dtype)
     if sample_weight is not None:
-        w = input.check_weights(_check_sample_weight(sample_weight, X))
+        w = inputs.check_weights(_check_sample_weight(sample_weight, X))
     validation = validation_rows.of_this_process(
         estimator, given, held_out, X, y.shape[1:], w.size > 0
     )
@@ -80,7 +80,7 @@ def _class_weighted(estimator, y, w, validation):
     """Weights with those of the classes in them, if there are any."""
     if getattr(estimator, "class_weight", None) is None:
         return w
-    rows = input.check_weights(class_weights.weighted(estimator, y, w))
+    rows = inputs.check_weights(class_weights.weighted(estimator, y, w))
     if validation.held_out is not None:
         X_val, y_val, w_val = validation.held_out
         w_val = class_weights.weighted(estimator, y_val, w_val, like=y)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.estimators.fitting.input import is_dask
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.targets import multioutput
 from skmlp.model.metrics import labels_of
 

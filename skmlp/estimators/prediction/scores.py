@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skmlp.data.checks import NOTHING_KNOWN
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import encode
-from skmlp.estimators.fitting.input import check_weights
+from skmlp.estimators.fitting.inputs import check_weights
 from skmlp.estimators.targets import multioutput, real_targets
 from skmlp.model import metrics
 from skmlp.model.predict import row_blocks

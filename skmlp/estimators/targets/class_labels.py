@@ -16,7 +16,7 @@ from skmlp.data.checks import check_target
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.targets import encode
 from skmlp.estimators.fitting.fast_checks import binarizer_of, checked_pair
-from skmlp.estimators.fitting.input import is_dask
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.fitting.validation_rows import check_known
 from skmlp.estimators.targets import multioutput
 from skmlp.model.losses import entry
