@@ -110,10 +110,20 @@ def test_workers_that_are_known_by_a_name(tmp_path, trained):
         until(lambda: not left_behind(client), "a clean cluster")
 
 
+class EnoughError(Exception):
+    """The fit has shown what it is to show."""
+
+
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_one_that_is_started_again_at_its_address(
     tmp_path, trained, at_requests, n_workers
 ):
+    """The only one goes on with the same bits; one of two joins again."""
+
+    def look(epoch: int) -> None:
+        if len(trained) > 2 and len(trained[-1]) == 2:
+            raise EnoughError
+
     with scheduler(tmp_path) as client, workers_of(client) as workers:
         for n in range(n_workers):
             port = ["--worker-port", str(free_port())]
@@ -121,20 +131,16 @@ def test_one_that_is_started_again_at_its_address(
         expected = model(n_workers).fit(*arrays())
         members = addresses(client)
         process = pids(client)[members[0]]
-
-        def kill() -> None:
-            os.kill(process, signal.SIGKILL)
-
-        def come_back() -> None:
-            def new() -> bool:
-                return pids(client).get(members[0], process) != process
-
-            until(new, "the worker to come back")
-
-        at_requests({2: kill, 4: come_back})
-        found = model(n_workers, max_iter=12).fit(*arrays())
-        assert_same_bits(found, expected)
-        assert set(trained[-1]) == set(members)
+        at_requests({2: lambda: os.kill(process, signal.SIGKILL)})
+        if n_workers == 1:
+            assert_same_bits(model(1).fit(*arrays()), expected)
+        else:
+            endless = model(2, max_iter=10**6).set_callbacks(testing.AfterEpoch(look))
+            with pytest.raises(EnoughError):
+                endless.fit(*arrays())
+            assert trained[2] == (members[1],)
+        assert trained[-1] == tuple(members)
+        assert pids(client)[members[0]] != process
         until(lambda: not left_behind(client), "a clean cluster")
 
 
@@ -319,10 +325,6 @@ def test_an_adaptive_cluster_grows_before_workers_are_chosen(trained, minimum):
         found = model(max_iter=2).fit(X, y)
         assert len(trained[0]) == 2
         assert found.n_shards_ == 2
-
-
-class EnoughError(Exception):
-    """The fit has shown what it is to show."""
 
 
 def test_workers_that_come_later_are_taken_in(tmp_path, trained, at_requests):

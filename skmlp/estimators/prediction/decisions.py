@@ -82,6 +82,8 @@ class DecisionsMixin:
 
                 return lazy.probabilities_of_heads(self, X)
             return self._lazy("predict_proba", X, n_columns=max(self.n_outputs_, 2))
+        if not hasattr(self, "coefs_"):  # it costs a third of the check
+            check_is_fitted(self)
         heads = multioutput.widths(self)
         if heads:
             return self._forward(X, finish=lambda raw, _: _copies(raw, heads))
