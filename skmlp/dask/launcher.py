@@ -114,28 +114,28 @@ class DaskLauncher(Launcher):
     async def _find_free(self) -> bool:
         """Take the locks of workers that could join; whether there are some.
 
-        Where other fits have them, or they have no free thread, this one goes on as it
-        is; so it does while they import skmlp.
+        Where other fits have them, or they have no free thread, or they take long to
+        import skmlp, this one goes on as it is.
         """
         data = self._data
         line = data.crew.line
         n_free = data.shards.n_shards - data.shards.n_ranks
-        found = 0
         spare = await self._spare([*data.crew.workers])
         n_tasks = await line.scheduler("processing", workers=spare)
         threads = await line.scheduler("ncores", workers=spare)
-        for worker in spare:
-            if found == n_free:
-                break
-            look = self._looks.get(worker)
-            if look is None:
-                look = asyncio.get_running_loop().create_task(self._look_at(worker))
-                self._looks[worker] = look
-            busy = len(n_tasks.get(worker, ())) >= threads.get(worker, 0)
-            if busy or not look.done():
-                continue
-            del self._looks[worker]
-            if look.result():
+        free = [w for w in spare if len(n_tasks.get(w, ())) < threads.get(w, 0)]
+        loop = asyncio.get_running_loop()
+        news = {
+            worker: loop.create_task(self._look_at(worker))
+            for worker in free
+            if worker not in self._looks
+        }
+        self._looks |= news
+        if news:
+            await asyncio.wait(news.values(), timeout=JOIN)
+        found = 0
+        for worker in [w for w in spare if w in self._looks and self._looks[w].done()]:
+            if found < n_free and self._looks.pop(worker).result():
                 found += await data.locks.take(data.crew, worker)
         return found > 0
 
