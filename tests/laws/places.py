@@ -131,6 +131,8 @@ def dask_arrays(
         return on_one_worker(client, arrays) if layout == "one worker" else arrays
 
     n_ranks = min(n_workers, n_shards)
+    if layout == "one worker" and n_jobs is None:
+        n_jobs = -1  # None means the workers that hold the rows
     return Place("dask", n_ranks, n_shards, n_jobs, client=client, bring=bring)
 
 
