@@ -200,6 +200,8 @@ class DaskLauncher(Launcher):
             logger.warning("%s does not answer: it is taken off the cluster", worker)
             stamp = f"skmlp-{uuid.uuid4()}"
             await line.scheduler("unregister", address=worker, stimulus_id=stamp)
+        # Who comes to such an address later is another process.
+        data.crew.silent.clear()
 
     async def _join(
         self, candidates: Sequence[str], most: int, *, needed: bool

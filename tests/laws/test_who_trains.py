@@ -310,19 +310,30 @@ def test_fewer_than_were_asked_for(crowd, members, capsys):
 
 
 @pytest.mark.parametrize("minimum", [0, 1])
-def test_an_adaptive_cluster_grows_before_workers_are_chosen(trained, minimum):
-    def slowly(block: Any) -> Any:
-        import time
+def test_an_adaptive_cluster_grows_before_workers_are_chosen(
+    tmp_path, trained, minimum
+):
+    """Parts take until it has grown to load, and are there at once from then on."""
+    grown = tmp_path / "grown"
 
-        time.sleep(2.0)  # work for the cluster to grow by; nothing waits for it
+    def when_grown(block: Any) -> Any:
+        until(grown.exists, "the cluster to grow")
         return block
 
     with cluster(minimum) as client:
-        client.cluster.adapt(minimum=minimum, maximum=2, interval="1s")
+        pace = {"interval": "500ms", "target_duration": "500ms"}
+        client.cluster.adapt(minimum=minimum, maximum=2, **pace)
+
+        def look() -> None:
+            until(lambda: len(addresses(client)) == 2, "a second worker")
+            grown.touch()
+
+        thread = threading.Thread(target=look)
+        thread.start()
         X, y = arrays()
-        X = X.rechunk((2, -1)).map_blocks(slowly, dtype=X.dtype, meta=X._meta)
-        y = y.rechunk(2)
+        X = X.map_blocks(when_grown, dtype=X.dtype, meta=X._meta)
         found = model(max_iter=2).fit(X, y)
+        thread.join()
         assert len(trained[0]) == 2
         assert found.n_shards_ == 2
 
