@@ -121,6 +121,7 @@ def test_a_single_rank_on_a_cluster(name, clusters):
 
 
 @SOME_FITS
+@pytest.mark.filterwarnings("ignore:3 Dask workers were asked for")
 def test_the_bits_follow_from_the_shards_alone(name, clusters):
     """Three shards on two workers or on three; sent there, or lying there."""
     two, three = clusters[2], clusters[3]
