@@ -38,7 +38,10 @@ def tell(estimator, plan, end):
     """Warn where early stopping has probably kept the wrong weights."""
     if not plan.early_stopping:
         return
-    records = end.records[: -1 if end.state.status == DIVERGED else None]
+    # A fit that diverges is told of as such, with all its epochs that overflow.
+    records = end.records
+    if end.state.status == DIVERGED:
+        records = [r for r in records[:-1] if math.isfinite(r.validation_loss)]
     n_odd = sum(not math.isfinite(record.score) for record in records)
     if n_odd:
         _warn(
