@@ -1,7 +1,8 @@
-"""The fused loops of the step, twice: in numpy and compiled by numba.
+"""The fused loops of the step, compiled by numba, and what serves without numba.
 
-Both modules offer the same tables, ``FORWARD``, ``BACKWARD``, ``LOSS`` and ``STEP``,
-under the names of `skmlp.model` and `skmlp.optim`.
+Both kernel sets, `compiled` and `reference`, offer the tables ``FORWARD``,
+``DERIVING``, ``BACKWARD``, ``LOSS`` and ``STEP``, under the names of `skmlp.model` and
+`skmlp.optim`. Those of `reference` are empty: the formulas serve instead.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Trainer(Validating):
                 runs.append((self._own[k], params, part, n_penalised))
                 self._moves.append((k, self._bind(params, part, moments, n_penalised)))
                 self._trained.append((k, part))
-        #: Whole runs of steps as one call, for small networks.
+        #: Whole runs of steps as one call, for dense rows of one shard.
         self._compiled: CompiledSteps | None = None
         shard = self._shards[0]
         if in_runs(shard, plan):
