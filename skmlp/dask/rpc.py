@@ -208,7 +208,7 @@ class Line:
         return answer
 
     async def _broadcast(
-        self, address: str, limit: float | None, **message: Any
+        self, address: str, limit: float | None, /, **message: Any
     ) -> Packed:
         """Have the scheduler pass a message on to a worker; see `call`."""
         work = self.scheduler(
