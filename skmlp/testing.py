@@ -18,12 +18,12 @@ import numpy as np
 from skmlp.comm.base import Communicator
 from skmlp.data.split import split_rows
 from skmlp.estimators.callbacks import EPOCH, OwnCallback, training_of
+from skmlp.kernels import step_threads as threads_module
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
 from skmlp.threads import blas_threads_allowed, blas_threads_now
 from skmlp.training import build, fused_epoch
-from skmlp.training import step_threads as threads_module
 from skmlp.training.protocol import Build, Gang, Message, RankFailed, Servant
 from skmlp.training.rank import TRAIN
 from skmlp.training.supervisor import FAILURES, Supervisor
@@ -70,7 +70,7 @@ SETTINGS = {
     # Multiply-adds of an epoch from which on several ranks are worthwhile.
     "ranks_from_work": ("skmlp.launch.policy.LEAST_EPOCH",),
     # Seconds that a step thread is waited for.
-    "step_thread_s": ("skmlp.training.step_threads._LIMIT",),
+    "step_thread_s": ("skmlp.kernels.step_threads._LIMIT",),
     # Where the system counts the processes that it has killed for want of memory.
     "vmstat_file": ("skmlp.launch.loky.deaths.VMSTAT",),
     # Seconds that ranks elsewhere have to finish their epoch after Ctrl-C.

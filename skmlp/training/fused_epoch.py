@@ -15,12 +15,12 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from skmlp.data.sampler import GatheredRows, ShardRows
+from skmlp.kernels.step_threads import Lanes
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.network import SMALL_STEP, multiplications, work_of
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.threads import products_limit
-from skmlp.training.step_threads import Lanes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

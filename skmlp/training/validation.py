@@ -10,13 +10,13 @@ import numpy as np
 
 from skmlp.comm.base import Communicator
 from skmlp.data.sampler import ShardRows, Source
+from skmlp.kernels.step_threads import Lanes
 from skmlp.model import metrics
 from skmlp.model.layout import Views
 from skmlp.model.network import Network
 from skmlp.plan import Plan
 from skmlp.training.protocol import Message
 from skmlp.training.rank import PREDICT, ShardWork
-from skmlp.training.step_threads import Lanes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

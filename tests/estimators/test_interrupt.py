@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import skmlp
+from skmlp.kernels import step_threads
 from skmlp.launch import policy
-from skmlp.training import step_threads
 
 RNG = np.random.default_rng(6)
 X = RNG.normal(size=(50, 4))
@@ -22,7 +22,7 @@ INSIDE = (
     "skmlp.training.evaluator",
     "skmlp.training.rank",
     "skmlp.training.fused_epoch",
-    "skmlp.training.step_threads",
+    "skmlp.kernels.step_threads",
 )
 MESSAGE = "Training interrupted by user."
 FOREVER = {"tol": 0.0, "n_iter_no_change": np.inf, "max_iter": 10**6}

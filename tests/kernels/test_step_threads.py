@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from skmlp import MLPClassifier, testing
-from skmlp.training import step_threads
+from skmlp.kernels import step_threads
 from tests.laws.test_lanes import PARAMETERS, X, Y, fitted, same_bits
 from tests.limits import HANG_S
 
