@@ -65,7 +65,7 @@ def set_config(
         in numpy, or "auto": compiled where numba is installed, unless the environment
         variable ``SKMLP_KERNELS`` says otherwise.
     worker_timeout : float, optional
-        Seconds without a sign of life after which a process of a gang, or a Dask
+        Seconds without a sign of life after which a process of a group, or a Dask
         worker, counts as frozen: the fit goes on without it. 30 by default.
     history_length : int or inf, optional
         How many epochs, the last ones, `history_` and the curves (`loss_curve_`,

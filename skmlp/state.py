@@ -46,7 +46,7 @@ class Record:
         Wall-clock time.
     computing : tuple of float
         Of these, the seconds that each rank has spent outside the exchanges with the
-        others; one for each rank of the gang that ran this epoch.
+        others; one for each rank of the group that ran this epoch.
     validation_loss : float
         Weighted mean of the loss of the validation rows, without penalty; NaN too
         where there are none.
@@ -108,7 +108,7 @@ class TrainState:
     rng : tuple of (bytes, int) or None
         State of the twister after the last shuffle.
     records : list of Record
-        The epochs since the state was last handed on, all of them by one gang.
+        The epochs since the state was last handed on, all of them by one group.
     """
 
     params: Array

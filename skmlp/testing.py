@@ -24,7 +24,7 @@ from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
 from skmlp.threads import blas_threads_allowed, blas_threads_now
 from skmlp.training import build, fused_epoch
-from skmlp.training.protocol import Build, Gang, Message, RankFailed, Servant
+from skmlp.training.protocol import Build, Message, RankFailed, RankGroup, RankWorker
 from skmlp.training.rank import TRAIN
 from skmlp.training.supervisor import FAILURES, Supervisor
 
@@ -126,15 +126,15 @@ class Request:
 class _Observed:
     """The ranks of a fit, whose requests are wrapped."""
 
-    def __init__(self, ranks: Gang, generation: int, around: Callable[..., Any]):
+    def __init__(self, ranks: RankGroup, generation: int, around: Callable[..., Any]):
         self._ranks, self._generation, self._around = ranks, generation, around
         self.where = ranks.where
 
-    def ask(self, message: Message) -> Message:
+    def request(self, message: Message) -> Message:
         trains = message.op == TRAIN
         n_epochs = int(message.arrays[0][0]) if trains else 0
         with self._around(Request(self._ranks.where, self._generation, n_epochs)):
-            return self._ranks.ask(message)
+            return self._ranks.request(message)
 
 
 def around_requests(
@@ -157,9 +157,9 @@ def on_start(callback: Callable[[str, int, int], Any]) -> AbstractContextManager
         before = supervisor._generation
         ranks = ready(supervisor)
         if supervisor._generation != before:
-            gang = supervisor._gang
-            assert gang is not None
-            callback(gang.where, gang.shards.n_ranks, gang.shards.n_shards)
+            group = supervisor._group
+            assert group is not None
+            callback(group.where, group.shards.n_ranks, group.shards.n_shards)
         return ranks
 
     return patch.object(Supervisor, "_ready", observed)
@@ -203,18 +203,18 @@ class _Failing:
     """A rank that calls a function when its n-th request comes."""
 
     def __init__(
-        self, servant: Servant, number: int, fault: Callable[[], None]
+        self, worker: RankWorker, number: int, fault: Callable[[], None]
     ) -> None:
-        self._servant, self._left, self._fault = servant, number, fault
+        self._worker, self._left, self._fault = worker, number, fault
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._servant, name)
+        return getattr(self._worker, name)
 
     def handle(self, message: Message) -> Message:
         self._left -= 1
         if self._left == 0:
             self._fault()
-        return self._servant.handle(message)
+        return self._worker.handle(message)
 
 
 def _build_failing(
@@ -226,8 +226,8 @@ def _build_failing(
     comm: Communicator,
     data: Any,
 ) -> Any:
-    servant = make(plan, comm, data)
-    return _Failing(servant, number, fault) if comm.rank == rank else servant
+    worker = make(plan, comm, data)
+    return _Failing(worker, number, fault) if comm.rank == rank else worker
 
 
 @contextmanager

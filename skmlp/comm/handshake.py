@@ -80,7 +80,7 @@ _REASONS = {
     Status.VERSION: "it speaks another version of the protocol: "
     "install the same skmlp everywhere",
     Status.RUN: "it belongs to another fit",
-    Status.STALE: "its generation is over: the gang has started again without it",
+    Status.STALE: "its generation is over: the group has started again without it",
     Status.EARLY: "its generation has not begun here yet",
     Status.RANK: "its rank is not one that is waited for here",
     Status.FINGERPRINT: "its fingerprint differs, so the ranks would not compute the "

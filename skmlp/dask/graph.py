@@ -32,12 +32,12 @@ def task_span() -> dict[str, tuple[str, ...]]:
     return users
 
 
-def anchor_key(run: str, stamp: str, number: int) -> str:
+def lease_key(run: str, stamp: str, number: int) -> str:
     """The key of the task that begins a fit on a worker, one of the group of its rows.
 
     They live as long as the rows do.
     """
-    return f"skmlp-rows-{run}-{stamp}-anchor-{number}"
+    return f"skmlp-rows-{run}-{stamp}-lease-{number}"
 
 
 def put_key(stamp: str, *what: int | str) -> str:

@@ -1,4 +1,4 @@
-"""The gangs of one fit on a Dask cluster: workers come and go, the shards stay.
+"""The groups of one fit on a Dask cluster: workers come and go, the shards stay.
 
 A lost worker's shards go to workers that are not in the fit yet, or to those that are
 left; their rows are computed once more, from the user's collection. A shard that
@@ -18,10 +18,10 @@ from skmlp.dask.errors import DataLost, WorkerLost
 from skmlp.dask.ingest.choose_and_load import TRIES
 from skmlp.dask.ingest.load import AdoptedData
 from skmlp.dask.locks import LockTimeout
-from skmlp.dask.rank_group import DaskGang
+from skmlp.dask.rank_group import DaskGroup
 from skmlp.dask.worker_group import CALL, Limits
 from skmlp.dask.workers import able_workers, look_at
-from skmlp.training.protocol import Build, Gang, Launcher, RankFailed
+from skmlp.training.protocol import Build, Launcher, RankFailed, RankGroup
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ LOOK_FOR_MORE = 1.0
 
 
 class DaskLauncher(Launcher):
-    """Starts a fit's gangs on the workers that are there.
+    """Starts a fit's groups on the workers that are there.
 
     Parameters
     ----------
     build, plan
-        See `skmlp.dask.rank_group.DaskGang`.
+        See `skmlp.dask.rank_group.DaskGroup`.
     data : AdoptedData
         The rows. Who made them closes them.
     limits : Limits, optional
@@ -58,9 +58,9 @@ class DaskLauncher(Launcher):
         #: Whether workers that have joined can take part: they are being asked.
         self._looks: dict[str, asyncio.Task[bool]] = {}
 
-    def start(self, generation: int) -> Gang:
-        """Start a gang on the workers that hold the rows; see `Launcher.start`."""
-        return DaskGang(
+    def start(self, generation: int) -> RankGroup:
+        """Start a group on the workers that hold the rows; see `Launcher.start`."""
+        return DaskGroup(
             self._build,
             self._plan,
             self._data,
@@ -75,10 +75,10 @@ class DaskLauncher(Launcher):
         if isinstance(failure, LockTimeout):
             raise failure
         for _ in range(TRIES):
-            if not data.crew.line.open:
+            if not data.group.rpc.open:
                 raise failure
             try:
-                data.crew.line.run(self._move())
+                data.group.rpc.run(self._move())
             except WorkerLost as error:
                 logger.info("one more while rows were moved: %s", error)
             except DataLost as error:
@@ -100,14 +100,14 @@ class DaskLauncher(Launcher):
             return False
         self._looked = now
         try:
-            return data.crew.line.run(self._find_free())
+            return data.group.rpc.run(self._find_free())
         except RankFailed:
             # If the scheduler is gone, the next order says so.
             return False
 
     def grow(self) -> None:
         """Give shards of workers that hold several to those that have joined."""
-        self._data.crew.line.run(self._move())
+        self._data.group.rpc.run(self._move())
 
     # -- on the client's event loop ----------------------------------------------------
 
@@ -118,11 +118,11 @@ class DaskLauncher(Launcher):
         import skmlp, this one goes on as it is.
         """
         data = self._data
-        line = data.crew.line
+        rpc = data.group.rpc
         n_free = data.shards.n_shards - data.shards.n_ranks
-        spare = await self._spare([*data.crew.workers])
-        n_tasks = await line.scheduler("processing", workers=spare)
-        threads = await line.scheduler("ncores", workers=spare)
+        spare = await self._spare([*data.group.workers])
+        n_tasks = await rpc.scheduler("processing", workers=spare)
+        threads = await rpc.scheduler("ncores", workers=spare)
         free = [w for w in spare if len(n_tasks.get(w, ())) < threads.get(w, 0)]
         loop = asyncio.get_running_loop()
         news = {
@@ -136,15 +136,15 @@ class DaskLauncher(Launcher):
         found = 0
         for worker in [w for w in spare if w in self._looks and self._looks[w].done()]:
             if found < n_free and self._looks.pop(worker).result():
-                found += await data.locks.take(data.crew, worker)
+                found += await data.locks.take(data.group, worker)
         return found > 0
 
     async def _look_at(self, worker: str) -> bool:
         """Whether a worker can take part; if not, it is not asked again."""
-        line = self._data.crew.line
+        rpc = self._data.group.rpc
         try:
-            (server_id,) = await line.server_ids([worker], CALL)
-            wrong = await look_at(line, [worker])
+            (server_id,) = await rpc.server_ids([worker], CALL)
+            wrong = await look_at(rpc, [worker])
         except RankFailed as error:
             logger.info("one more while others are looked for: %s", error)
             return False
@@ -155,15 +155,15 @@ class DaskLauncher(Launcher):
 
     async def _spare(self, members: Sequence[str]) -> list[str]:
         """The workers that are not in the fit and could be."""
-        crew = self._data.crew
-        present = await crew.line.scheduler("ncores_running")
-        known = (await crew.line.scheduler("identity"))["workers"]
+        group = self._data.group
+        present = await group.rpc.scheduler("ncores_running")
+        known = (await group.rpc.scheduler("identity"))["workers"]
         return [
             worker
             for worker in sorted(present)
             if worker not in members
             and not self._data.demands.lacks(worker, known.get(worker, {}))
-            and not await self._is_one_of(worker, self._unfit | crew.lost)
+            and not await self._is_one_of(worker, self._unfit | group.lost)
         ]
 
     async def _is_one_of(self, worker: str, shunned: Mapping[str, str]) -> bool:
@@ -171,7 +171,7 @@ class DaskLauncher(Launcher):
         if worker not in shunned:
             return False
         try:
-            (server_id,) = await self._data.crew.line.server_ids([worker], CALL)
+            (server_id,) = await self._data.group.rpc.server_ids([worker], CALL)
         except WorkerLost:
             return True
         return server_id == shunned[worker]
@@ -181,7 +181,7 @@ class DaskLauncher(Launcher):
         data = self._data
         await self._dismiss()
         left = await data.settled()
-        for worker in set(data.crew.workers) - set(left):
+        for worker in set(data.group.workers) - set(left):
             data.forget(worker)
         n_free = data.shards.n_shards - len(left)
         joined = await self._join(await self._spare([*left]), n_free, needed=not left)
@@ -195,13 +195,13 @@ class DaskLauncher(Launcher):
         again, instead of being waited for.
         """
         data = self._data
-        line = data.crew.line
-        for worker in await line.alive(data.crew.silent):
+        rpc = data.group.rpc
+        for worker in await rpc.alive(data.group.silent):
             logger.warning("%s does not answer: it is taken off the cluster", worker)
             stamp = f"skmlp-{uuid.uuid4()}"
-            await line.scheduler("unregister", address=worker, stimulus_id=stamp)
+            await rpc.scheduler("unregister", address=worker, stimulus_id=stamp)
         # Who comes to such an address later is another process.
-        data.crew.silent.clear()
+        data.group.silent.clear()
 
     async def _join(
         self, candidates: Sequence[str], most: int, *, needed: bool
@@ -213,24 +213,24 @@ class DaskLauncher(Launcher):
         """
         data = self._data
         if needed and not candidates:
-            candidates = (await able_workers(data.crew.line, data.demands)).workers
+            candidates = (await able_workers(data.group.rpc, data.demands)).workers
         joined: list[str] = []
         for worker in candidates:
             if len(joined) == most:
                 break
-            if not needed and not await data.locks.take(data.crew, worker):
+            if not needed and not await data.locks.take(data.group, worker):
                 continue
             try:
                 if needed and not joined:
-                    await data.anchor([worker])
+                    await data.lease([worker])
                 else:
-                    await data.anchor([worker], JOIN)
+                    await data.lease([worker], JOIN)
             except (RankFailed, ValueError) as error:
                 logger.info("%s does not take part: %s", worker, error)
-                self._unfit[worker] = data.crew.ids.get(worker, "")
+                self._unfit[worker] = data.group.ids.get(worker, "")
                 data.forget(worker)
                 if not needed:
-                    await data.locks.release(data.crew, worker)
+                    await data.locks.release(data.group, worker)
             else:
                 joined.append(worker)
         if needed and not joined:

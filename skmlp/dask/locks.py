@@ -1,8 +1,8 @@
 """The locks of a fit's workers: one fit at a time has a worker.
 
 Their names are the workers' addresses, as xgboost uses them. A fit asks for all of its
-workers in one request, and holds them from its first gang to its end: where a worker is
-lost, or has joined, the fit keeps its place and nobody comes in between.
+workers in one request, and holds them from its first ranks to its end: where a worker
+is lost, or has joined, the fit keeps its place and no other fit comes in between.
 
 Two fits never wait crosswise, for a fit that waits holds nothing. What it needs while
 it holds locks, that of a worker that has joined, it takes if it is free at once, and
@@ -21,7 +21,7 @@ import dask
 from dask.utils import parse_timedelta
 
 from skmlp.dask.rpc import together
-from skmlp.dask.worker_group import Crew
+from skmlp.dask.worker_group import WorkerGroup
 from skmlp.training.protocol import RankFailed
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Locks:
         """Whether the scheduler may know of a request."""
         return bool(self._requests)
 
-    async def acquire(self, crew: Crew, limit: float | None) -> None:
+    async def acquire(self, group: WorkerGroup, limit: float | None) -> None:
         """Have the locks of all workers of the fit, waiting for them in one request.
 
         Unless it has all of them, the fit gives back those that it holds: it waits at
@@ -65,7 +65,7 @@ class Locks:
 
         Parameters
         ----------
-        crew : Crew
+        group : WorkerGroup
             Its workers.
         limit : float, optional
             Seconds; by default what Dask's setting `TIMEOUT` says.
@@ -77,54 +77,54 @@ class Locks:
         RankFailed
             A worker is lost.
         """
-        if self._held.issuperset(crew.workers):
-            await self._tell(crew)
+        if self._held.issuperset(group.workers):
+            await self._tell(group)
             return
-        await self.release(crew)
+        await self.release(group)
         if limit is None and (setting := dask.config.get(TIMEOUT, None)) is not None:
             limit = parse_timedelta(setting)
-        request = self._request(crew, crew.workers, limit)
-        if not await crew.guard(request):
+        request = self._request(group, group.workers, limit)
+        if not await group.guard(request):
             raise LockTimeout(
-                f"{await _who_holds(crew)}, in vain for {limit:g} s. If the owner of a "
-                "lock is dead, free it by its lock id: "
+                f"{await _who_holds(group)}, in vain for {limit:g} s. If the owner of "
+                "a lock is dead, free it by its lock id: "
                 "client.sync(client.scheduler.multi_lock_release, id=...)"
             )
 
-    async def take(self, crew: Crew, worker: str) -> bool:
+    async def take(self, group: WorkerGroup, worker: str) -> bool:
         """Have the lock of one more worker, if it is free at this moment.
 
         Parameters
         ----------
-        crew : Crew
+        group : WorkerGroup
             The workers of the fit.
         worker : str
             Another one.
         """
-        return worker in self._held or await self._request(crew, [worker], 0.0)
+        return worker in self._held or await self._request(group, [worker], 0.0)
 
-    async def release(self, crew: Crew, worker: str | None = None) -> None:
+    async def release(self, group: WorkerGroup, worker: str | None = None) -> None:
         """Give locks back: all, or those that were asked for with a worker's."""
         for name, workers in list(self._requests.items()):
             if worker is None or worker in workers:
                 # KeyError: the scheduler had given up the request by itself.
                 with contextlib.suppress(RankFailed, KeyError):
-                    await crew.line.scheduler("multi_lock_release", id=name)
+                    await group.rpc.scheduler("multi_lock_release", id=name)
                 del self._requests[name]
                 self._held.difference_update(workers)
-        await self._tell(crew)
+        await self._tell(group)
 
     async def _request(
-        self, crew: Crew, workers: Sequence[str], limit: float | None
+        self, group: WorkerGroup, workers: Sequence[str], limit: float | None
     ) -> bool:
         """Ask for locks; whether they were to be had within `limit` seconds."""
-        name = f"{PREFIX}{_name(crew)}, request {self._count}"
+        name = f"{PREFIX}{_name(group)}, request {self._count}"
         self._count += 1
         # The workers know of the request before it is made: were the driver to die
         # right after, they would take it back.
         self._requests[name] = tuple(workers)
-        await self._tell(crew)
-        request = crew.line.scheduler(
+        await self._tell(group)
+        request = group.rpc.scheduler(
             "multi_lock_acquire",
             None,
             locks=list(workers),
@@ -135,7 +135,7 @@ class Locks:
         async with together(request) as (answer,):
             await asyncio.wait([answer], timeout=TELL_S)
             if not answer.done():
-                logger.warning("%s, so far for %g s", await _who_holds(crew), TELL_S)
+                logger.warning("%s, so far for %g s", await _who_holds(group), TELL_S)
             had = bool(await answer)
         if had:
             self._held.update(workers)
@@ -143,22 +143,22 @@ class Locks:
             del self._requests[name]
         return had
 
-    async def _tell(self, crew: Crew) -> None:
+    async def _tell(self, group: WorkerGroup) -> None:
         """Tell the workers who they are, and what to release should we die."""
-        names, members = list(self._requests), list(crew.workers)
-        await crew.call_living("locks", names=names, members=members)
+        names, members = list(self._requests), list(group.workers)
+        await group.call_living("locks", names=names, members=members)
 
 
-def _name(crew: Crew) -> str:
+def _name(group: WorkerGroup) -> str:
     """A fit, for people: its requests have this name."""
-    return f"fit {crew.run[:8]} of {crew.line.owner}"
+    return f"fit {group.run[:8]} of {group.rpc.owner}"
 
 
-async def _who_holds(crew: Crew) -> str:
+async def _who_holds(group: WorkerGroup) -> str:
     """For whom the fit waits, as a sentence."""
-    names = list(crew.workers)
+    names = list(group.workers)
     try:
-        holders = await crew.line.on_scheduler(_HOLDERS, names)
+        holders = await group.rpc.on_scheduler(_HOLDERS, names)
     except Exception as error:
         logger.info("the holders of locks are not known", exc_info=error)
         holders = {}
@@ -169,6 +169,6 @@ async def _who_holds(crew: Crew) -> str:
             ours, name = "something else than skmlp", f"{name} (lock id {holder!r})"
         held.append(f"{name} is held by {ours.partition(',')[0]}")
     return (
-        f"{_name(crew)} waits for the locks of {', '.join(names)}: "
+        f"{_name(group)} waits for the locks of {', '.join(names)}: "
         f"{'; '.join(held) or 'the scheduler does not say by whom they are held'}"
     )

@@ -1,6 +1,6 @@
-"""The gang of a fit on the workers of a Dask cluster.
+"""The group of a fit on the workers of a Dask cluster.
 
-A gang has the locks of its workers (`skmlp.dask.locks`), so that two never stand
+A group has the locks of its workers (`skmlp.dask.locks`), so that two never stand
 in each other's way on workers of one thread. Each rank is one long task, pinned to its
 worker, which takes none of its threads once it has begun. Orders go to the workers'
 event loops (`skmlp.dask.worker.service.Host`), and all waiting there is raced against
@@ -28,9 +28,9 @@ from skmlp.dask.rpc import results, together
 from skmlp.dask.worker.rank import Duty, Packed, pack, unpack
 from skmlp.dask.worker.tasks import serve_rank
 from skmlp.dask.worker_group import CALL, Limits
-from skmlp.training.protocol import PAUSE, Build, Gang, Message, RankFailed
+from skmlp.training.protocol import PAUSE, Build, Message, RankFailed, RankGroup
 
-__all__ = ["DaskGang", "Limits", "adopt"]
+__all__ = ["DaskGroup", "Limits", "adopt"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 COMMIT = 3.0
 
 
-class DaskGang(Gang):
-    """The ranks of a fit on Dask workers; see `skmlp.training.protocol.Gang`.
+class DaskGroup(RankGroup):
+    """The ranks of a fit on Dask workers; see `skmlp.training.protocol.RankGroup`.
 
     Parameters
     ----------
@@ -50,16 +50,16 @@ class DaskGang(Gang):
     plan : object
         Handed to `build`.
     data : AdoptedData
-        The rows; they say which worker is which rank. They outlive the gang.
+        The rows; they say which worker is which rank. They outlive the group.
     generation : int
-        The count of the fit's gangs before this one.
+        The count of the fit's groups before this one.
     blas_threads : int, optional
         BLAS threads of each rank; by default as many as the workers have threads.
     limits : Limits, optional
         How long to wait for what.
     keeps_locks : bool, default=False
-        Whether the workers stay locked after the gang's end, until that of the data:
-        there may be another gang.
+        Whether the workers stay locked after the group's end, until that of the data:
+        there may be another group.
 
     Raises
     ------
@@ -84,8 +84,8 @@ class DaskGang(Gang):
     ) -> None:
         self.shards = data.shards
         self._data = data
-        self._crew = data.crew
-        self._line = data.crew.line
+        self._group = data.group
+        self._rpc = data.group.rpc
         self._generation = generation
         self._limits = Limits() if limits is None else limits
         self._locks = data.locks
@@ -95,18 +95,18 @@ class DaskGang(Gang):
         self._closed = False
         self._over = ""
         try:
-            self._line.run(self._start(build, plan, blas_threads))
+            self._rpc.run(self._start(build, plan, blas_threads))
         except BaseException:
             self.close()
             raise
 
-    def ask(self, message: Message) -> Message:
-        """Hand `message` to all ranks; see `Gang.ask`."""
+    def request(self, message: Message) -> Message:
+        """Hand `message` to all ranks; see `RankGroup.request`."""
         if self._closed or self._over:
-            raise RuntimeError(self._over or "this gang has been closed")
+            raise RuntimeError(self._over or "this group has been closed")
         # Unless it comes back, this was the last order.
-        self._over = "this gang has failed, or was interrupted"
-        answers = self._line.run(self._ask(message))
+        self._over = "this group has failed, or was interrupted"
+        answers = self._rpc.run(self._ask(message))
         self._over = ""
         return unpack(answers[0]["answer"])
 
@@ -115,25 +115,25 @@ class DaskGang(Gang):
 
         Otherwise what it said when it was asked last.
         """
-        if not self._closed and self._line.open:
+        if not self._closed and self._rpc.open:
             with contextlib.suppress(RankFailed):
-                self._commit = self._line.run(self._ask_commit())
+                self._commit = self._rpc.run(self._ask_commit())
         return self._commit
 
     def interrupt(self) -> Message | None:
         """End the service at the end of the epoch, if that is near; see the base.
 
-        Not of a gang that has failed: its ranks have stopped anywhere.
+        Not of a group that has failed: its ranks have stopped anywhere.
         """
         answer = None
-        if not self._closed and self._line.open:
+        if not self._closed and self._rpc.open:
             with contextlib.suppress(RankFailed):
-                answer = self._line.run(self._pause())
+                answer = self._rpc.run(self._pause())
         self.close()
         return answer
 
     def close(self) -> None:
-        """End the ranks and leave their workers; see `Gang.close`.
+        """End the ranks and leave their workers; see `RankGroup.close`.
 
         A rank in a long computation of its own may not end in time; it does as soon as
         that is over, and a warning names it.
@@ -142,8 +142,8 @@ class DaskGang(Gang):
             return
         self._closed = True
         try:
-            if self._line.open:
-                self._line.run(self._end())
+            if self._rpc.open:
+                self._rpc.run(self._end())
         finally:
             for task in self._tasks:
                 task.release()
@@ -152,17 +152,17 @@ class DaskGang(Gang):
     # -- on the client's event loop: start ---------------------------------------------
 
     async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
-        await self._locks.acquire(self._crew, self._limits.lock)
+        await self._locks.acquire(self._group, self._limits.lock)
         answers = await self._call_all("listen", CALL, ports=ports_setting())
         addresses = tuple(
             (host, port) for host, port in (a["address"] for a in answers)
         )
         # Where any part of the cluster is encrypted, all ranks talk TLS.
-        client = self._line.client
+        client = self._rpc.client
         encrypted = is_encrypted(client.security, client.scheduler.address)
         encrypted |= any(answer["encrypted"] for answer in answers)
         duty = Duty(
-            run=self._crew.run,
+            run=self._group.run,
             shards=self.shards,
             addresses=addresses,
             secret=Secret.new(),
@@ -175,22 +175,22 @@ class DaskGang(Gang):
             step_limit=self._limits.step,
         )
         await self._call_all("duty", duty=dumps(duty))
-        run, generation = self._crew.run, self._generation
+        run, generation = self._group.run, self._generation
         calls = {}
-        for rank, worker in enumerate(self._crew.workers):
+        for rank, worker in enumerate(self._group.workers):
             key = rank_key(run, generation, rank)
-            calls[worker] = key, serve_rank, (run, generation, self._crew.ids[worker])
+            calls[worker] = key, serve_rank, (run, generation, self._group.ids[worker])
         held = dask.get_annotations().get("resources", {})
-        self._tasks = submit_to_each(self._line.client, calls, resources=held)
+        self._tasks = submit_to_each(self._rpc.client, calls, resources=held)
         ready = map(self._ready, range(self.shards.n_ranks))
         start = self._limits.start
-        await self._crew.call_all(self._generation, self._limits, ready, start)
+        await self._group.call_all(self._generation, self._limits, ready, start)
 
     async def _ready(self, rank: int) -> Packed:
         """Wait until a rank's servant is built."""
-        call = self._crew.call(rank, "ready", generation=self._generation)
+        call = self._group.call(rank, "ready", generation=self._generation)
         # The task may end before its rank begins: on a worker that was started again.
-        end = results(self._line.client, [self._tasks[rank]])
+        end = results(self._rpc.client, [self._tasks[rank]])
         async with together(call, end) as (ready, ended):
             await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
@@ -198,7 +198,7 @@ class DaskGang(Gang):
                 await asyncio.wait([ready], timeout=self._limits.settle)
                 if not ready.done():
                     raise WorkerLost(
-                        self._crew.workers[rank], f"ended its rank at once: {text}"
+                        self._group.workers[rank], f"ended its rank at once: {text}"
                     )
             answer: Packed = ready.result()
             return answer
@@ -210,16 +210,18 @@ class DaskGang(Gang):
 
     async def _pause(self) -> Message | None:
         """Have the lead stop after its epoch, and the others with it."""
-        facts = {"run": self._crew.run, "generation": self._generation}
-        # Not through the crew, for which a late answer means a lost worker.
-        told = await self._line.call(
-            self._crew.workers[0], "pause", PAUSE + COMMIT, limit=PAUSE, **facts
+        facts = {"run": self._group.run, "generation": self._generation}
+        # Not through the group, for which a late answer means a lost worker.
+        told = await self._rpc.call(
+            self._group.workers[0], "pause", PAUSE + COMMIT, limit=PAUSE, **facts
         )
         answer = told.get("answer")
         return None if answer is None else unpack(answer)
 
     async def _ask_commit(self) -> Message | None:
-        answer = await self._crew.call(0, "commit", COMMIT, generation=self._generation)
+        answer = await self._group.call(
+            0, "commit", COMMIT, generation=self._generation
+        )
         commit = answer.get("commit")
         return None if commit is None else unpack(commit)
 
@@ -229,17 +231,17 @@ class DaskGang(Gang):
         """Call all ranks; wait for all, or raise the first cause of a failure."""
         facts["generation"] = self._generation
         calls = [
-            self._crew.call(rank, verb, limit, **facts)
+            self._group.call(rank, verb, limit, **facts)
             for rank in range(self.shards.n_ranks)
         ]
-        return await self._crew.call_all(self._generation, self._limits, calls)
+        return await self._group.call_all(self._generation, self._limits, calls)
 
     # -- the end -----------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Leave nothing of the gang on the cluster, as far as it can be reached."""
+        """Leave nothing of the group on the cluster, as far as it can be reached."""
         limit = self._limits.end
-        answers = await self._crew.call_living(
+        answers = await self._group.call_living(
             "end", limit + CALL, generation=self._generation, patience=limit
         )
         for answer in answers:
@@ -251,4 +253,4 @@ class DaskGang(Gang):
                     limit,
                 )
         if not self._keeps_locks:
-            await self._locks.release(self._crew)
+            await self._locks.release(self._group)

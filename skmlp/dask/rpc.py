@@ -68,7 +68,7 @@ def refuse_event_loop(client: Client) -> None:
         )
 
 
-class Line:
+class ClusterRPC:
     """The driver's calls to the workers of one cluster.
 
     Parameters

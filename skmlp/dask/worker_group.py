@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from skmlp.dask.errors import WorkerLost, WorkerSilent
-from skmlp.dask.rpc import Line, together
+from skmlp.dask.rpc import ClusterRPC, together
 from skmlp.dask.worker.rank import Kind, Packed, restore
 from skmlp.training.protocol import RankFailed
 
@@ -24,7 +24,7 @@ GLANCE = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a gang waits, in seconds.
+    """How long a group waits, in seconds.
 
     Attributes
     ----------
@@ -50,19 +50,19 @@ class Limits:
     end: float = 15.0
 
 
-class Crew:
+class WorkerGroup:
     """The workers of a fit, by rank. All methods run on the client's event loop.
 
     Parameters
     ----------
-    line : Line
+    rpc : ClusterRPC
         To the cluster.
     run : str
         Name of the fit.
     workers : sequence of str
         Dask address of each rank's worker, as the scheduler knows it.
-    before : Crew, optional
-        The crew that this one takes the place of.
+    before : WorkerGroup, optional
+        The group that this one takes the place of.
 
     Attributes
     ----------
@@ -76,12 +76,16 @@ class Crew:
     """
 
     def __init__(
-        self, line: Line, run: str, workers: Sequence[str], before: Crew | None = None
+        self,
+        rpc: ClusterRPC,
+        run: str,
+        workers: Sequence[str],
+        before: WorkerGroup | None = None,
     ) -> None:
-        self.line = line
+        self.rpc = rpc
         self.run = run
         self.workers = tuple(workers)
-        #: For names of tasks that are this crew's alone, and no earlier one's.
+        #: For names of tasks that are this group's alone, and no earlier one's.
         self.stamp = f"{run}-{uuid.uuid4().hex[:8]}"
         self.ids: dict[str, str] = {} if before is None else before.ids
         self.lost: dict[str, str] = {} if before is None else before.lost
@@ -91,13 +95,13 @@ class Crew:
         self.lost.update((worker, self.ids.get(worker, "")) for worker in workers)
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` unless a worker is lost; see `Line.guard`."""
-        return await self.line.guard(work, self.run, self.workers)
+        """Do `work` unless a worker is lost; see `ClusterRPC.guard`."""
+        return await self.rpc.guard(work, self.run, self.workers)
 
     async def call(
         self, rank: int, verb: str, limit: float | None = None, /, **facts: Any
     ) -> Packed:
-        """Call a rank's worker; see `Line.call`.
+        """Call a rank's worker; see `ClusterRPC.call`.
 
         Raises
         ------
@@ -106,7 +110,7 @@ class Crew:
         """
         worker = self.workers[rank]
         try:
-            answer = await self.line.call(worker, verb, limit, run=self.run, **facts)
+            answer = await self.rpc.call(worker, verb, limit, run=self.run, **facts)
         except WorkerSilent:
             self.silent.add(worker)
             self._lose(worker)
@@ -138,11 +142,11 @@ class Crew:
         Parameters
         ----------
         verb : str
-            See `Line.call`.
+            See `ClusterRPC.call`.
         limit : float
             Seconds.
         **facts
-            See `Line.call`.
+            See `ClusterRPC.call`.
         """
         ranks = [r for r, worker in enumerate(self.workers) if worker not in self.lost]
         calls = [self.call(rank, verb, limit, **facts) for rank in ranks]
@@ -174,7 +178,7 @@ class Crew:
     async def _look(self) -> None:
         """Find out which workers are lost."""
         with contextlib.suppress(RankFailed):
-            alive = await self.line.alive(self.workers)
+            alive = await self.rpc.alive(self.workers)
             self._lose(*set(self.workers) - alive)
 
     async def call_all(
@@ -189,9 +193,9 @@ class Crew:
         Parameters
         ----------
         generation : int
-            Of the gang; it is stopped after a failure.
+            Of the group; it is stopped after a failure.
         limits : Limits
-            Of the gang.
+            Of the group.
         calls : iterable of coroutine
             One for each rank.
         limit : float, optional
@@ -203,7 +207,7 @@ class Crew:
             The first cause of a failure; see `first_cause`.
         """
         silence = limits.silence
-        watch = self.line.watch(self.run, self.workers, silence)
+        watch = self.rpc.watch(self.run, self.workers, silence)
         async with together(watch, *calls) as (watching, *answers):
             end = None if limit is None else _now() + limit
             while True:

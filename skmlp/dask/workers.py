@@ -16,7 +16,7 @@ from distributed import Future
 from skmlp import __version__
 from skmlp.dask.demands import Demands
 from skmlp.dask.graph import put_key, submit_to_each
-from skmlp.dask.rpc import Line, all_ended, results
+from skmlp.dask.rpc import ClusterRPC, all_ended, results
 from skmlp.training.protocol import RankFailed
 
 #: Seconds to wait for the first worker of a cluster that has none.
@@ -32,7 +32,7 @@ LOOK = (
 )
 
 
-async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:
+async def present_workers(rpc: ClusterRPC, asked: Sequence[str] | None) -> list[str]:
     """The workers to choose from; waits for the first one.
 
     Raises
@@ -40,13 +40,13 @@ async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:
     RankFailed
         None came in time, or one of those `asked` for is not there.
     """
-    here = await line.scheduler("ncores_running")
+    here = await rpc.scheduler("ncores_running")
     if not here:
         # A waiting task also makes an adaptive cluster start a worker.
-        first = line.client.submit(int, key=f"skmlp-first-{uuid.uuid4()}", pure=False)
+        first = rpc.client.submit(int, key=f"skmlp-first-{uuid.uuid4()}", pure=False)
         try:
             async with asyncio.timeout(FIRST_WORKER):
-                await results(line.client, [first])
+                await results(rpc.client, [first])
         except TimeoutError:
             raise RankFailed(
                 f"this Dask cluster had no worker within {FIRST_WORKER:g} s: start "
@@ -54,7 +54,7 @@ async def present_workers(line: Line, asked: Sequence[str] | None) -> list[str]:
             ) from None
         finally:
             first.release()
-        here = await line.scheduler("ncores_running")
+        here = await rpc.scheduler("ncores_running")
     if asked is None:
         return sorted(here)
     missing = sorted(set(asked) - set(here))
@@ -79,13 +79,13 @@ class Able(NamedTuple):
 
 
 async def able_workers(
-    line: Line, demands: Demands, present: Sequence[str] | None = None
+    rpc: ClusterRPC, demands: Demands, present: Sequence[str] | None = None
 ) -> Able:
     """The workers that may and can take part in a fit, and why others can't.
 
     Parameters
     ----------
-    line : Line
+    rpc : ClusterRPC
         To the cluster.
     demands : Demands
         Who does not do for them is not meant to take part.
@@ -98,11 +98,11 @@ async def able_workers(
         None can take part; the message names what each of them lacks.
     """
     if present is None:
-        present = await present_workers(line, None)
-    known = (await line.scheduler("identity"))["workers"]
+        present = await present_workers(rpc, None)
+    known = (await rpc.scheduler("identity"))["workers"]
     lacking = {w: demands.lacks(w, known[w]) for w in present if w in known}
     meant = [worker for worker, reason in lacking.items() if not reason]
-    wrong = await look_at(line, meant)
+    wrong = await look_at(rpc, meant)
     able = [worker for worker in meant if worker not in wrong]
     if not able:
         reasons = "; ".join(f"{w} {why}" for w, why in (lacking | wrong).items())
@@ -117,7 +117,7 @@ def tell_left_out(unable: Mapping[str, str]) -> None:
         warnings.warn(f"the fit leaves out Dask workers: {reasons}", stacklevel=2)
 
 
-async def look_at(line: Line, workers: Sequence[str]) -> dict[str, str]:
+async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
     """What is wrong with workers that can't take part: no skmlp, or another version.
 
     They are asked by tasks: an adaptive cluster closes workers that have none.
@@ -133,12 +133,12 @@ async def look_at(line: Line, workers: Sequence[str]) -> dict[str, str]:
         worker: (put_key(stamp, "look", number), eval, (look,))
         for number, worker in enumerate(workers)
     }
-    tasks = submit_to_each(line.client, calls)
+    tasks = submit_to_each(rpc.client, calls)
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
-                await line.guard(all_ended(tasks), stamp, workers)
-        told = [await _told(line, task) for task in tasks]
+                await rpc.guard(all_ended(tasks), stamp, workers)
+        told = [await _told(rpc, task) for task in tasks]
     finally:
         for task in tasks:
             task.release()
@@ -155,10 +155,10 @@ async def look_at(line: Line, workers: Sequence[str]) -> dict[str, str]:
     return wrong
 
 
-async def _told(line: Line, task: Future[Any]) -> Any:
+async def _told(rpc: ClusterRPC, task: Future[Any]) -> Any:
     """What a worker told of itself; a text if it could not."""
     if task.status == "finished":
-        return (await results(line.client, [task]))[0]
+        return (await results(rpc.client, [task]))[0]
     if task.status == "error":
         error = await task.exception(asynchronous=True)
         return f"can't run skmlp: {error}"
@@ -211,9 +211,9 @@ def refuse_differences(
                 )
 
 
-def may_grow(line: Line, n_present: int, n_jobs: int | None) -> bool:
+def may_grow(rpc: ClusterRPC, n_present: int, n_jobs: int | None) -> bool:
     """Whether there may be more workers soon: the cluster has fewer than it could."""
-    adaptive: Any = getattr(line.client.cluster, "_adaptive", None)
+    adaptive: Any = getattr(rpc.client.cluster, "_adaptive", None)
     if getattr(adaptive, "periodic_callback", None) is not None:
         return bool(n_present < adaptive.maximum)
     return n_jobs is not None and n_present < n_jobs

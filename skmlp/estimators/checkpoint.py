@@ -176,7 +176,7 @@ def record_of(training: Training) -> dict[str, Any]:
     """What a checkpoint holds of the training itself, as plain data."""
     assert training.state is not None
     assert training.plan is not None
-    # The records may be of several gangs; those of a state are of one.
+    # The records may be of several groups; those of a state are of one.
     state = replace(training.state, records=[])
     plan = training.plan
     return {

@@ -50,15 +50,15 @@ class Closed(ConnectionError):
 
 
 class Kind(IntEnum):
-    """What a frame is: the launcher's own word, apart from the servant's `op`."""
+    """What a frame is: the launcher's own word, apart from the rank worker's `op`."""
 
     HERE = 1  # a rank has arrived: its process id and its port
     TABLE = 2  # the ports of all ranks
-    READY = 3  # a rank has built its servant
-    ORDER = 4  # a message for the servant
+    READY = 3  # a rank has built its rank worker
+    ORDER = 4  # a message for the rank worker
     ANSWER = 5  # the lead's answer
     DONE = 6  # another rank's word that it has handled the message
-    FAILED = 7  # a rank ends because its servant raised; the text says what
+    FAILED = 7  # a rank ends because its rank worker raised; the text says what
     LOST = 8  # a rank ends because it lost another one; the text says how
     ABORTED = 9  # a rank ends because it was told to
     ALIVE = 10  # a rank's sign of life

@@ -1,6 +1,6 @@
 """Signs of life: whether a process on this host is frozen, or only slow.
 
-Every process of a gang says now and then that it is alive, from a thread of its own;
+Every process of a group says now and then that it is alive, from a thread of its own;
 one that computes for hours does so, too, for the kernels leave the interpreter's lock.
 A process that was stopped, or that the system does not let run, says nothing.
 """

@@ -1,4 +1,4 @@
-"""Ranks in this process: the one of the caller's thread, or a gang of threads."""
+"""Ranks in this process: the one of the caller's thread, or a group of threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from skmlp.launch.loky.background_parallel import (
     make_parallel,
 )
 from skmlp.threads import blas_limit
-from skmlp.training.protocol import CLOSE, Build, Gang, Message, RankFailed, Servant
+from skmlp.training.protocol import (
+    CLOSE,
+    Build,
+    Message,
+    RankFailed,
+    RankGroup,
+    RankWorker,
+)
 
 #: Seconds until all ranks must have begun; threads do so within milliseconds.
 START_LIMIT = 30.0
@@ -37,8 +44,8 @@ CLOSE_LIMIT = 30.0
 _BUILD = Message(CLOSE + 1)
 
 
-class InProcessGang(Gang):
-    """The gang of one rank, which lives in the caller's thread.
+class InProcessGroup(RankGroup):
+    """The group of one rank, which lives in the caller's thread.
 
     Parameters
     ----------
@@ -58,14 +65,14 @@ class InProcessGang(Gang):
     ) -> None:
         with ExitStack() as stack:
             stack.enter_context(blas_limit(blas_threads))
-            self._servant: Servant | None = build(plan, SoloCommunicator(), data)
+            self._servant: RankWorker | None = build(plan, SoloCommunicator(), data)
             self._held = stack.pop_all()
         self._last: Message | None = None
 
-    def ask(self, message: Message) -> Message:
-        """Let the servant handle `message`. See `Gang.ask`."""
+    def request(self, message: Message) -> Message:
+        """Let the servant handle `message`. See `RankGroup.request`."""
         if self._servant is None:
-            raise RuntimeError("this gang has been closed")
+            raise RuntimeError("this group has been closed")
         return self._servant.handle(message)
 
     def last_commit(self) -> Message | None:
@@ -106,11 +113,11 @@ class _Room:
     #: The ranks that have begun and not ended.
     present: set[int] = field(default_factory=set)
     #: Rank 0's servant.
-    lead: Servant | None = None
+    lead: RankWorker | None = None
 
 
-class ThreadGang(Gang):
-    """A gang of threads, started by joblib, which share `data` as it is.
+class ThreadGang(RankGroup):
+    """A group of threads, started by joblib, which share `data` as it is.
 
     Parameters
     ----------
@@ -175,7 +182,7 @@ class ThreadGang(Gang):
         ]
         say_over = partial(room.outbox.put, (-1, _Said.OVER, None))
         self._held.enter_context(blas_limit(blas_threads))
-        # A gang that is dropped without `close` must not leave its ranks waiting.
+        # A group that is dropped without `close` must not leave its ranks waiting.
         self._dismiss = weakref.finalize(self, _dismiss, group, inboxes)
         call = JoblibCall(parallel, tasks, "skmlp-joblib", say_over)
         self._call: JoblibCall | None = call
@@ -189,10 +196,10 @@ class ThreadGang(Gang):
             raise
         self._trouble = None
 
-    def ask(self, message: Message) -> Message:
-        """Hand `message` to all ranks, by reference. See `Gang.ask`."""
+    def request(self, message: Message) -> Message:
+        """Hand `message` to all ranks, by reference. See `RankGroup.request`."""
         if self._trouble is not None:
-            raise RuntimeError(f"this gang serves no more: {self._trouble}")
+            raise RuntimeError(f"this group serves no more: {self._trouble}")
         try:
             self._tell(message)
             answer: Message = self._hear(_Said.ANSWER)
@@ -207,7 +214,7 @@ class ThreadGang(Gang):
         return self._last if lead is None else lead.last_commit()
 
     def close(self) -> None:
-        """End the ranks and wait for them. See `Gang.close`.
+        """End the ranks and wait for them. See `RankGroup.close`.
 
         Raises
         ------
@@ -221,7 +228,7 @@ class ThreadGang(Gang):
         self._dismiss()
         if not call.wait(self._close_limit):
             raise RuntimeError(
-                f"{_names(room.present)} of the gang did not end within "
+                f"{_names(room.present)} of the group did not end within "
                 f"{self._close_limit:g} s"
             )
         self._held.close()
@@ -272,7 +279,7 @@ class ThreadGang(Gang):
 
 def _dismiss(group: ThreadGroup, inboxes: Sequence[SimpleQueue[Message]]) -> None:
     """Make all ranks end, those that work as well as those that wait."""
-    group.abort("the gang has been closed")
+    group.abort("the group has been closed")
     for inbox in inboxes:
         inbox.put(Message(CLOSE))
 

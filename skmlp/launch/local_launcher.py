@@ -6,30 +6,32 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from skmlp.launch.loky import deaths
-from skmlp.training.protocol import Gang, Launcher, RankFailed
+from skmlp.training.protocol import Launcher, RankFailed, RankGroup
 
 
 class LocalLauncher(Launcher):
-    """Starts the gangs of one host by a function.
+    """Starts the groups of one host by a function.
 
     Parameters
     ----------
     start : callable
-        Makes a gang.
+        Makes a group.
     here : callable, optional
-        Makes a gang of the same shards in this process, for when those that `start`
+        Makes a group of the same shards in this process, for when those that `start`
         makes lose ranks again and again. Without it, the first loss ends the fit.
     """
 
     def __init__(
-        self, start: Callable[[], Gang], here: Callable[[], Gang] | None = None
+        self,
+        start: Callable[[], RankGroup],
+        here: Callable[[], RankGroup] | None = None,
     ) -> None:
         self._start = start
         self._here = here
         self._killed_for_memory = deaths.killed_for_memory()
 
-    def start(self, generation: int) -> Gang:
-        """Start a gang; see `Launcher.start`."""
+    def start(self, generation: int) -> RankGroup:
+        """Start a group; see `Launcher.start`."""
         return self._start()
 
     def recover(self, failure: RankFailed) -> None:

@@ -1,4 +1,4 @@
-"""What launchers are handed: functions that make the servant of a rank."""
+"""What launchers are handed: functions that make the worker object of a rank."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.training.evaluator import Evaluator
 from skmlp.training.loop import Trainer
-from skmlp.training.protocol import Servant
+from skmlp.training.protocol import RankWorker
 
 
-def on_source(plan: Plan, comm: Communicator, source: Source) -> Servant:
-    """Make the servant of a rank whose launcher brings the rows as a source."""
-    servant = Trainer if plan.solver in SOLVERS else Evaluator
-    return servant(plan, comm, source)
+def on_source(plan: Plan, comm: Communicator, source: Source) -> RankWorker:
+    """Make the worker object of a rank whose launcher brings the rows as a source."""
+    kind = Trainer if plan.solver in SOLVERS else Evaluator
+    return kind(plan, comm, source)
 
 
 def on_partitions(
     plan: Plan, comm: Communicator, rows: Mapping[int, LocalRows]
-) -> Servant:
-    """Make the servant of a rank whose shards lie here, and only here."""
+) -> RankWorker:
+    """Make the worker object of a rank whose shards lie here, and only here."""
     return on_source(plan, comm, PartitionRows(rows))

@@ -53,7 +53,7 @@ class Minimum:
 
 
 def _record(loss: float, times: list[Array]) -> Record:
-    """The record of an iteration, from the times of its evaluations by one gang."""
+    """The record of an iteration, from the times of its evaluations by one group."""
     unknown = math.nan
     if not times:  # SciPy knew the point from an earlier evaluation
         return Record(loss, unknown, unknown, 0, unknown, 0.0)
@@ -116,7 +116,7 @@ def minimize(
         if watch is not None:
             watch.begin(last)
         order = Message(EVALUATE, (x.astype(dtype, copy=False),))
-        sums, gradient = supervisor.ask(lambda fresh: order).arrays
+        sums, gradient = supervisor.request(lambda fresh: order).arrays
         weights = x[:n_weights]
         gradient = gradient.astype(np.float64)
         if frozen:

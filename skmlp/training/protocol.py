@@ -1,6 +1,6 @@
 """How ranks start: what every launcher offers to the supervisor.
 
-A launcher starts a `Gang` of ranks, once per fit. Each rank builds a `Servant` with the
+A launcher starts a `RankGroup`, once per fit. Each rank builds a `RankWorker` with the
 function that the launcher is handed, and then answers the supervisor's messages; the
 launcher knows nothing of training. All ranks get every message; the lead (rank 0)
 answers.
@@ -22,7 +22,7 @@ from skmlp.comm.base import Communicator, Shards
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Ends the service of a rank; every other code belongs to the servant.
+#: Ends the service of a rank; every other code belongs to the rank worker.
 CLOSE = 0
 
 #: Seconds that ranks in other processes get to finish their epoch at an interrupt.
@@ -36,7 +36,7 @@ class Message:
     Attributes
     ----------
     op : int
-        What to do; `CLOSE` is the launcher's own, the rest is the servant's.
+        What to do; `CLOSE` is the launcher's own, the rest is the rank worker's.
     arrays : tuple of ndarray
         One-dimensional, C-contiguous, of dtype int64, float64 or float32.
     """
@@ -50,7 +50,7 @@ class Message:
         return sum(a.nbytes for a in self.arrays)
 
 
-class Servant(Protocol):
+class RankWorker(Protocol):
     """What a rank runs."""
 
     def handle(self, message: Message) -> Message:
@@ -64,7 +64,7 @@ class Servant(Protocol):
     def pause(self) -> None:
         """Answer the order under way after the present epoch. From any thread.
 
-        One rank's servant is told; it sees to it that all of them do so.
+        One rank is told; it sees to it that all of them do so.
         """
         ...
 
@@ -74,7 +74,7 @@ class Servant(Protocol):
 
 
 #: ``build(plan, comm, data)``: module-level, so that it can be pickled by name.
-Build = Callable[[Any, Communicator, Any], Servant]
+Build = Callable[[Any, Communicator, Any], RankWorker]
 
 
 class RankFailed(RuntimeError):
@@ -92,7 +92,7 @@ class RankFailed(RuntimeError):
     from_outside = False
 
 
-class Gang(ABC):
+class RankGroup(ABC):
     """The ranks of one fit, from their start until `close`.
 
     Attributes
@@ -107,7 +107,7 @@ class Gang(ABC):
     where: str
 
     @abstractmethod
-    def ask(self, message: Message) -> Message:
+    def request(self, message: Message) -> Message:
         """Hand `message` to all ranks, wait for all, return the lead's answer.
 
         Raises
@@ -115,7 +115,7 @@ class Gang(ABC):
         RankFailed
             A rank is gone. The message names it.
         Exception
-            The first cause, if the servant of a rank raised.
+            The first cause, if the worker object of a rank raised.
         """
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Gang(ABC):
         Also after a failure or an interrupt, and more than once.
         """
 
-    def __enter__(self) -> Gang:
+    def __enter__(self) -> RankGroup:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -149,16 +149,16 @@ class Gang(ABC):
 
 
 class Launcher(ABC):
-    """Starts the gangs of one fit, one after the other; one is all that most need."""
+    """Starts the groups of one fit, one after the other; one is all that most need."""
 
     @abstractmethod
-    def start(self, generation: int) -> Gang:
-        """Start a gang.
+    def start(self, generation: int) -> RankGroup:
+        """Start a group.
 
         Parameters
         ----------
         generation : int
-            The count of the fit's gangs before this one.
+            The count of the fit's groups before this one.
 
         Raises
         ------
@@ -167,22 +167,22 @@ class Launcher(ABC):
         """
 
     def recover(self, failure: RankFailed) -> None:
-        """Make ready for another gang, after a failure and the end of the last one.
+        """Make ready for another group, after a failure and the end of the last one.
 
         Parameters
         ----------
         failure : RankFailed
-            Why the last gang ended.
+            Why the last group ended.
 
         Raises
         ------
         RankFailed
-            There can be no other gang: `failure`, or what is wrong now.
+            There can be no other group: `failure`, or what is wrong now.
         """
         raise failure
 
     def stay_here(self, failures: Sequence[RankFailed]) -> None:
-        """Make ready for a gang in this process, after failures again and again.
+        """Make ready for a group in this process, after failures again and again.
 
         Parameters
         ----------
@@ -197,9 +197,9 @@ class Launcher(ABC):
         raise failures[0]
 
     def could_grow(self) -> bool:
-        """Whether a new gang would have more ranks than the last one."""
+        """Whether a new group would have more ranks than the last one."""
         return False
 
     def grow(self) -> None:
-        """Make ready for the gang that `could_grow` spoke of; the last one is over."""
-        raise NotImplementedError(f"the gangs of {type(self).__name__} never grow")
+        """Make ready for the group that `could_grow` spoke of; the last one is over."""
+        raise NotImplementedError(f"the groups of {type(self).__name__} never grow")

@@ -1,4 +1,4 @@
-"""What every servant of a rank has: its shards, their network, and sums over them."""
+"""What every `RankWorker` has: its shards, their network, and sums over them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skmlp.training.protocol import Message
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Operations of the servants.
+#: Operations of the ranks.
 TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's arrays
 # parameters -> [sum of the loss, sum of weights, seconds, and those that each rank has
 # computed], gradient of the sum
@@ -30,7 +30,7 @@ LOSS = 5  # parameters -> [mean loss of the training rows, without penalty]
 
 
 def most_bytes(plan: Plan) -> int:
-    """Bytes that the arrays of a message to or from a servant never exceed."""
+    """Bytes that the arrays of a message to or from a rank never exceed."""
     flat = plan.layout.size * 8 * 5  # parameters, best ones, moments
     record = 8 + plan.n_shards  # and a number for each rank
     validation = plan.n_validation * (2 * plan.units[-1] + 1)

@@ -1,7 +1,7 @@
-"""The driver's side of a fit: it asks gangs for rounds and keeps the state.
+"""The driver's side of a fit: it asks groups for rounds and keeps the state.
 
 A round is a function of the state that it begins with, so a round that was lost with a
-rank is asked for again, of another gang with the same shards: the same bits come out.
+rank is asked for again, of another group with the same shards: the same bits come out.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from skmlp.plan import Plan
 from skmlp.state import DIVERGED, OUT_OF_TIME, RUNNING, Record, TrainState
 from skmlp.training import stopping
-from skmlp.training.protocol import Gang, Launcher, Message, RankFailed
+from skmlp.training.protocol import Launcher, Message, RankFailed, RankGroup
 from skmlp.training.rank import CONSTANT, LOSS, TRAIN
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Observe = Callable[[list[Record]], None]
 Score = Callable[[TrainState], float]
-#: Makes an order; it is told whether the gang is new and knows no state yet.
+#: Makes an order; it is told whether the group is new and knows no state yet.
 Order = Callable[[bool], Message]
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ LONGEST = 10.0
 FAILURES = 3
 MOST_FAILURES = 10
 
-#: How often to end a gang if Ctrl-C falls into it: what is open would stay so.
+#: How often to end a group if Ctrl-C falls into it: what is open would stay so.
 CLOSINGS = 4
 
 
 @dataclass(frozen=True)
 class Restart:
-    """Another gang took the place of one that had lost ranks, or could have more.
+    """Another group took the place of one that had lost ranks, or could have more.
 
     Attributes
     ----------
@@ -63,12 +63,12 @@ class Restart:
 
 
 class Supervisor:
-    """Asks a gang, and puts another one in its place where ranks are lost.
+    """Asks a group, and puts another one in its place where ranks are lost.
 
     Parameters
     ----------
     launcher : Launcher
-        Starts the gangs; the first one when the ``with`` block begins.
+        Starts the groups; the first one when the ``with`` block begins.
     tell : callable, optional
         Called with a line of text after each failure that the fit survives.
 
@@ -77,7 +77,7 @@ class Supervisor:
     epoch : int
         Finished epochs, or iterations of L-BFGS, when the last order went out.
     restarts : list of Restart
-        Why there was another gang, each time.
+        Why there was another group, each time.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class Supervisor:
         self.restarts: list[Restart] = []
         self._launcher = launcher
         self._tell = tell
-        self._gang: Gang | None = None
-        #: Whether the gang knows no state yet.
+        self._group: RankGroup | None = None
+        #: Whether the group knows no state yet.
         self._fresh = True
         self._generation = 0
         self._failures: list[RankFailed] = []
         self._patience = FAILURES
 
-    def ask(self, order: Order) -> Message:
-        """Have an order carried out, by as many gangs as it takes.
+    def request(self, order: Order) -> Message:
+        """Have an order carried out, by as many groups as it takes.
 
         Raises
         ------
@@ -103,13 +103,13 @@ class Supervisor:
             There is nobody left to do it, or it failed again and again: the first
             cause.
         Exception
-            What the servant of a rank raised.
+            What the worker object of a rank raised.
         """
         while True:
             try:
-                gang = self._ready()
+                group = self._ready()
                 message = order(self._fresh)
-                answer = gang.ask(message)
+                answer = group.request(message)
             except RankFailed as failure:
                 self._replace(failure)
             else:
@@ -117,23 +117,23 @@ class Supervisor:
                 self._failures.clear()
                 return answer
 
-    def _ready(self) -> Gang:
-        """The gang, started if there is none."""
-        if self._gang is not None and self._launcher.could_grow():
+    def _ready(self) -> RankGroup:
+        """The group, started if there is none."""
+        if self._group is not None and self._launcher.could_grow():
             self._end()
             self._launcher.grow()
             self._note("workers have joined")
-        if self._gang is not None:
-            return self._gang
+        if self._group is not None:
+            return self._group
         generation, self._generation = self._generation, self._generation + 1
-        self._gang, self._fresh = self._launcher.start(generation), True
+        self._group, self._fresh = self._launcher.start(generation), True
         # Each of several workers may be lost in turn before a round is done.
-        n_ranks = self._gang.shards.n_ranks
+        n_ranks = self._group.shards.n_ranks
         self._patience = max(self._patience, min(n_ranks, MOST_FAILURES))
-        return self._gang
+        return self._group
 
     def _replace(self, failure: RankFailed) -> None:
-        """Make ready for the next gang, or raise the first cause."""
+        """Make ready for the next group, or raise the first cause."""
         self._end()
         self._failures.append(failure)
         first = self._failures[0]
@@ -160,32 +160,32 @@ class Supervisor:
         try:
             for _ in range(CLOSINGS):
                 try:
-                    if self._gang is not None:
-                        self._gang.close()
+                    if self._group is not None:
+                        self._group.close()
                     break
                 except KeyboardInterrupt as error:
                     interrupt = error
         finally:
-            self._gang = None
+            self._group = None
         if interrupt is not None:
             raise interrupt
 
     @property
     def n_ranks(self) -> int:
-        """Ranks that train now; 0 between two gangs."""
-        return 0 if self._gang is None else self._gang.shards.n_ranks
+        """Ranks that train now; 0 between two groups."""
+        return 0 if self._group is None else self._group.shards.n_ranks
 
     @property
     def where(self) -> str:
         """Where the ranks are."""
-        return "" if self._gang is None else self._gang.where
+        return "" if self._group is None else self._group.where
 
     def interrupt(self) -> Message | None:
-        """End the gang; return the state after the last epoch that it can tell of."""
-        return None if self._gang is None else self._gang.interrupt()
+        """End the group; return the state after the last epoch that it can tell of."""
+        return None if self._group is None else self._group.interrupt()
 
     def close(self) -> None:
-        """End the gang."""
+        """End the group."""
         self._end()
 
     def __enter__(self) -> Supervisor:
@@ -289,7 +289,7 @@ def train(
                 watch.begin(outcome)
             began, restarts = time.perf_counter(), len(supervisor.restarts)
             known = len(outcome.records)
-            answer = supervisor.ask(order)
+            answer = supervisor.request(order)
             if score is None:
                 _take_over(outcome, answer, observe)
             else:

@@ -274,7 +274,7 @@ def test_fewer_ranks_use_the_workers_with_most_rows(client):
     part = client.submit(np.ones, (100, 4), workers=workers[1:2], pure=False)
     given = da.from_delayed(dask.delayed(part), (100, 4), float)
     with adopt(client, given, np.zeros(100), n_shards=1) as data:
-        assert data.crew.workers == (workers[1],)
+        assert data.group.workers == (workers[1],)
 
 
 def test_workers_that_would_compute_other_bits_are_refused():

@@ -76,10 +76,10 @@ def when_it_turns(gang, action) -> threading.Thread:
 @pytest.mark.parametrize("ranks", [[0], [2], [1, 2]], ids=str)
 def test_killed_in_the_middle_of_an_order(workers, ranks):
     with adopt(workers.client, X, Y) as data, gang_on(data) as gang:
-        victims = [data.crew.workers[rank] for rank in ranks]
+        victims = [data.group.workers[rank] for rank in ranks]
         thread = when_it_turns(gang, lambda: workers.kill(*victims))
         with pytest.raises(WorkerLost) as caught:
-            gang.ask(Message(servants.TURN))
+            gang.request(Message(servants.TURN))
         thread.join()
         assert caught.value.address in victims
         assert caught.value.address in str(caught.value)
@@ -89,7 +89,7 @@ def test_killed_in_the_middle_of_an_order(workers, ranks):
 def test_killed_between_two_orders(workers):
     with adopt(workers.client, X, Y) as data, gang_on(data) as gang:
         ask(gang, COUNT)
-        victim = data.crew.workers[1]
+        victim = data.group.workers[1]
         workers.kill(victim)
         with pytest.raises(WorkerLost, match=victim):
             ask(gang, servants.ADD, np.ones(5))
@@ -103,13 +103,13 @@ def test_the_last_worker_is_killed(workers):
         gang_on(data) as gang,
         pytest.raises(WorkerLost, match=only),
     ):
-        gang.ask(Message(servants.KILL, (np.array([0]),)))
+        gang.request(Message(servants.KILL, (np.array([0]),)))
 
 
 def test_killed_while_servants_are_built(workers):
     plan = RowPlan(n_rows=N, exit=1)
     with adopt(workers.client, X, Y) as data:
-        victim = data.crew.workers[1]
+        victim = data.group.workers[1]
         with pytest.raises(WorkerLost, match=victim):
             gang_on(data, plan=plan)
 
@@ -132,11 +132,11 @@ def test_killed_while_rows_are_adopted(workers, tmp_path):
 def test_a_nanny_starts_the_worker_again():
     with cluster(2) as client:
         with adopt(client, X, Y) as data, gang_on(data) as gang:
-            victim = data.crew.workers[1]
+            victim = data.group.workers[1]
             process = pids(client)[victim]
             thread = when_it_turns(gang, lambda: os.kill(process, signal.SIGKILL))
             with pytest.raises(WorkerLost, match=victim):
-                gang.ask(Message(servants.TURN))
+                gang.request(Message(servants.TURN))
             thread.join()
         until(lambda: victim not in addresses(client), "the news of its death")
         client.wait_for_workers(2, timeout=HANG_S)
@@ -159,13 +159,13 @@ def test_a_frozen_worker_is_given_up(workers, monkeypatch):
     monkeypatch.setattr(rpc, "PING", 0.1)
     limits = Limits(silence=5, settle=3, end=5)
     with adopt(workers.client, X, Y) as data:
-        victim = data.crew.workers[2]
+        victim = data.group.workers[2]
         process = pids(workers.client)[victim]
         try:
             with gang_on(data, limits=limits) as gang:
                 os.kill(process, signal.SIGSTOP)
                 with pytest.raises(WorkerLost, match=f"{victim} gave no answer"):
-                    gang.ask(Message(servants.TURN))
+                    gang.request(Message(servants.TURN))
         finally:
             os.kill(process, signal.SIGCONT)
 
@@ -181,7 +181,7 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
         pytest.warns(UserWarning, match=f"{unfit} can't run skmlp: .*not here"),
         adopt(mortals.client, X, Y) as data,
     ):
-        assert set(data.crew.workers) == others
+        assert set(data.group.workers) == others
     with pytest.raises(RankFailed, match=f"{unfit} can't run skmlp: .*not here"):
         adopt(mortals.client, X, Y, workers=[unfit])
     assert unfit in addresses(mortals.client)
@@ -194,7 +194,7 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
 DRIVER = """
 from distributed import Client
 from skmlp.training.protocol import Message
-from skmlp.dask.rank_group import DaskGang, adopt
+from skmlp.dask.rank_group import DaskGroup, adopt
 from tests.launch import servants
 from tests.launch.dask_servants import X, Y, gang_on
 
@@ -202,7 +202,7 @@ with Client("{address}") as client, adopt(client, X, Y) as data:
     {action}
 """
 ACTIONS = {
-    "in the middle of an order": "gang_on(data).ask(Message(servants.TURN))",
+    "in the middle of an order": "gang_on(data).request(Message(servants.TURN))",
     "waiting for the locks": "gang_on(data)",
 }
 
@@ -250,5 +250,5 @@ def test_when_the_scheduler_goes_the_fit_ends():
     with cluster(2) as client, adopt(client, X, Y) as data, gang_on(data) as gang:
         thread = when_it_turns(gang, client.cluster.close)
         with pytest.raises(RankFailed):
-            gang.ask(Message(servants.TURN))
+            gang.request(Message(servants.TURN))
         thread.join()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from distributed import Client, MultiLock
 
-from skmlp.dask.rank_group import DaskGang, Limits, adopt
+from skmlp.dask.rank_group import DaskGroup, Limits, adopt
 from skmlp.dask.worker.tasks import put_part, serve_rank
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
@@ -56,7 +56,7 @@ def test_answers_depend_on_shards_and_not_on_workers(clean, n_shards, n_workers)
     ):
         assert gang.shards.n_shards == n_shards
         assert gang.shards.n_ranks == min(n_shards, n_workers)
-        assert set(data.crew.workers) <= set(workers)
+        assert set(data.group.workers) <= set(workers)
         for _ in range(3):
             total = x * 1
             for shard in range(1, n_shards):
@@ -74,7 +74,7 @@ def test_large_messages_travel(clean):
         np.empty(0),
     )
     with adopt(clean, X, Y) as data, gang_on(data) as gang:
-        answer = gang.ask(Message(servants.ECHO, numbers))
+        answer = gang.request(Message(servants.ECHO, numbers))
         assert answer.op == servants.ECHO
         for sent, back in zip(numbers, answer.arrays, strict=True):
             assert back.dtype == sent.dtype
@@ -97,7 +97,7 @@ def test_workers_of_one_process_are_ranks_of_their_own():
                 assert gang.shards.n_ranks == 2
                 np.testing.assert_array_equal(ask(gang, COUNT), 1)
                 message = Message(servants.ECHO, (np.zeros(3),))
-                assert gang.ask(message).arrays[0] is not message.arrays[0]
+                assert gang.request(message).arrays[0] is not message.arrays[0]
         until(lambda: not left_behind(client), "a clean cluster")
 
 
@@ -123,10 +123,10 @@ def test_an_error_in_handle_comes_through_as_itself(clean, rank, error):
     plan = RowPlan(n_rows=N, error=error)
     with adopt(clean, X, Y) as data, gang_on(data, plan=plan) as gang:
         with pytest.raises(error, match="not handled") as caught:
-            gang.ask(Message(servants.FAIL, (np.array([rank]),)))
+            gang.request(Message(servants.FAIL, (np.array([rank]),)))
         assert caught.value.args == (rank, "not handled")
         with pytest.raises(RuntimeError, match="failed"):
-            gang.ask(Message(COUNT))
+            gang.request(Message(COUNT))
 
 
 def test_an_error_that_cannot_travel_is_told(clean):
@@ -136,7 +136,7 @@ def test_an_error_that_cannot_travel_is_told(clean):
         gang_on(data, plan=plan) as gang,
         pytest.raises(RuntimeError, match="Unpicklable: 1: not handled"),
     ):
-        gang.ask(Message(servants.FAIL, (np.array([1]),)))
+        gang.request(Message(servants.FAIL, (np.array([1]),)))
 
 
 def test_a_task_that_cannot_begin_is_told(clean):
@@ -145,7 +145,7 @@ def test_a_task_that_cannot_begin_is_told(clean):
         adopt(clean, X, Y) as data,
         pytest.raises(ArithmeticError, match="not to be read by workers"),
     ):
-        DaskGang(build_on_rows, plan, data)
+        DaskGroup(build_on_rows, plan, data)
 
 
 def test_a_busy_worker_is_named_when_the_start_takes_too_long(clean, tmp_path):
@@ -169,13 +169,13 @@ def test_an_interrupt_keeps_the_last_commit_and_frees_the_workers(clean):
         timer = threading.Timer(0, interrupt_when_committed, [gang])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            gang.ask(Message(servants.TURN))
+            gang.request(Message(servants.TURN))
         timer.join()
         commit = gang.last_commit()
         assert commit.op == servants.ADD
         assert commit.arrays[0][0] > 0
         with pytest.raises(RuntimeError, match="interrupted"):
-            gang.ask(Message(COUNT))
+            gang.request(Message(COUNT))
     gang.close()
 
 
@@ -213,7 +213,7 @@ def test_two_gangs_take_turns_on_the_same_workers(clean):
 def test_who_waits_is_told_for_whom(clean):
     workers = addresses(clean)
     with adopt(clean, X, Y) as first, adopt(clean, X, Y) as second:
-        names = [data.crew.run[:8] for data in (first, second)]
+        names = [data.group.run[:8] for data in (first, second)]
         with (
             gang_on(first),
             pytest.raises(
@@ -241,13 +241,13 @@ def test_who_holds_locks_waits_for_no_other(clean):
         adopt(clean, X, Y, workers=workers[1:2]) as second,
         gang_on(first, keeps_locks=True),
     ):
-        run = first.crew.line.run
+        run = first.group.rpc.run
         with gang_on(second):
-            assert not run(first.locks.take(first.crew, workers[1]))
-            assert not run(second.locks.take(second.crew, workers[0]))
-        assert run(first.locks.take(first.crew, workers[1]))
-        assert run(first.locks.take(first.crew, workers[1]))
-        run(first.locks.release(first.crew, workers[1]))
+            assert not run(first.locks.take(first.group, workers[1]))
+            assert not run(second.locks.take(second.group, workers[0]))
+        assert run(first.locks.take(first.group, workers[1]))
+        assert run(first.locks.take(first.group, workers[1]))
+        run(first.locks.release(first.group, workers[1]))
         with gang_on(second, limits=Limits(lock=5.0)) as gang:
             np.testing.assert_array_equal(ask(gang, COUNT), 1)
 
@@ -331,7 +331,7 @@ def test_when_a_client_closes_its_fit_goes(clean):
 
 def ask_and_swallow(gang):
     with pytest.raises((RankFailed, RuntimeError, CancelledError)):
-        gang.ask(Message(servants.TURN))
+        gang.request(Message(servants.TURN))
 
 
 def test_a_task_of_an_ended_fit_does_nothing(clean):

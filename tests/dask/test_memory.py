@@ -18,7 +18,7 @@ from scipy import sparse
 
 import skmlp
 from skmlp.dask.ingest.choose_and_load import adopt
-from skmlp.dask.rank_group import DaskGang
+from skmlp.dask.rank_group import DaskGroup
 from skmlp.data.store import file_rows
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
@@ -295,7 +295,7 @@ def watched():
 
 
 def test_a_worker_that_its_nanny_ended_for_its_memory(watched, monkeypatch, tmp_path):
-    ask, n_rounds = DaskGang.ask, []
+    ask, n_rounds = DaskGroup.request, []
 
     def counted(gang, message):
         n_rounds.append(message.op)
@@ -306,7 +306,7 @@ def test_a_worker_that_its_nanny_ended_for_its_memory(watched, monkeypatch, tmp_
             filled.release()
         return ask(gang, message)
 
-    monkeypatch.setattr(DaskGang, "ask", counted)
+    monkeypatch.setattr(DaskGroup, "request", counted)
     monkeypatch.setattr("skmlp.training.supervisor.ROUND_SECONDS", 0.0)
     model = skmlp.MLPRegressor(hidden_layer_sizes=4, max_iter=5, random_state=0)
     with watched.as_current():

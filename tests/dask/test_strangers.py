@@ -190,7 +190,7 @@ def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
             assert cheap(before, midst, rendezvous.MAX_STRANGERS + 50), (before, midst)
     until(lambda: cheap(before, clean.run(cost), 30), "an end of all connections")
     logs = clean.run(log_of)
-    told = logs[data.crew.workers[0]]
+    told = logs[data.group.workers[0]]
     refusals = [line for line in told if "refused a connection" in line]
     assert len(refusals) == rendezvous.MAX_WARNINGS
     assert all("too many connections" in line for line in refusals)
@@ -200,7 +200,7 @@ def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
 def test_in_mid_fit_there_is_no_door(clean):
     with adopt(clean, X, Y) as data, gang_on(data) as gang:
         before = clean.run(cost)
-        door = tuple(clean.run(door_here)[data.crew.workers[0]])
+        door = tuple(clean.run(door_here)[data.group.workers[0]])
         n_times = 0
         with Flood(door) as flood:
             while flood._thread.is_alive():

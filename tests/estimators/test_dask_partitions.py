@@ -295,9 +295,9 @@ class AtRound:
     """Runs something before the second round of a fit."""
 
     def __init__(self, monkeypatch, act):
-        from skmlp.dask.rank_group import DaskGang
+        from skmlp.dask.rank_group import DaskGroup
 
-        self.n_rounds, ask = 0, DaskGang.ask
+        self.n_rounds, ask = 0, DaskGroup.request
 
         def counted(gang, message):
             self.n_rounds += 1
@@ -305,7 +305,7 @@ class AtRound:
                 act()
             return ask(gang, message)
 
-        monkeypatch.setattr(DaskGang, "ask", counted)
+        monkeypatch.setattr(DaskGroup, "request", counted)
         monkeypatch.setattr("skmlp.training.supervisor.ROUND_SECONDS", 0.0)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from distributed import Client
 
 from skmlp.dask.ingest.load import AdoptedData
-from skmlp.dask.rank_group import DaskGang
+from skmlp.dask.rank_group import DaskGroup
 from tests.launch import servants
 from tests.launch.dask_clusters import until
 from tests.launch.dask_servants import ask, gang_on, hold_thread
@@ -21,7 +21,7 @@ from tests.limits import HANG_S
 NUMBERS = np.array([0.1, 1, np.pi, -7, 1e-9])
 
 
-def added(gang: DaskGang, n_times: int = 5) -> bytes:
+def added(gang: DaskGroup, n_times: int = 5) -> bytes:
     """The bits of a sum over all ranks, exchanged some times."""
     for _ in range(n_times):
         total = ask(gang, servants.ADD, NUMBERS)
@@ -55,9 +55,9 @@ class HeldUp:
 
     doors: list[tuple[str, int]]
     flag: Path
-    coming: Future[DaskGang]
+    coming: Future[DaskGroup]
 
-    def go_on(self) -> DaskGang:
+    def go_on(self) -> DaskGroup:
         """Let the last rank come; return the gang."""
         self.flag.touch()
         return self.coming.result(timeout=HANG_S)
@@ -66,12 +66,12 @@ class HeldUp:
 @contextlib.contextmanager
 def held_up(client: Client, data: AdoptedData, folder: Path) -> Iterator[HeldUp]:
     flag = folder / "free"
-    busy = data.crew.workers[1]
+    busy = data.group.workers[1]
     with ThreadPoolExecutor(1) as pool:
         holding = client.submit(hold_thread, flag, workers=[busy], pure=False)
         until(lambda: client.processing()[busy], "a busy worker")
         coming = pool.submit(gang_on, data)
-        others = [worker for worker in data.crew.workers if worker != busy]
+        others = [worker for worker in data.group.workers if worker != busy]
         try:
             until(lambda: all(client.run(door_here, workers=others).values()), "ranks")
             doors = client.run(door_here, workers=others)

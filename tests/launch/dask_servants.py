@@ -11,10 +11,10 @@ import numpy as np
 
 from skmlp.comm.base import Communicator
 from skmlp.dask.ingest.load import AdoptedData
-from skmlp.dask.rank_group import DaskGang
+from skmlp.dask.rank_group import DaskGroup
 from skmlp.data.partitions import LocalRows
 from skmlp.training.protocol import Message
-from tests.launch.servants import Data, Plan, Servant
+from tests.launch.servants import Data, Plan, RankWorker
 
 COUNT = 10  # -> how often each row is there; its number stands in the first column
 SUMS = 11  # -> the sums of X, y and w over all rows, added up shard by shard
@@ -26,7 +26,7 @@ class RowPlan(Plan):
     n_rows: int = 0
 
 
-class RowServant(Servant):
+class RowServant(RankWorker):
     def __init__(
         self, plan: RowPlan, comm: Communicator, rows: dict[int, LocalRows]
     ) -> None:
@@ -106,11 +106,11 @@ Y = np.arange(N) % 3
 W = RNG.uniform(size=N)
 
 
-def gang_on(data: AdoptedData, **kwargs) -> DaskGang:
+def gang_on(data: AdoptedData, **kwargs) -> DaskGroup:
     plan = kwargs.pop("plan", RowPlan(n_rows=N))
-    return DaskGang(build_on_rows, plan, data, **kwargs)
+    return DaskGroup(build_on_rows, plan, data, **kwargs)
 
 
-def ask(gang: DaskGang, op: int, *arrays: np.ndarray) -> np.ndarray:
-    (answer,) = gang.ask(Message(op, arrays)).arrays
+def ask(gang: DaskGroup, op: int, *arrays: np.ndarray) -> np.ndarray:
+    (answer,) = gang.request(Message(op, arrays)).arrays
     return answer

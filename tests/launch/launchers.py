@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 
 from skmlp.comm.base import Shards
-from skmlp.launch.in_process import InProcessGang, ThreadGang
-from skmlp.launch.loky.process_group import LokyGang
+from skmlp.launch.in_process import InProcessGroup, ThreadGang
+from skmlp.launch.loky.process_group import LokyGroup
 from skmlp.threads import blas_threads_now
-from skmlp.training.protocol import Gang, Message
+from skmlp.training.protocol import Message, RankGroup
 from tests.launch.servants import COLUMNS, FACTS, Data, Plan, build
 from tests.limits import HANG_S
 
@@ -41,20 +41,20 @@ def start(
     plan: Plan | None = None,
     data: Data | None = None,
     **options: object,
-) -> Gang:
+) -> RankGroup:
     """Start a gang of test servants."""
     plan, data = plan or Plan(), data or Data()
     if where == "in process":
-        return InProcessGang(build, plan, data, **options)
+        return InProcessGroup(build, plan, data, **options)
     if where == "threads":
         return ThreadGang(build, plan, data, Shards(holders), **options)
     options.setdefault("max_bytes", MAX_BYTES)
-    return LokyGang(build, plan, data, Shards(holders), **options)
+    return LokyGroup(build, plan, data, Shards(holders), **options)
 
 
-def facts(gang: Gang) -> list[dict[str, float]]:
+def facts(gang: RankGroup) -> list[dict[str, float]]:
     """What the holder of each shard says about itself."""
-    (row,) = gang.ask(Message(FACTS)).arrays
+    (row,) = gang.request(Message(FACTS)).arrays
     table = row.reshape(gang.shards.n_shards, len(COLUMNS))
     return [dict(zip(COLUMNS, line, strict=True)) for line in table]
 

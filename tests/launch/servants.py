@@ -83,7 +83,7 @@ def checksum(data: Data) -> float:
     return float(sum(np.sum(a, dtype=np.float64) for a in arrays_of(data)))
 
 
-class Servant:
+class RankWorker:
     """Keeps a flat array and answers questions about its rank."""
 
     def __init__(self, plan: Plan, comm: Communicator, data: Data) -> None:
@@ -166,5 +166,5 @@ class Servant:
         return Message(HOLD)
 
 
-def build(plan: Plan, comm: Communicator, data: Data) -> Servant:
-    return Servant(plan, comm, data)
+def build(plan: Plan, comm: Communicator, data: Data) -> RankWorker:
+    return RankWorker(plan, comm, data)

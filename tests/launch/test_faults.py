@@ -20,7 +20,7 @@ import pytest
 from skmlp.launch.loky import control_channel
 from skmlp.launch.loky.background_parallel import JoblibCall
 from skmlp.launch.loky.rendezvous import Door
-from skmlp.training.protocol import Gang, Message, RankFailed
+from skmlp.training.protocol import Message, RankFailed, RankGroup
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
 from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
 from tests.limits import HANG_S
@@ -41,7 +41,7 @@ def _nothing_is_left(tmp_path, monkeypatch):
         yield
 
 
-def pids_of(gang: Gang) -> list[int]:
+def pids_of(gang: RankGroup) -> list[int]:
     return [int(row["pid"]) for row in facts(gang)]
 
 
@@ -77,7 +77,7 @@ def test_a_killed_process_is_named_and_the_next_gang_works(rank):
     with start("processes") as gang:
         pids = pids_of(gang)
         with pytest.raises(RankFailed, match=f"rank {rank} .process {pids[rank]}. is"):
-            gang.ask(an_order(KILL, rank))
+            gang.request(an_order(KILL, rank))
     with start("processes") as gang:
         assert not set(pids) & set(pids_of(gang))
 
@@ -88,7 +88,7 @@ def test_a_process_that_is_killed_between_two_messages_is_named():
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: not psutil.pid_exists(pid), "the end of the process")
         with pytest.raises(RankFailed, match=f"rank 0 .process {pid}. is gone"):
-            gang.ask(Message(ECHO))
+            gang.request(Message(ECHO))
 
 
 def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
@@ -101,7 +101,7 @@ def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
         look = gang._controls._selector.select
         gang._controls._selector.select = lambda limit=None: look(limit)[::-1]
         with pytest.raises(RankFailed, match=f"rank 0 .process {pids[0]}. is gone"):
-            gang.ask(Message(ECHO))
+            gang.request(Message(ECHO))
 
 
 def test_ranks_that_come_when_it_is_over_are_let_go(monkeypatch):
@@ -133,11 +133,11 @@ def test_a_process_that_ends_while_it_builds_is_named():
 def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
     monkeypatch.setattr(control_channel, "CAUSE_LIMIT", 0.5)
     with start("processes", backend="multiprocessing") as gang:
-        (flat,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
+        (flat,) = gang.request(Message(ADD, (np.ones(5),))).arrays
         np.testing.assert_array_equal(flat, np.full(5, 3.0))
         pids = pids_of(gang)
         with pytest.raises(RankFailed, match=f"rank 1 .process {pids[1]}. is gone"):
-            gang.ask(an_order(KILL, 1))
+            gang.request(an_order(KILL, 1))
     assert not any(map(psutil.pid_exists, pids))
 
 
@@ -147,7 +147,7 @@ def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
         pids = pids_of(gang)
         os.kill(pids[1], signal.SIGSTOP)
         with pytest.raises(RankFailed, match=r"rank 0.*rank 1"):
-            gang.ask(Message(ADD, (np.ones(5),)))
+            gang.request(Message(ADD, (np.ones(5),)))
     assert not any(map(psutil.pid_exists, pids))
 
 
@@ -165,14 +165,14 @@ def test_a_rank_that_works_without_a_word_is_killed_at_the_end():
 @pytest.mark.parametrize(("where", "holders"), ONE_EACH)
 def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
     with start(where, holders) as gang:
-        (before,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
+        (before,) = gang.request(Message(ADD, (np.ones(5),))).arrays
         before = before.copy()
-        interrupted_after(0.2, lambda: gang.ask(Message(TURN)))
+        interrupted_after(0.2, lambda: gang.request(Message(TURN)))
         gang.close()
         (after,) = gang.last_commit().arrays
         assert np.all(after >= before)
     with start(where, holders) as gang:
-        gang.ask(Message(ECHO))
+        gang.request(Message(ECHO))
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.03, 0.1])
@@ -180,7 +180,7 @@ def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
 def test_an_interrupt_at_the_start_leaves_nothing(where, holders, seconds):
     def work() -> None:
         with start(where, holders) as gang:
-            gang.ask(Message(TURN))
+            gang.request(Message(TURN))
 
     interrupted_after(seconds, work)
 
@@ -188,7 +188,7 @@ def test_an_interrupt_at_the_start_leaves_nothing(where, holders, seconds):
 def test_a_thread_that_does_not_end_is_named_and_waited_for_again():
     gate = threading.Event()
     gang = start("threads", plan=Plan(gate=gate), close_limit=0.2)
-    interrupted_after(0.2, lambda: gang.ask(Message(HOLD)))
+    interrupted_after(0.2, lambda: gang.request(Message(HOLD)))
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"ranks 0, 1 .*did not end within 0\.2"):
             gang.close()
@@ -210,7 +210,7 @@ def pids(gang):
 with start("processes") as gang:
     try:
         print(*pids(gang), flush=True)
-        gang.ask(Message(TURN))
+        gang.request(Message(TURN))
     except KeyboardInterrupt:
         gang.close()
 with start("processes") as gang:

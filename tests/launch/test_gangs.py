@@ -44,7 +44,7 @@ def test_all_ranks_work_together_and_keep_their_state(where, holders):
         assert (gang.where, gang.shards.holders) == (where, holders)
         assert gang.last_commit() is None
         for k in (1, 2, 3):
-            (flat,) = gang.ask(Message(ADD, (x,))).arrays
+            (flat,) = gang.request(Message(ADD, (x,))).arrays
             np.testing.assert_array_equal(flat, k * sum_of_shards * x)
     # The supervisor reads the last state when the ranks are gone.
     (flat,) = gang.last_commit().arrays
@@ -61,7 +61,7 @@ def test_the_lead_answers_with_what_arrived(where, holders):
     )
     with start(where, holders) as gang:
         for sent in (arrays, (), arrays[2:]):
-            got = gang.ask(Message(ECHO, sent)).arrays
+            got = gang.request(Message(ECHO, sent)).arrays
             assert [a.dtype for a in got] == [a.dtype for a in sent]
             for ours, theirs in zip(sent, got, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
@@ -97,13 +97,13 @@ def test_an_error_of_the_servant_is_the_first_cause(where, holders, rank, error)
     if not travels:
         assert "Unpicklable" in str(caught.value)
     with start(where, holders, Plan(error=error)) as gang:
-        gang.ask(Message(ADD, (np.ones(5),)))
+        gang.request(Message(ADD, (np.ones(5),)))
         with pytest.raises(kind, match=f"{rank}.*not handled"):
-            gang.ask(an_order(FAIL, rank))
+            gang.request(an_order(FAIL, rank))
         with pytest.raises(RuntimeError, match=r"serves no more.*not handled"):
-            gang.ask(Message(ECHO))
+            gang.request(Message(ECHO))
     with start(where, holders) as gang:
-        gang.ask(Message(ECHO))
+        gang.request(Message(ECHO))
 
 
 def test_in_process_an_error_is_raised_as_it_is():
@@ -111,8 +111,8 @@ def test_in_process_an_error_is_raised_as_it_is():
         start("in process", plan=Plan(fails=0), blas_threads=1)
     with start("in process", blas_threads=1) as gang:
         with pytest.raises(ServantError, match="not handled"):
-            gang.ask(an_order(FAIL, 0))
-        gang.ask(Message(ECHO))
+            gang.request(an_order(FAIL, 0))
+        gang.request(Message(ECHO))
 
 
 @pytest.mark.parametrize(("where", "holders"), ONE_EACH)
@@ -121,7 +121,7 @@ def test_a_closed_gang_is_closed(where, holders):
     gang.close()
     gang.close()
     with pytest.raises(RuntimeError, match="been closed"):
-        gang.ask(Message(ECHO))
+        gang.request(Message(ECHO))
     assert gang.last_commit() is None
 
 
@@ -134,7 +134,7 @@ def test_the_data_are_let_go(where, holders, fails):
     del data
     if fails:
         with pytest.raises(ServantError):
-            gang.ask(an_order(FAIL, 0))
+            gang.request(an_order(FAIL, 0))
     gang.close()
     gc.collect()
     assert watch() is None
@@ -159,7 +159,7 @@ def test_threads_run_in_the_callers_context_and_have_names():
         names = {t.name for t in threading.enumerate()}
         assert names >= {f"skmlp-rank-{k}" for k in range(3)} | {"skmlp-joblib"}
         with pytest.raises(FloatingPointError):
-            gang.ask(Message(ADD, (np.full(5, 1e308),)))
+            gang.request(Message(ADD, (np.full(5, 1e308),)))
 
 
 @pytest.mark.parametrize(("where", "holders"), PAIRS)
@@ -184,10 +184,10 @@ def test_a_rank_without_a_worker_is_missed():
 def test_the_active_backend_stays_free_for_the_caller(where, holders):
     backend = {"threads": "threading", "processes": "loky"}[where]
     with parallel_config(backend), start(where, holders) as gang:
-        gang.ask(Message(ADD, (np.ones(5),)))
+        gang.request(Message(ADD, (np.ones(5),)))
         if where == "threads":
             assert Parallel(n_jobs=2)(delayed(abs)(-k) for k in range(4)) == [*range(4)]
-        (flat,) = gang.ask(Message(ADD, (np.ones(5),))).arrays
+        (flat,) = gang.request(Message(ADD, (np.ones(5),))).arrays
         np.testing.assert_array_equal(flat, np.full(5, 6.0))
 
 
@@ -197,7 +197,9 @@ def test_gangs_of_several_threads_do_not_disturb_each_other(where, holders):
 
     def fit(k: int) -> None:
         with start(where, holders, blas_threads=1) as gang:
-            answers = [gang.ask(Message(ADD, (np.full(5, k + 1.0),))) for _ in range(5)]
+            answers = [
+                gang.request(Message(ADD, (np.full(5, k + 1.0),))) for _ in range(5)
+            ]
         results[k] = [float(a.arrays[0][0]) for a in answers]
 
     threads = [threading.Thread(target=fit, args=(k,)) for k in range(3)]

@@ -70,15 +70,15 @@ def test_ranks_that_would_compute_other_bits_are_refused(folder, monkeypatch):
 
 def test_what_is_larger_than_agreed_is_refused(folder):
     with start("processes", max_bytes=100) as gang:
-        gang.ask(Message(ECHO, (np.ones(12),)))
+        gang.request(Message(ECHO, (np.ones(12),)))
         with pytest.raises(ValueError, match="more than the 100 that were agreed"):
-            gang.ask(Message(ECHO, (np.ones(13),)))
-        gang.ask(Message(ECHO, (np.ones(12),)))
+            gang.request(Message(ECHO, (np.ones(13),)))
+        gang.request(Message(ECHO, (np.ones(12),)))
 
 
 def test_one_thread_has_one_gang_of_processes_at_a_time(folder):
     with start("processes"):
-        with pytest.raises(RuntimeError, match="has a gang of processes open"):
+        with pytest.raises(RuntimeError, match="has a group of processes open"):
             start("processes")
         waited: list[BaseException] = []
 
@@ -93,9 +93,9 @@ def test_one_thread_has_one_gang_of_processes_at_a_time(folder):
         thread.join(HANG_S)
         (error,) = waited
         assert "'second' waited 0.1 s" in str(error)
-        assert "'MainThread' holds" in str(error)
+        assert "'MainThread' hold:" in str(error)
     with start("processes") as gang:
-        gang.ask(Message(ECHO))
+        gang.request(Message(ECHO))
 
 
 def test_turns_are_taken_one_after_another():

@@ -11,11 +11,11 @@ import pytest
 
 from skmlp.comm.base import Communicator
 from skmlp.dask import rank_group
-from skmlp.dask.rank_group import DaskGang
+from skmlp.dask.rank_group import DaskGroup
 from skmlp.launch.loky import process_group
-from skmlp.launch.loky.process_group import LokyGang
+from skmlp.launch.loky.process_group import LokyGroup
 from skmlp.training import build, supervisor
-from skmlp.training.protocol import Build, Gang, Message, Servant
+from skmlp.training.protocol import Build, Message, RankGroup, RankWorker
 from tests.laws.places import assert_same_model
 from tests.laws.test_faults_in_every_place import (
     ADAM,
@@ -41,7 +41,9 @@ class OfLongEpochs:
         """It would end its order, after its epoch."""
 
 
-def _of_long_epochs(make: Build, plan: Any, comm: Communicator, data: Any) -> Servant:
+def _of_long_epochs(
+    make: Build, plan: Any, comm: Communicator, data: Any
+) -> RankWorker:
     return OfLongEpochs(make(plan, comm, data))
 
 
@@ -51,7 +53,7 @@ def lengthen(patch: Any) -> None:
         patch.setattr(build, name, partial(_of_long_epochs, getattr(build, name)))
 
 
-GANGS = {"processes": LokyGang, "dask": DaskGang}
+GANGS = {"processes": LokyGroup, "dask": DaskGroup}
 FAR = {"processes": process_group, "dask": rank_group}
 
 
@@ -62,9 +64,9 @@ def test_ctrl_c_keeps_untold_epochs(where, place, monkeypatch):
     monkeypatch.setattr(supervisor, "ROUND_SECONDS", 1e6)
     lengthen(monkeypatch)
     monkeypatch.setattr(FAR[where], "PAUSE", 0.3)
-    ask, told, pressed = GANGS[where].ask, [], threading.Event()
+    ask, told, pressed = GANGS[where].request, [], threading.Event()
 
-    def asking(gang: Gang, message: Message) -> Message:
+    def asking(gang: RankGroup, message: Message) -> Message:
         (n_epochs,) = message.arrays[0]
         if n_epochs > 500 and not pressed.is_set():
             pressed.set()
@@ -75,7 +77,7 @@ def test_ctrl_c_keeps_untold_epochs(where, place, monkeypatch):
 
     model = ADAM.estimator(place.n_jobs)
     with monkeypatch.context() as patch:
-        patch.setattr(GANGS[where], "ask", asking)
+        patch.setattr(GANGS[where], "request", asking)
         with pytest.warns(UserWarning, match="Training interrupted by user"):
             train(place, model, *ADAM.data())
     assert model.n_iter_ > sum(told)

@@ -23,7 +23,7 @@ import pytest
 from skmlp import config_context
 from skmlp.dask.launcher import DaskLauncher
 from skmlp.launch.local_launcher import LocalLauncher
-from skmlp.training.protocol import Gang
+from skmlp.training.protocol import RankGroup
 from tests.launch.dask_clusters import (
     MortalWorkers,
     addresses,
@@ -160,8 +160,8 @@ def fit(pool: Pool, task: Fit) -> tuple[Any, Times]:
     """Fit there, and note the times of the gangs."""
     times = Times()
 
-    def seeing(start: Callable[..., Gang]) -> Callable[..., Gang]:
-        def see(launcher: Any, generation: int) -> Gang:
+    def seeing(start: Callable[..., RankGroup]) -> Callable[..., RankGroup]:
+        def see(launcher: Any, generation: int) -> RankGroup:
             times.starts.append(times.now())
             gang = start(launcher, generation)
             times.ready.append(times.now())

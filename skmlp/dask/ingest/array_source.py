@@ -10,9 +10,9 @@ from scipy import sparse
 
 from skmlp.comm.base import cut
 from skmlp.dask.graph import put_key
-from skmlp.dask.rpc import Line, results, together
+from skmlp.dask.rpc import ClusterRPC, results, together
 from skmlp.dask.worker.tasks import put_piece
-from skmlp.dask.worker_group import Crew
+from skmlp.dask.worker_group import WorkerGroup
 from skmlp.data.assignment import Span, after
 from skmlp.data.partitions import PartStats, merge
 
@@ -50,10 +50,10 @@ class DriverRows:
         self.dtype = X.dtype
         self.weighted = w is not None
 
-    async def load(self, line: Line) -> None:
+    async def load(self, rpc: ClusterRPC) -> None:
         """Nothing is to be computed."""
 
-    async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
+    async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """No part lies on a worker yet."""
         return []
 
@@ -80,12 +80,12 @@ class DriverRows:
         return spans
 
     async def bring(
-        self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
+        self, group: WorkerGroup, spans: Sequence[Sequence[Span]], homes: Sequence[str]
     ) -> PartStats:
         """Send all pieces, to each worker one after the other."""
         sends = [
-            self._send(crew, worker, shards_of(homes, worker), spans)
-            for worker in crew.workers
+            self._send(group, worker, shards_of(homes, worker), spans)
+            for worker in group.workers
         ]
         async with together(*sends) as tasks:
             sent = await asyncio.gather(*tasks)
@@ -94,22 +94,22 @@ class DriverRows:
 
     async def _send(
         self,
-        crew: Crew,
+        group: WorkerGroup,
         worker: str,
         shards: Sequence[int],
         spans: Sequence[Sequence[Span]],
     ) -> list[tuple[int, PartStats]]:
         """Send the pieces of one worker's shards."""
-        client = crew.line.client
+        client = group.rpc.client
         found = []
         for shard, span in [(k, span) for k in shards for span in spans[k]]:
             # In a list: of a tuple, Dask would make three things.
             (sent,) = await client.scatter(
                 [self._piece(span)], workers=[worker], hash=False, asynchronous=True
             )
-            key = put_key(crew.stamp, shard, span.part)
-            put = crew.line.submit(
-                worker, key, put_piece, crew.run, shard, span.part, sent
+            key = put_key(group.stamp, shard, span.part)
+            put = group.rpc.submit(
+                worker, key, put_piece, group.run, shard, span.part, sent
             )
             try:
                 (stats,) = await results(client, [put])

@@ -14,7 +14,7 @@ from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import stay_key, submit_to_each
 from skmlp.dask.ingest.load import AdoptedData
 from skmlp.dask.ingest.sources import Rows, WithHeldOut, source_of
-from skmlp.dask.rpc import LOOK, Line, together
+from skmlp.dask.rpc import LOOK, ClusterRPC, together
 from skmlp.dask.worker.tasks import stay
 from skmlp.dask.workers import (
     Able,
@@ -89,7 +89,7 @@ def adopt(
     RankFailed
         A worker was lost, or none came, or none can take part.
     """
-    line = Line(client)
+    rpc = ClusterRPC(client)
     if workers is not None:
         demands = Demands(Demand(tuple(workers)))
     n_jobs = n_shards if n_jobs is None else n_jobs
@@ -97,23 +97,23 @@ def adopt(
     held: list[tuple[Collection[str], int]] | None = None
     for _ in range(tries):
         try:
-            present = line.run(present_workers(line, workers))
-            rows = source_of(line, X, y, w)
+            present = rpc.run(present_workers(rpc, workers))
+            rows = source_of(rpc, X, y, w)
             source: Rows | WithHeldOut = rows
             if held_out is not None:
-                source = WithHeldOut(rows, source_of(line, *held_out))
+                source = WithHeldOut(rows, source_of(rpc, *held_out))
             # Where rows lie before they are loaded: the same, whoever is lost.
             if held is None:
-                held = line.run(source.holders(line))
+                held = rpc.run(source.holders(rpc))
             stays: list[Future[None]] = []
             try:
-                able = line.run(_able(line, source, demands, present, n_jobs, stays))
+                able = rpc.run(_able(rpc, source, demands, present, n_jobs, stays))
                 if first is None:
                     tell_left_out(able.unable)
                 addresses = choose_workers(able.workers, held, n_jobs)
                 # Fixed now, too: who is lost changes no bit of the model.
                 n_shards = n_shards or len(addresses)
-                data = AdoptedData(line, source, addresses, n_shards)
+                data = AdoptedData(rpc, source, addresses, n_shards)
                 data.targets = {"labels": labels, "masked": masked}
                 data.demands, data.stays = demands, stays
                 data.begin(held)
@@ -131,7 +131,7 @@ def adopt(
 
 
 async def _able(
-    line: Line,
+    rpc: ClusterRPC,
     source: Rows | WithHeldOut,
     demands: Demands,
     present: Sequence[str],
@@ -143,17 +143,17 @@ async def _able(
     It is this work that makes an adaptive cluster grow. Workers that come meanwhile are
     kept by tasks, or they would go again as the work ends; these are added to `stays`.
     """
-    able = await able_workers(line, demands, present)
-    if not may_grow(line, len(able.workers), n_jobs):
+    able = await able_workers(rpc, demands, present)
+    if not may_grow(rpc, len(able.workers), n_jobs):
         return able
     kept: set[str] = set()
-    async with together(source.load(line)) as (loading,):
+    async with together(source.load(rpc)) as (loading,):
         while not loading.done():
-            news = set(await line.scheduler("ncores_running")) - kept
+            news = set(await rpc.scheduler("ncores_running")) - kept
             kept |= news
             calls = {w: (stay_key(), stay, ()) for w in sorted(news)}
             if calls:
-                stays += submit_to_each(line.client, calls, priority=1)
+                stays += submit_to_each(rpc.client, calls, priority=1)
             await asyncio.wait([loading], timeout=LOOK)
         await loading
-    return await able_workers(line, demands)
+    return await able_workers(rpc, demands)

@@ -21,9 +21,9 @@ from skmlp.dask.demands import annotated
 from skmlp.dask.graph import pinned, plain, put_key, task_span
 from skmlp.dask.ingest.collections import Parts, graph_of, paired
 from skmlp.dask.ingest.persisted import computed
-from skmlp.dask.rpc import Line, ended, results
+from skmlp.dask.rpc import ClusterRPC, ended, results
 from skmlp.dask.worker.tasks import merge_parts, put_part
-from skmlp.dask.worker_group import Crew
+from skmlp.dask.worker_group import WorkerGroup
 from skmlp.data.assignment import UNKNOWN, Span, after, place
 from skmlp.data.partitions import PartStats
 
@@ -82,7 +82,7 @@ class DaskBlocks:
         """The keys of the parts of X."""
         return self._columns[0]
 
-    async def load(self, line: Line) -> None:
+    async def load(self, rpc: ClusterRPC) -> None:
         """Compute the parts wherever Dask likes, before it is known who will train.
 
         They are held until they are with those that train.
@@ -92,27 +92,27 @@ class DaskBlocks:
             return
         layers = self._layers("load", self._graph)
         graph = HighLevelGraph(layers, {name: set() for name in layers})
-        self._loaded = line.client.get(graph, keys, sync=False)
+        self._loaded = rpc.client.get(graph, keys, sync=False)
         await ended(self._loaded)
         failed = [one for one in self._loaded if one.status != "finished"]
-        await results(line.client, failed[:1])
+        await results(rpc.client, failed[:1])
 
-    async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
+    async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """For each part, the workers where its rows lie now, and how many they are.
 
         Of rows whose number is unknown, the bytes stand for it if all parts lie on the
         cluster; otherwise all parts count the same.
         """
         # What is being persisted at this moment will lie somewhere: wait for that.
-        await computed(line, self._futures)
+        await computed(rpc, self._futures)
         keys = self.sources()
-        who_has = await line.scheduler("who_has", keys=list(keys))
+        who_has = await rpc.scheduler("who_has", keys=list(keys))
         held = [tuple(who_has.get(key) or ()) for key in keys]
         rows = self.sizes
         if rows is None:
             rows = (1,) * len(keys)
             if all(held):
-                sizes = await line.scheduler("nbytes", keys=list(keys), summary=False)
+                sizes = await rpc.scheduler("nbytes", keys=list(keys), summary=False)
                 rows = tuple(max(1, sizes.get(key, 1)) for key in keys)
         return list(zip(held, rows, strict=True))
 
@@ -133,13 +133,13 @@ class DaskBlocks:
         return after(self.first, Span(len(self.keys), n_rows, 0))
 
     async def bring(
-        self, crew: Crew, spans: Sequence[Sequence[Span]], homes: Sequence[str]
+        self, group: WorkerGroup, spans: Sequence[Sequence[Span]], homes: Sequence[str]
     ) -> PartStats:
         """Compute parts into the stores of their shards' workers: at first, all."""
         placed = [(s, shard) for shard, own in enumerate(spans) for s in own]
-        merged = self._compute(crew, sorted(placed), homes)
+        merged = self._compute(group, sorted(placed), homes)
         try:
-            found: list[PartStats] = await results(crew.line.client, [merged])
+            found: list[PartStats] = await results(group.rpc.client, [merged])
         finally:
             merged.release()
             self._loaded = []
@@ -148,10 +148,13 @@ class DaskBlocks:
         return found[0]
 
     def _compute(
-        self, crew: Crew, placed: Sequence[tuple[Span, int]], homes: Sequence[str]
+        self,
+        group: WorkerGroup,
+        placed: Sequence[tuple[Span, int]],
+        homes: Sequence[str],
     ) -> Future[Any]:
         """Submit the tasks, for parts with their shard, by rising part."""
-        stamp = crew.stamp
+        stamp = group.stamp
         owners = self._owners((span.part, homes[shard]) for span, shard in placed)
         shared = {k: self._graph[k] for k, owner in owners.items() if owner is None}
         layers: dict[str, Any] = self._layers("shared", shared)
@@ -159,7 +162,7 @@ class DaskBlocks:
         for worker in sorted({homes[shard] for _, shard in placed}):
             own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
             puts = [
-                self._put_task(put_key(stamp, shard, span.part), crew.run, shard, span)
+                self._put_task(put_key(stamp, shard, span.part), group.run, shard, span)
                 for span, shard in placed
                 if homes[shard] == worker
             ]
@@ -177,7 +180,7 @@ class DaskBlocks:
         )
         whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
         # It is optimised already; once more, and the tasks would lose their workers.
-        return crew.line.client.compute(whole, optimize_graph=False)
+        return group.rpc.client.compute(whole, optimize_graph=False)
 
     def _layers(
         self, name: str, tasks: dict[Any, Any], worker: str | None = None

@@ -21,7 +21,7 @@ from distributed import Future
 
 from skmlp.dask.graph import lazily
 from skmlp.dask.ingest.persisted import computed, futures_in
-from skmlp.dask.rpc import Line, results
+from skmlp.dask.rpc import ClusterRPC, results
 from skmlp.data.frames import (
     as_table,
     as_values,
@@ -126,12 +126,12 @@ class Parts:
         return parts
 
 
-def understand(line: Line | None, *given: tuple[str, Any]) -> list[Any]:
+def understand(rpc: ClusterRPC | None, *given: tuple[str, Any]) -> list[Any]:
     """Find out what inputs are.
 
     Parameters
     ----------
-    line : Line, optional
+    rpc : ClusterRPC, optional
         To the cluster; lists of delayed objects can't be understood without it.
     *given : tuple of (str, object)
         Name and value of each argument; what is `Parts` already, None, or no Dask
@@ -144,15 +144,15 @@ def understand(line: Line | None, *given: tuple[str, Any]) -> list[Any]:
     ValueError
         An array whose number of columns is unknown.
     """
-    return [_understood(line, name, value) for name, value in given]
+    return [_understood(rpc, name, value) for name, value in given]
 
 
-def _understood(line: Line | None, name: str, value: Any) -> Any:
+def _understood(rpc: ClusterRPC | None, name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value:
         # A future is a delayed object whose computing has begun.
         value = [dask.delayed(v) if isinstance(v, Future) else v for v in value]
         if all(isinstance(one, Delayed) for one in value):
-            return _of_delayed(line, name, value)
+            return _of_delayed(rpc, name, value)
         if all(map(dask.is_dask_collection, value)):
             raise TypeError(
                 f"{name} is a list of Dask's {type(value[0]).__name__}; of Dask's "
@@ -189,15 +189,15 @@ def _of_array(name: str, array: Any) -> Parts:
     return Parts(name, array, meta, sizes if known else None)
 
 
-def _of_delayed(line: Line | None, name: str, parts: list[Any]) -> Parts:
-    if line is None:
+def _of_delayed(rpc: ClusterRPC | None, name: str, parts: list[Any]) -> Parts:
+    if rpc is None:
         raise TypeError(f"{name} is a list of delayed objects: give a Dask collection")
-    line.run(computed(line, [f for part in parts for f in futures_in(part.dask)]))
+    rpc.run(computed(rpc, [f for part in parts for f in futures_in(part.dask)]))
     # Kept on the cluster until the fit has taken it: no part is computed twice.
-    first = line.client.persist(parts[0])
-    sample = line.client.compute(lazily(without_rows, first))
+    first = rpc.client.persist(parts[0])
+    sample = rpc.client.compute(lazily(without_rows, first))
     try:
-        (meta,) = line.run(results(line.client, [sample]))
+        (meta,) = rpc.run(results(rpc.client, [sample]))
     finally:
         sample.release()
     return Parts(name, [first, *parts[1:]], meta, None)

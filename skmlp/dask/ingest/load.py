@@ -17,7 +17,7 @@ from distributed.protocol.pickle import dumps
 from skmlp.comm.base import Shards
 from skmlp.dask.demands import ANYWHERE
 from skmlp.dask.errors import WorkerLost
-from skmlp.dask.graph import anchor_key, submit_to_each
+from skmlp.dask.graph import lease_key, submit_to_each
 from skmlp.dask.ingest.rebalance import even_out
 from skmlp.dask.ingest.sources import (
     Rows,
@@ -27,10 +27,10 @@ from skmlp.dask.ingest.sources import (
     together,
 )
 from skmlp.dask.locks import Locks
-from skmlp.dask.rpc import Line, ended, results
+from skmlp.dask.rpc import ClusterRPC, ended, results
 from skmlp.dask.worker.rank import Packed
-from skmlp.dask.worker.tasks import drop_anchor
-from skmlp.dask.worker_group import Crew
+from skmlp.dask.worker.tasks import begin_lease
+from skmlp.dask.worker_group import WorkerGroup
 from skmlp.dask.workers import refuse_differences
 from skmlp.data.assignment import Span, sized
 from skmlp.data.partitions import PartStats, training_dtype
@@ -45,7 +45,7 @@ class AdoptedData:
 
     Attributes
     ----------
-    crew : Crew
+    group : WorkerGroup
         The workers.
     shards : Shards
         Which rank holds which shard.
@@ -64,13 +64,13 @@ class AdoptedData:
 
     def __init__(
         self,
-        line: Line,
+        rpc: ClusterRPC,
         source: Rows | WithHeldOut,
         workers: Sequence[str],
         n_shards: int,
     ) -> None:
-        self.crew = Crew(line, uuid.uuid4().hex, workers)
-        #: Of the workers: a fit's gangs, one after the other, keep them.
+        self.group = WorkerGroup(rpc, uuid.uuid4().hex, workers)
+        #: Of the workers: a fit's groups, one after the other, keep them.
         self.locks = Locks()
         n_ranks = len(workers)
         self.shards = Shards(tuple(k * n_ranks // n_shards for k in range(n_shards)))
@@ -91,11 +91,11 @@ class AdoptedData:
         #: The worker that has all rows of each shard.
         self._homes: dict[int, str] = {}
         #: Held as long as the fit: the workers take their end for the fit's end.
-        self._anchors: dict[str, Future[Any]] = {}
+        self._leases: dict[str, Future[Any]] = {}
 
     # -- on the client's event loop ----------------------------------------------------
 
-    async def anchor(self, workers: Sequence[str], limit: float = FREE_THREAD) -> None:
+    async def lease(self, workers: Sequence[str], limit: float = FREE_THREAD) -> None:
         """Begin the fit on workers; they must be equal in what the bits depend on.
 
         Parameters
@@ -112,24 +112,24 @@ class AdoptedData:
         ValueError
             The workers differ.
         """
-        run, line = self.crew.run, self.crew.line
+        run, rpc = self.group.run, self.group.rpc
         stamp = uuid.uuid4().hex[:8]
-        ids = await line.server_ids(workers, limit)
-        self.crew.ids.update(zip(workers, ids, strict=True))
+        ids = await rpc.server_ids(workers, limit)
+        self.group.ids.update(zip(workers, ids, strict=True))
         calls = {}
         for number, (worker, server_id) in enumerate(zip(workers, ids, strict=True)):
-            key = anchor_key(run, stamp, number)
-            arguments = run, key, line.owner, worker, server_id
-            calls[worker] = key, drop_anchor, arguments
-        anchors = submit_to_each(line.client, calls)
-        self._anchors.update(zip(workers, anchors, strict=True))
-        await self._end_of(workers, anchors, limit)
-        told = await results(line.client, anchors)
+            key = lease_key(run, stamp, number)
+            arguments = run, key, rpc.owner, worker, server_id
+            calls[worker] = key, begin_lease, arguments
+        leases = submit_to_each(rpc.client, calls)
+        self._leases.update(zip(workers, leases, strict=True))
+        await self._end_of(workers, leases, limit)
+        told = await results(rpc.client, leases)
         for worker, answer in zip(workers, told, strict=True):
             if not answer:
                 raise WorkerLost(worker, "has been started again")
-            self.crew.lost.pop(worker, None)
-            self.crew.silent.discard(worker)
+            self.group.lost.pop(worker, None)
+            self.group.silent.discard(worker)
         facts = [worker["facts"] for worker in told]
         limits = [worker["memory_limit"] for worker in told]
         self.memory_limits.update(zip(workers, limits, strict=True))
@@ -147,7 +147,7 @@ class AdoptedData:
         pairs = list(zip(workers, tasks, strict=True))
         try:
             async with asyncio.timeout(limit):
-                await self.crew.line.guard(ended(tasks), self.crew.run, workers)
+                await self.group.rpc.guard(ended(tasks), self.group.run, workers)
         except TimeoutError:
             busy = [worker for worker, task in pairs if not task.done()]
             raise RankFailed(
@@ -167,16 +167,16 @@ class AdoptedData:
         PartStats or None
             Of all rows; None if there were none.
         """
-        crew, placed = self.crew, self.spans
-        homes = [crew.workers[rank] for rank in self.shards.holders]
+        group, placed = self.group, self.spans
+        homes = [group.workers[rank] for rank in self.shards.holders]
         self.spans = [[] for _ in homes]
         told: list[PartStats | None] = []
         sizes: tuple[int, ...] = ()
         for rows, spans in stages(self.source, placed):
             if told:
-                await crew.guard(self._expect(spans))
+                await group.guard(self._expect(spans))
             else:
-                await crew.guard(self._hold(dict(enumerate(spans))))
+                await group.guard(self._hold(dict(enumerate(spans))))
             stats = await self._bring_stage(rows, spans, homes)
             told.append(stats)
             if stats is not None and stats.problem:
@@ -187,20 +187,20 @@ class AdoptedData:
                 sizes += () if rows.sizes else stats.sizes
                 known = [sized(own, sizes) for own in spans]
                 row_bytes = stats.x_bytes / max(stats.rows, 1)
-                even = even_out(crew, self.spans, known, homes, row_bytes)
-                self.spans = await crew.guard(even)
+                even = even_out(group, self.spans, known, homes, row_bytes)
+                self.spans = await group.guard(even)
         self._homes = dict(enumerate(homes))
         return self._sound(together(self.source, told))
 
     async def bring(self) -> None:
         """Bring the rows of those shards to their workers that are not there yet."""
-        crew, holders = self.crew, self.shards.holders
-        homes = [crew.workers[rank] for rank in holders]
+        group, holders = self.group, self.shards.holders
+        homes = [group.workers[rank] for rank in holders]
         news = [k for k, home in enumerate(homes) if self._homes.get(k) != home]
         # Who gave a shard away has it no more, even if it does not arrive.
         for shard in news:
             self._homes.pop(shard, None)
-        await crew.guard(self._hold({shard: self.spans[shard] for shard in news}))
+        await group.guard(self._hold({shard: self.spans[shard] for shard in news}))
         lacking = [self.spans[k] if k in news else [] for k in range(len(homes))]
         told = []
         for rows, spans in stages(self.source, lacking):
@@ -217,7 +217,7 @@ class AdoptedData:
         """Bring some parts of one source; None if there are none."""
         if not any(spans):
             return None
-        return await self.crew.guard(rows.bring(self.crew, spans, homes))
+        return await self.group.guard(rows.bring(self.group, spans, homes))
 
     @staticmethod
     def _sound(stats: PartStats | None) -> PartStats | None:
@@ -240,29 +240,29 @@ class AdoptedData:
         def hold(rank: int) -> Coroutine[Any, Any, Packed]:
             own = self.shards.held_by(rank)
             shards = [(k, list(spans[k])) for k in own if k in spans]
-            return self.crew.call(rank, "hold", shards=shards, layout=layout, keep=own)
+            return self.group.call(rank, "hold", shards=shards, layout=layout, keep=own)
 
-        await self.crew.each(map(hold, range(self.shards.n_ranks)))
+        await self.group.each(map(hold, range(self.shards.n_ranks)))
 
     async def _expect(self, spans: Sequence[Sequence[Span]]) -> None:
         """Tell the stores of all shards of more parts."""
 
         def expect(rank: int) -> Coroutine[Any, Any, Packed]:
             shards = [(k, list(spans[k])) for k in self.shards.held_by(rank)]
-            return self.crew.call(rank, "expect", shards=shards)
+            return self.group.call(rank, "expect", shards=shards)
 
-        await self.crew.each(map(expect, range(self.shards.n_ranks)))
+        await self.group.each(map(expect, range(self.shards.n_ranks)))
 
     async def settled(self) -> dict[str, list[int]]:
         """The workers that live and have rows of the fit, with their shards."""
-        crew = self.crew
+        group = self.group
         left: dict[str, list[int]] = {}
-        for answer in await crew.call_living("ping"):
+        for answer in await group.call_living("ping"):
             left[answer["address"]] = []
         for shard, home in self._homes.items():
             if home in left:
                 left[home].append(shard)
-        return {worker: left[worker] for worker in crew.workers if left.get(worker)}
+        return {worker: left[worker] for worker in group.workers if left.get(worker)}
 
     async def move(self, held: Mapping[str, Sequence[int]]) -> None:
         """Give shards to workers, and bring them the rows that they lack.
@@ -275,36 +275,36 @@ class AdoptedData:
         holders = {
             shard: rank for rank, own in enumerate(held.values()) for shard in own
         }
-        self.crew = Crew(self.crew.line, self.crew.run, list(held), self.crew)
+        self.group = WorkerGroup(self.group.rpc, self.group.run, list(held), self.group)
         self.shards = Shards(tuple(holders[shard] for shard in sorted(holders)))
         await self.bring()
 
     def forget(self, worker: str) -> None:
         """Ask nothing more of a worker, and have no rows there."""
         self._homes = {k: home for k, home in self._homes.items() if home != worker}
-        anchor = self._anchors.pop(worker, None)
-        if anchor is not None:
-            anchor.release()
+        lease = self._leases.pop(worker, None)
+        if lease is not None:
+            lease.release()
 
     async def _last_label(self) -> list[bytes]:
         stats = dumps(self.stats)
         calls = [
-            self.crew.call(rank, "labels", shard=shard, stats=stats)
+            self.group.call(rank, "labels", shard=shard, stats=stats)
             for shard, rank in enumerate(self.shards.holders)
         ]
-        return [answer["bits"] for answer in await self.crew.each(calls)]
+        return [answer["bits"] for answer in await self.group.each(calls)]
 
     async def _end(self) -> None:
-        await self.locks.release(self.crew)
-        await self.crew.call_living("drop")
+        await self.locks.release(self.group)
+        await self.group.call_living("drop")
 
     # -- in the driver's thread --------------------------------------------------------
 
     def begin(self, held: Sequence[tuple[Collection[str], int]]) -> None:
         """Begin on all workers, and bring the rows; for `held` see `place`."""
-        workers, run = self.crew.workers, self.crew.line.run
+        workers, run = self.group.workers, self.group.rpc.run
         try:
-            run(self.anchor(workers))
+            run(self.lease(workers))
             homes = [workers[rank] for rank in self.shards.holders]
             self.spans = self.source.place(held, homes)
             self.dtype = training_dtype(self.source.dtype)
@@ -324,7 +324,7 @@ class AdoptedData:
             In the order of the rows.
         """
         found = np.zeros(self.stats.rows, bool)
-        bits = self.crew.line.run(self.crew.guard(self._last_label()))
+        bits = self.group.rpc.run(self.group.guard(self._last_label()))
         for spans, packed in zip(self.spans, bits, strict=True):
             at = 0
             rows = np.unpackbits(np.frombuffer(packed, np.uint8)).view(bool)
@@ -335,14 +335,14 @@ class AdoptedData:
 
     def close(self) -> None:
         """Let go of the rows. A second call does nothing."""
-        anchors, self._anchors = list(self._anchors.values()), {}
-        if not anchors and not self.locks.asked:
+        leases, self._leases = list(self._leases.values()), {}
+        if not leases and not self.locks.asked:
             return
         try:
-            if self.crew.line.open:
-                self.crew.line.run(self._end())
+            if self.group.rpc.open:
+                self.group.rpc.run(self._end())
         finally:
-            for future in (*anchors, *self.stays):
+            for future in (*leases, *self.stays):
                 future.release()
             self.stays = ()
 

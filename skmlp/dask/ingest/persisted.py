@@ -13,7 +13,7 @@ from distributed import Future
 
 from skmlp.dask.errors import DataLost
 from skmlp.dask.graph import put_key, task_span
-from skmlp.dask.rpc import LOOK, Line
+from skmlp.dask.rpc import LOOK, ClusterRPC
 
 
 def futures_in(graph: HighLevelGraph) -> list[Future[Any]]:
@@ -23,7 +23,7 @@ def futures_in(graph: HighLevelGraph) -> list[Future[Any]]:
     return [node for node in nodes if isinstance(node, Future)]
 
 
-async def computed(line: Line, futures: Sequence[Future[Any]]) -> None:
+async def computed(rpc: ClusterRPC, futures: Sequence[Future[Any]]) -> None:
     """Wait until all that is being persisted has been computed.
 
     The scheduler is asked, since a client never hears of futures that are not its own.
@@ -40,14 +40,14 @@ async def computed(line: Line, futures: Sequence[Future[Any]]) -> None:
     try:
         while waiting:
             asked = [*waiting, *(future.key for future in later)]
-            states = await line.scheduler("get_task_status", keys=asked)
+            states = await rpc.scheduler("get_task_status", keys=asked)
             unknown = {key for key in waiting if states.get(key) is None}
             dead = [f for f in futures if f.status == "cancelled" and f.key in unknown]
             if dead or (unknown and later and states.get(later[0].key) is not None):
                 raise DataLost(
                     f"{len(unknown)} of {len(futures)} partitions that were persisted "
                     "or scattered are not on the cluster of the current client "
-                    f"({line.client.scheduler.address}): they were cancelled, or lost "
+                    f"({rpc.client.scheduler.address}): they were cancelled, or lost "
                     "when it was restarted, or they are on another one. Persist them "
                     "again, or fit inside `with client.as_current():` with the client "
                     "that has them"
@@ -55,7 +55,7 @@ async def computed(line: Line, futures: Sequence[Future[Any]]) -> None:
             if unknown and not later:
                 with dask.annotate(span=task_span()):
                     key = put_key(uuid.uuid4().hex, "later")
-                    later.append(line.client.submit(int, key=key, pure=False))
+                    later.append(rpc.client.submit(int, key=key, pure=False))
             waiting = {k for k in waiting if states.get(k) not in ("memory", "erred")}
             if waiting:
                 await asyncio.sleep(LOOK)

@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from skmlp.dask.graph import pinned, plain, put_key
 from skmlp.dask.rpc import results
 from skmlp.dask.worker.tasks import give_rows, take_rows
-from skmlp.dask.worker_group import Crew
+from skmlp.dask.worker_group import WorkerGroup
 from skmlp.data.assignment import Move, Span, evened
 
 #: Bytes of X that leave a shard at once.
@@ -24,7 +24,7 @@ PIECE = 1 << 24
 
 
 async def even_out(
-    crew: Crew,
+    group: WorkerGroup,
     before: Sequence[Sequence[Span]],
     spans: Sequence[Sequence[Span]],
     homes: Sequence[str],
@@ -34,7 +34,7 @@ async def even_out(
 
     Parameters
     ----------
-    crew : Crew
+    group : WorkerGroup
         The workers.
     before : sequence of sequence of Span
         What stands before these rows in the store of each shard.
@@ -56,40 +56,40 @@ async def even_out(
         return whole
 
     async def settle(shards: Collection[int]) -> None:
-        await crew.each(
-            crew.call(
+        await group.each(
+            group.call(
                 rank,
                 "settle",
                 shards=[(k, whole[k]) for k in shards if homes[k] == worker],
             )
-            for rank, worker in enumerate(crew.workers)
+            for rank, worker in enumerate(group.workers)
         )
 
     # Each giver's moves stand together.
     lots = [list(lot) for _, lot in groupby(moves, lambda move: move.giver)]
     await settle({move.taker for move in moves})
-    await crew.each(_carry_out(crew, lot, spans, after, homes) for lot in lots)
+    await group.each(_carry_out(group, lot, spans, after, homes) for lot in lots)
     await settle({move.giver for move in moves})
     return whole
 
 
 async def _carry_out(
-    crew: Crew,
+    group: WorkerGroup,
     moves: Sequence[Move],
     spans: Sequence[Sequence[Span]],
     after: Sequence[Sequence[Span]],
     homes: Sequence[str],
 ) -> None:
     """Move the rows of one giver, piece by piece."""
-    client, run = crew.line.client, crew.run
+    client, run = group.rpc.client, group.run
     begins = {span.part: span.start for span in spans[moves[0].giver]}
     for number, (giver, taker, lot) in enumerate(moves):
         there = {span.part: span.start for span in after[taker]}
         cuts = [(s.part, s.start - begins[s.part], s.rows) for s in lot]
         places = [(s.part, s.start - there[s.part]) for s in lot]
-        give_key = put_key(crew.stamp, "give", giver, number)
+        give_key = put_key(group.stamp, "give", giver, number)
         give = plain(give_key, give_rows, run, giver, cuts)
-        take_key = put_key(crew.stamp, "take", giver, number)
+        take_key = put_key(group.stamp, "take", giver, number)
         take = plain(take_key, take_rows, run, taker, places, TaskRef(give_key))
         layers = {
             "give": pinned({give_key: give}, homes[giver], strictly=True),

@@ -14,7 +14,7 @@ from scipy import sparse
 from skmlp.dask.ingest.array_source import DriverRows
 from skmlp.dask.ingest.collection_source import DaskBlocks
 from skmlp.dask.ingest.collections import Parts, understand
-from skmlp.dask.rpc import Line
+from skmlp.dask.rpc import ClusterRPC
 from skmlp.data.assignment import Span
 from skmlp.data.partitions import PartStats, merge
 
@@ -46,14 +46,14 @@ class WithHeldOut:
         self.weighted = rows.weighted or held_out.weighted
         self.held_out_stats: PartStats | None = None
 
-    async def load(self, line: Line) -> None:
+    async def load(self, rpc: ClusterRPC) -> None:
         """Compute both before workers are chosen; see `DaskBlocks.load`."""
-        await self.rows.load(line)
-        await self.held_out.load(line)
+        await self.rows.load(rpc)
+        await self.held_out.load(rpc)
 
-    async def holders(self, line: Line) -> list[tuple[Collection[str], int]]:
+    async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """Where the rows lie: those for training first."""
-        return await self.rows.holders(line) + await self.held_out.holders(line)
+        return await self.rows.holders(rpc) + await self.held_out.holders(rpc)
 
     def place(
         self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
@@ -117,7 +117,7 @@ def together(
     return source.together(told) if isinstance(source, WithHeldOut) else told[0]
 
 
-def source_of(line: Line, X: Any, y: Any, w: Any) -> Rows:
+def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> Rows:
     """Find out what is given; for the arguments see `adopt`.
 
     Raises
@@ -128,7 +128,7 @@ def source_of(line: Line, X: Any, y: Any, w: Any) -> Rows:
     TypeError
         A Dask collection that can't be taken.
     """
-    X, y, w = understand(line, ("X", X), ("y", y), ("sample_weight", w))
+    X, y, w = understand(rpc, ("X", X), ("y", y), ("sample_weight", w))
     given = {"X": X, "y": y, "sample_weight": w}
     lazy = [name for name, value in given.items() if isinstance(value, Parts)]
     if lazy and "X" not in lazy:

@@ -9,7 +9,7 @@ from skmlp.data.store.shard_store import ShardStore
 
 
 @dataclass(frozen=True)
-class Anchor:
+class Lease:
     """How a fit begins on a worker.
 
     Attributes
@@ -34,8 +34,8 @@ class Anchor:
 class Run:
     """What belongs to one fit on one worker."""
 
-    anchor: Anchor
-    #: Dask addresses of the gang's workers, by rank.
+    lease: Lease
+    #: Dask addresses of the group's workers, by rank.
     members: tuple[str, ...] = ()
     stores: dict[int, ShardStore] = field(default_factory=dict)
     post: Post | None = None

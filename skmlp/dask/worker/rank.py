@@ -1,9 +1,9 @@
 """A rank on a Dask worker: its thread, and the post at which it gets its orders.
 
-The driver's orders come in on the worker's event loop (`Post.ask` and others, called by
-`skmlp.dask.worker.service.Host`); the rank answers from its own thread. What goes wrong
-in the thread is handed over as an answer and not raised: Dask would log the task's
-arguments, and run its own course.
+The driver's orders come in on the worker's event loop (`Post.request` and others,
+called by `skmlp.dask.worker.service.Host`); the rank answers from its own thread. What
+goes wrong in the thread is handed over as an answer and not raised: Dask would log the
+task's arguments, and run its own course.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from skmlp.dask.ports import ADVICE
 from skmlp.data.partitions import PartStats
 from skmlp.data.store.shard_store import ShardStore
 from skmlp.threads import blas_limit
-from skmlp.training.protocol import Build, Message, Servant
+from skmlp.training.protocol import Build, Message, RankWorker
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,14 +96,14 @@ class Duty:
 
 
 class Post:
-    """Where the driver's orders meet the rank's thread, on one worker, for one gang.
+    """Where the driver's orders meet the rank's thread, on one worker, for one group.
 
     Made on the worker's event loop before the rank's task begins.
 
     Parameters
     ----------
     generation : int
-        Of the gang.
+        Of the group.
     rank : int
         The rank that will serve here.
     listener : Listener
@@ -124,7 +124,7 @@ class Post:
         self._inbox = SimpleQueue()
         # Shared by the two threads, under the lock.
         self._comm: Communicator | None = None
-        self._servant: Servant | None = None
+        self._servant: RankWorker | None = None
         #: Whether the rank's task has begun.
         self.begun = False
         self._busy = False
@@ -142,7 +142,7 @@ class Post:
         """Wait until the servant is built, or the rank has failed."""
         return await asyncio.shield(self._ready)
 
-    async def ask(self, order: Packed) -> Packed:
+    async def request(self, order: Packed) -> Packed:
         """Hand an order to the rank and wait for what becomes of it."""
         answer: asyncio.Future[Packed] = self._loop.create_future()
         with self._lock:
@@ -228,7 +228,7 @@ class Post:
             if self.begun or self._stop is not None:
                 return "stopped before it began"
             self.begun = self._busy = True
-        end: Packed = {"kind": Kind.ABORTED, "text": "the gang is closed"}
+        end: Packed = {"kind": Kind.ABORTED, "text": "the group is closed"}
         try:
             duty: Duty = loads(self.duty)
             with blas_limit(duty.blas_threads or threads):
@@ -263,7 +263,7 @@ class Post:
             )
         except Unreachable as error:
             raise Unreachable(f"{error}. {ADVICE}") from error
-        # The next gang has another one: from here on nobody finds an open port.
+        # The next group has another one: from here on nobody finds an open port.
         self.listener.close()
         with self._lock:
             self._comm = comm

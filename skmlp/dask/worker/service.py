@@ -1,7 +1,7 @@
 """What skmlp keeps on a Dask worker; the tasks are in `skmlp.dask.worker.tasks`.
 
 One `Host` per worker holds the rows and ranks of all fits; it comes with the first
-fit's anchor and goes with the last one. The *anchor* is a small task whose result the
+fit's lease and goes with the last one. The *lease* is a small task whose result the
 driver holds: when the driver's client closes or dies, Dask releases the result, and the
 host takes that as the end of the fit: nothing of it stays on the worker.
 """
@@ -22,7 +22,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
 from skmlp.dask.ports import is_encrypted, listener_of
-from skmlp.dask.worker.fit_state import Anchor, Run
+from skmlp.dask.worker.fit_state import Lease, Run
 from skmlp.dask.worker.handlers import GONE, NAME, desk_of
 from skmlp.dask.worker.rank import Kind, Packed, Post, describe
 from skmlp.data.assignment import Span
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: This part of the memory limit stays free below that at which Dask pauses a worker.
 SPARE = 0.1
 
-#: Seconds between two looks at whether the fit of an anchor that was moved is over.
+#: Seconds between two looks at whether the fit of an lease that was moved is over.
 MOVED_S = 1.0
 
 #: Seconds for a rank whose driver is gone to leave before its worker's lock is free.
@@ -67,21 +67,21 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         worker.handlers.pop(NAME, None)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
-        """Watch the anchors."""
+        """Watch the leases."""
         if finish != "released":
             return
-        for run in [r for r in self._runs.values() if r.anchor.key == key]:
+        for run in [r for r in self._runs.values() if r.lease.key == key]:
             task = asyncio.get_running_loop().create_task(self._look_after(run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _look_after(self, run: Run) -> None:
-        """End a fit whose anchor is here no more, once it is nowhere else either.
+        """End a fit whose lease is here no more, once it is nowhere else either.
 
         Dask may move it, as by ``Client.rebalance``.
         """
-        name = run.anchor.run
-        while await self._is_wanted(run.anchor.key) and self._runs.get(name) is run:
+        name = run.lease.run
+        while await self._is_wanted(run.lease.key) and self._runs.get(name) is run:
             await asyncio.sleep(MOVED_S)
         if self._runs.get(name) is run:
             self._drop(name, "the fit's Dask client is gone")
@@ -104,7 +104,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
                 await run.post.wait_ended(RANK_LIMIT)
             # One of the workers does it, or all but the first would fail.
             alive = await scheduler.ncores(workers=list(run.members))
-            if min(alive, default="") == run.anchor.address:
+            if min(alive, default="") == run.lease.address:
                 for name in run.locks:
                     # KeyError: it was told of, but never made.
                     with contextlib.suppress(KeyError):
@@ -112,12 +112,12 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         except Exception:
             logger.warning("the locks of a fit could not be released", exc_info=True)
 
-    def open(self, anchor: Anchor) -> None:
-        """Begin a fit, unless Dask only computes its anchor once more."""
-        known = self._runs.get(anchor.run)
-        if known is None or known.anchor != anchor:
-            self._drop(anchor.run, "the fit begins again")
-            self._runs[anchor.run] = Run(anchor)
+    def open(self, lease: Lease) -> None:
+        """Begin a fit, unless Dask only computes its lease once more."""
+        known = self._runs.get(lease.run)
+        if known is None or known.lease != lease:
+            self._drop(lease.run, "the fit begins again")
+            self._runs[lease.run] = Run(lease)
 
     def _drop(self, name: str, reason: str) -> None:
         """End a fit, and leave nothing of it."""
@@ -239,7 +239,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     async def _on_drop(self, run: Run) -> Packed:
         """End the fit."""
-        self._drop(run.anchor.run, "the fit is over")
+        self._drop(run.lease.run, "the fit is over")
         return {"kind": Kind.DONE}
 
     async def _on_locks(self, run: Run, names: list[str], members: list[str]) -> Packed:
@@ -250,9 +250,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
     async def _on_listen(self, run: Run, generation: int, ports: str) -> Packed:
         """Make a post for this worker's rank, and tell its listener's address."""
         if run.post is not None:
-            run.post.stop("the gang has started again")
-        rank = run.members.index(run.anchor.address)
-        worker, address = self._worker, run.anchor.address
+            run.post.stop("the group has started again")
+        rank = run.members.index(run.lease.address)
+        worker, address = self._worker, run.lease.address
         run.post = Post(generation, rank, listener_of(worker, address, ports))
         return {
             "kind": Kind.DONE,
@@ -277,7 +277,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     async def _on_ask(self, run: Run, generation: int, order: Packed) -> Packed:
         post = self.post(run, generation)
-        return GONE if post is None else await post.ask(order)
+        return GONE if post is None else await post.request(order)
 
     async def _on_pause(self, run: Run, generation: int, limit: float) -> Packed:
         post = self.post(run, generation)
@@ -293,26 +293,26 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         idle = post is not None and not post.begun
         if post is not None:
             post.stop(reason)
-        return {"kind": Kind.DONE, "idle": run.anchor.address if idle else ""}
+        return {"kind": Kind.DONE, "idle": run.lease.address if idle else ""}
 
     async def _on_end(self, run: Run, generation: int, patience: float) -> Packed:
-        """End the gang here; `late` names the rank whose thread goes on."""
+        """End the group here; `late` names the rank whose thread goes on."""
         late = ""
         post = self.post(run, generation)
         if post is not None:
-            post.stop("the gang is closed")
+            post.stop("the group is closed")
             if not await post.wait_ended(patience):
-                late = f"rank {post.rank} on {run.anchor.address}"
+                late = f"rank {post.rank} on {run.lease.address}"
             if run.post is post:
                 run.post = None
         return {"kind": Kind.DONE, "late": late}
 
     async def _on_ping(self, run: Run) -> Packed:
-        return {"kind": Kind.DONE, "address": run.anchor.address}
+        return {"kind": Kind.DONE, "address": run.lease.address}
 
     @staticmethod
     def post(run: Run, generation: int) -> Post | None:
-        """The post of one gang; None for one that is over."""
+        """The post of one group; None for one that is over."""
         post = run.post
         return post if post is not None and post.generation == generation else None
 

@@ -16,7 +16,7 @@ from distributed import get_worker, secede
 
 from skmlp.comm.handshake import default_facts
 from skmlp.dask.ports import tls_contexts
-from skmlp.dask.worker.fit_state import Anchor
+from skmlp.dask.worker.fit_state import Lease
 from skmlp.dask.worker.handlers import GONE, NAME, host_of
 from skmlp.dask.worker.service import Host
 from skmlp.data.partitions import PartStats, merge
@@ -30,7 +30,7 @@ LOOP_LIMIT = 60.0
 STAY_S = 0.25
 
 
-def drop_anchor(
+def begin_lease(
     run: str, key: str, owner: str, address: str, server_id: str
 ) -> dict[str, Any]:
     """Begin a fit on the worker that runs this task.
@@ -38,7 +38,7 @@ def drop_anchor(
     Parameters
     ----------
     run, key, owner, address : str
-        See `Anchor`.
+        See `Lease`.
     server_id : str
         Of the worker that is meant: Dask runs a task again on one that has been
         started in its place.
@@ -59,7 +59,7 @@ def drop_anchor(
             # Not by `plugin_add`, which logs it: the worker keeps its log.
             host = worker.plugins[NAME] = Host()
             host.setup(worker)
-        host.open(Anchor(run, key, owner, address))
+        host.open(Lease(run, key, owner, address))
 
     loop = worker.loop.asyncio_loop
     asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
@@ -159,7 +159,7 @@ def serve_rank(run: str, generation: int, server_id: str) -> str:
     run : str
         Name of the fit.
     generation : int
-        Of the gang.
+        Of the group.
     server_id : str
         Of the worker that this is meant for.
 

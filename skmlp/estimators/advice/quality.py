@@ -69,7 +69,7 @@ class Baseline:
         self._supervisor, self._plan = supervisor, plan
 
     def _ask(self, op, *arrays):
-        return self._supervisor.ask(lambda fresh: Message(op, arrays)).arrays
+        return self._supervisor.request(lambda fresh: Message(op, arrays)).arrays
 
     @cached_property
     def _constant(self):

@@ -18,7 +18,7 @@ from skmlp.dask.demands import demands_of
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.choose_and_load import TRIES, adopt
 from skmlp.dask.launcher import DaskLauncher
-from skmlp.dask.rpc import Line, current_client
+from skmlp.dask.rpc import ClusterRPC, current_client
 from skmlp.dask.worker_group import Limits
 from skmlp.data.checks import NOTHING_KNOWN
 from skmlp.estimators.advice import quality, timing_report
@@ -57,8 +57,8 @@ def understand(X, y, sample_weight, *, client=True):
             f"{' and '.join(odd)} must be a Dask collection, as the other inputs are: "
             "convert with dask.array.from_array, or compute() them all"
         )
-    line = Line(current_client()) if client else None
-    return collections.understand(line, *given.items())
+    rpc = ClusterRPC(current_client()) if client else None
+    return collections.understand(rpc, *given.items())
 
 
 def check_features(estimator, X, *, reset):
@@ -94,7 +94,9 @@ def fit(
     if y.ndim == 2 and y.meta.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
         y = y.column()
-    held_out = dask_validation_rows.understand(estimator, Line(client), X, y, held_out)
+    held_out = dask_validation_rows.understand(
+        estimator, ClusterRPC(client), X, y, held_out
+    )
     with adopt(
         client,
         X,
@@ -262,7 +264,7 @@ def refuse_too_large(estimator, data, units):
     optimizer = SOLVERS.get(estimator.solver)
     moments = 0 if optimizer is None else optimizer.n_moments
     rows = data.stats.x_bytes / data.shards.n_ranks
-    for rank, worker in enumerate(data.crew.workers):
+    for rank, worker in enumerate(data.group.workers):
         limit = data.memory_limits[worker]
         # The first one hands the state over, from a copy.
         model = weights * (2 + moments + (2 * (1 + moments) if rank == 0 else 0))

@@ -23,7 +23,7 @@ def understand(estimator, line, X, y, held_out):
     ----------
     estimator : BaseMLP
         That knows the features of the training rows.
-    line : Line
+    line : ClusterRPC
         To the cluster.
     X, y : Parts
         The training rows; `y` of one dimension if it has one column.

@@ -123,11 +123,11 @@ def judge_there(estimator, plan, supervisor):
         """Raw predictions, encoded targets, and weights or None."""
 
         def order(fresh):
-            # A gang that has come in the place of another one knows no model yet.
+            # A group that has come in the place of another one knows no model yet.
             arrays = state.to_arrays() if fresh else ()
             return Message(PREDICT, (np.zeros(1, np.int64), *arrays))
 
-        (flat,) = supervisor.ask(order).arrays
+        (flat,) = supervisor.request(order).arrays
         table = flat.reshape(plan.n_validation, -1)
         n_outputs = plan.units[-1]
         raw, y = table[:, :n_outputs], table[:, n_outputs:-1]

@@ -168,34 +168,34 @@ def launcher(plan, rows, place) -> Launcher:
     n_ranks = place.n_ranks
     shards = Shards(tuple(k * n_ranks // plan.n_shards for k in range(plan.n_shards)))
     if place.kind == "process":
-        from skmlp.launch.in_process import InProcessGang
+        from skmlp.launch.in_process import InProcessGroup
 
-        return LocalLauncher(lambda: InProcessGang(build.on_source, plan, rows))
+        return LocalLauncher(lambda: InProcessGroup(build.on_source, plan, rows))
     from skmlp.launch.in_process import ThreadGang
 
     what = build.on_source, plan, rows, shards
     limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
     if place.kind == "threads":
         return LocalLauncher(lambda: ThreadGang(*what, **limits))
-    from skmlp.launch.loky.process_group import LokyGang
+    from skmlp.launch.loky.process_group import LokyGroup
 
     here = {**limits, "backend": "threading"}
     limits["max_bytes"] = most_bytes(plan)
     limits["worker_timeout"] = get_config()["worker_timeout"]
     return LocalLauncher(
-        lambda: LokyGang(*what, **limits), lambda: ThreadGang(*what, **here)
+        lambda: LokyGroup(*what, **limits), lambda: ThreadGang(*what, **here)
     )
 
 
 def supervised(estimator, launcher):
-    """Who looks after a fit's gangs."""
+    """Who looks after a fit's groups."""
     return training_supervisor.Supervisor(
         launcher, print if estimator.verbose else None
     )
 
 
 def run(estimator, supervisor, plan, start, score, deadline):
-    """Train in gangs and adopt what comes out.
+    """Train in groups and adopt what comes out.
 
     `score` is the `Judge` that scores a state, if not the ranks do; `deadline` is when
     to end, by `time.monotonic`.

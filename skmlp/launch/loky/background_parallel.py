@@ -1,6 +1,6 @@
 """One call of `joblib.Parallel` in a helper thread, so that the caller stays free.
 
-The caller of a gang hands messages over and waits for answers while the call runs; so
+The caller of a group hands messages over and waits for answers while the call runs; so
 Ctrl-C arrives in our own code and not in joblib's, which would kill or abandon its
 workers on the spot.
 """

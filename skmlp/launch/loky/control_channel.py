@@ -1,4 +1,4 @@
-"""The driver's talk with the processes of a gang, over a connection to each of them."""
+"""The driver's control channel: a connection to the process of each rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: one gang of processes at a time."""
+"""Whose turn it is: one group of processes at a time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 
 
 class Turn:
-    """Lets one gang of processes at a time use joblib's pool, of which there is one.
+    """Lets one group of processes at a time use joblib's pool, of which there is one.
 
-    Two gangs that start at once could get half of the workers each, and wait for the
+    Two groups that start at once could get half of the workers each, and wait for the
     other half for ever.
     """
 
@@ -23,21 +23,21 @@ class Turn:
         Raises
         ------
         RuntimeError
-            The thread has a gang open already, or the limit passed.
+            The thread has a group open already, or the limit passed.
         """
         me = threading.current_thread()
         with self._free:
             if self._holder is me:
                 raise RuntimeError(
-                    f"thread {me.name!r} has a gang of processes open, which must be "
+                    f"thread {me.name!r} has a group of processes open, which must be "
                     "closed before the next one starts: they share one pool"
                 )
             if not self._free.wait_for(lambda: self._token is None, limit):
                 assert self._holder is not None
                 raise RuntimeError(
                     f"thread {me.name!r} waited {limit:g} s for joblib's pool of "
-                    f"processes, which the gang of thread {self._holder.name!r} holds: "
-                    "one gang of processes runs at a time"
+                    f"processes, which the ranks of thread {self._holder.name!r} hold: "
+                    "one group of processes runs at a time"
                 )
             self._holder, self._token = me, object()
             return self._token

@@ -1,4 +1,4 @@
-"""A gang of processes: the workers of joblib's process backend, loky by default.
+"""A group of processes: the workers of joblib's process backend, loky by default.
 
 `joblib.Parallel` starts the ranks and brings the first exception back; all other talk
 goes over sockets of our own. Big arrays in `data` are not copied for each rank: joblib
@@ -32,7 +32,7 @@ from skmlp.launch.loky.process_rank import (
     serve,
 )
 from skmlp.launch.loky.rendezvous import Door, let_go
-from skmlp.training.protocol import CLOSE, PAUSE, Build, Gang, Message
+from skmlp.training.protocol import CLOSE, PAUSE, Build, Message, RankGroup
 
 #: Seconds until the first rank must have arrived: the pool may have to be started, or
 #: may have other work, and large arrays are written to a file first.
@@ -45,7 +45,7 @@ LIMIT = 120.0
 #: core, may be late.
 STEP_LIMIT = 600.0
 
-#: Seconds that a gang waits for the end of another one of this process.
+#: Seconds that a group waits for the end of another one of this process.
 TURN_LIMIT = 3600.0
 
 #: Seconds until the ranks must have ended once they are told to; then joblib is made to
@@ -56,8 +56,8 @@ CLOSE_LIMIT = 30.0
 _POOL = Turn()
 
 
-class LokyGang(Gang):
-    """A gang of processes, started by joblib.
+class LokyGroup(RankGroup):
+    """A group of processes, started by joblib.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class LokyGang(Gang):
     start_limit : float, default=600
         Seconds until the first rank must have arrived.
     turn_limit : float, default=3600
-        Seconds to wait for the end of another gang of processes of this process.
+        Seconds to wait for the end of another group of processes of this process.
     close_limit : float, default=30
         Seconds that `close` waits for the ranks before it has them killed.
     worker_timeout : float, default=30
@@ -93,7 +93,7 @@ class LokyGang(Gang):
     ------
     RuntimeError
         joblib has fewer processes than there are ranks, as in a nested call; or another
-        gang did not end in time.
+        group did not end in time.
     RankFailed
         A rank was lost before it had built its servant.
     Exception
@@ -129,7 +129,7 @@ class LokyGang(Gang):
         self._call: JoblibCall | None = None
         # With one worker, joblib would run the task in this process.
         parallel = make_parallel(max(2, n_ranks), backend, None)
-        # A gang that is dropped without `close` must not leave its ranks waiting.
+        # A group that is dropped without `close` must not leave its ranks waiting.
         self._open: list[Door | socket.socket] = []
         self._let_go = weakref.finalize(self, let_go, self._open)
         with contextlib.ExitStack() as undo:
@@ -175,8 +175,8 @@ class LokyGang(Gang):
             raise
         self._trouble = None
 
-    def ask(self, message: Message) -> Message:
-        """Send `message` to all ranks. See `Gang.ask`.
+    def request(self, message: Message) -> Message:
+        """Send `message` to all ranks. See `RankGroup.request`.
 
         Raises
         ------
@@ -184,7 +184,7 @@ class LokyGang(Gang):
             The message is larger than `max_bytes`; nothing has been sent.
         """
         if self._trouble is not None:
-            raise RuntimeError(f"this gang serves no more: {self._trouble}")
+            raise RuntimeError(f"this group serves no more: {self._trouble}")
         if message.nbytes > self._max_bytes:
             raise ValueError(
                 f"a message of {message.nbytes} bytes is more than the "
@@ -219,7 +219,7 @@ class LokyGang(Gang):
         return self._last
 
     def close(self) -> None:
-        """End the ranks and wait for them. See `Gang.close`.
+        """End the ranks and wait for them. See `RankGroup.close`.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class LokyGang(Gang):
         if len(self._controls.pids) < self.shards.n_ranks:
             # The pool is busy with something else, which would be killed as well.
             raise RuntimeError(
-                "ranks of a closed gang still wait for a free worker of joblib's pool; "
+                "closed ranks still wait for a free worker of joblib's pool; "
                 "they will end as soon as they begin"
             )
         call.give_up()
@@ -302,6 +302,6 @@ class LokyGang(Gang):
 
 
 def _over(turn: object, button: socket.socket) -> None:
-    """Tell the driver, and the next gang, that joblib's call is over."""
+    """Tell the driver, and the next group, that joblib's call is over."""
     _POOL.give(turn)
     button.close()

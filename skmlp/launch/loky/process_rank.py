@@ -3,7 +3,7 @@
 The rank dials the driver; the two make sure of each other; the rank tells the port of
 its listener and is told those of all ranks; the ranks form their mesh. From then on the
 driver's messages come as raw frames over the control connection, which a thread reads:
-so the end of the driver, or of the gang, reaches a rank that is computing, too.
+so the end of the driver, or of the group, reaches a rank that is computing, too.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from skmlp.launch.framing import Kind
 from skmlp.launch.heartbeat import Beat
 from skmlp.launch.loky.background_parallel import check_worker
 from skmlp.threads import blas_limit
-from skmlp.training.protocol import CLOSE, Build, Message, Servant
+from skmlp.training.protocol import CLOSE, Build, Message, RankWorker
 
 #: Where the driver and the ranks of one host listen.
 HOST = "127.0.0.1"
 
-#: A gang is made anew after each failure, with a run of its own.
+#: A group is made anew after each failure, with a run of its own.
 GENERATION = 0
 
 #: What a rank gets as its work: build, plan, data.
@@ -61,16 +61,16 @@ Remains = Callable[[], object]
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a rank must know to join its gang.
+    """What a rank must know to join its group.
 
     Attributes
     ----------
     address : tuple of (str, int)
         Where the driver listens.
     secret : Secret
-        The gang's.
+        The group's.
     run : bytes
-        16 bytes that name the gang.
+        16 bytes that name the group.
     shards : Shards
         Which rank holds which shard.
     blas_threads : int or None
@@ -123,7 +123,7 @@ def own_fingerprint() -> bytes:
 
 
 #: Why a rank ends that did nothing wrong.
-_LET_GO = "the driver is gone, or has closed the gang"
+_LET_GO = "the driver is gone, or has closed the group"
 
 
 class _DriverGone(Exception):
@@ -226,12 +226,12 @@ class _Line:
 
 
 def serve(invitation: Invitation, rank: int, parcel: list[Parcel]) -> None:
-    """Be one rank, until the gang is closed.
+    """Be one rank, until the group is closed.
 
     Parameters
     ----------
     invitation : Invitation
-        How to join the gang.
+        How to join the group.
     rank : int
         Which one.
     parcel : list of one tuple
@@ -249,12 +249,12 @@ def serve(invitation: Invitation, rank: int, parcel: list[Parcel]) -> None:
         _end_with(invitation.driver, os.getpid())
     with contextlib.ExitStack() as stack:
         # In a terminal, Ctrl-C reaches all processes: what it means is the driver's
-        # matter, who closes the gang in order.
+        # matter, who closes the group in order.
         stack.enter_context(_interrupts_ignored())
         try:
             sock = socket.create_connection(invitation.address, invitation.limit)
         except OSError:
-            return  # the gang was closed before this rank began
+            return  # the group was closed before this rank began
         stack.callback(sock.close)
         prepare(sock)
         sock.settimeout(invitation.limit)
@@ -280,7 +280,7 @@ def _join(
     try:
         send_hello(sock, invitation.secret, hello, invitation.limit)
     except PeerLost:
-        return []  # the gang was closed before this rank was let in
+        return []  # the group was closed before this rank was let in
     line = _Line(sock, invitation.max_bytes)
     comm: Communicator | None = None
     remains: list[Remains] = []
@@ -352,7 +352,7 @@ def _work(
         servant.close()
 
 
-def _pause(servant: Servant, line: _Line) -> None:
+def _pause(servant: RankWorker, line: _Line) -> None:
     """Have the order under way end early; tell what is there if that takes long."""
     servant.pause()
     commit = servant.last_commit()

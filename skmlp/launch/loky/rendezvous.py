@@ -1,4 +1,4 @@
-"""Where the driver of a gang lets in who knows the gang's secret."""
+"""Where the driver of a group lets in who knows the group's secret."""
 
 from __future__ import annotations
 
