@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp import __version__
@@ -27,6 +27,7 @@ from skmlp.estimators.fitting import (
 from skmlp.estimators.fitting.fast_checks import checked_rows
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.estimators.prediction import scores
+from skmlp.estimators.suggestions import Names, SettingWithPointers, pointing
 from skmlp.estimators.summary import Describable
 from skmlp.estimators.targets import multioutput
 from skmlp.model.activations import ACTIVATIONS, METHODS
@@ -90,6 +91,7 @@ class BaseMLP(
     callback_support.CallbackSupport,
     conversion.Convertible,
     Describable,
+    SettingWithPointers,
     CheckedParameters,
     ABC,
 ):
@@ -104,12 +106,12 @@ class BaseMLP(
             Interval(Integral, 1, None, closed="left"),
         ],
         "activation": [
-            StrOptions(set(ACTIVATIONS)),
+            Names(set(ACTIVATIONS)),
             list,
             tuple,
             HasMethods(list(METHODS)),
         ],
-        "solver": [StrOptions({"lbfgs", *SOLVERS})],
+        "solver": [Names({"lbfgs", *SOLVERS})],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -119,10 +121,10 @@ class BaseMLP(
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
-            StrOptions({"auto"}),
+            Names({"auto"}),
             Interval(Integral, 1, None, closed="left"),
         ],
-        "learning_rate": [StrOptions({*BY_EPOCH, *SCHEDULES}), callable],
+        "learning_rate": [Names({*BY_EPOCH, *SCHEDULES}), callable],
         "learning_rate_min": [Interval(Real, 0, None, closed="left")],
         "decay_rate": [Interval(Real, 0, 1, closed="neither")],
         "decay_epochs": [Interval(Real, 0, None, closed="neither")],
@@ -134,8 +136,8 @@ class BaseMLP(
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "tol_scale": [StrOptions({"absolute", "initial"})],
-        "output_bias_init": [StrOptions({"auto", "mean"})],
+        "tol_scale": [Names({"absolute", "initial"})],
+        "output_bias_init": [Names({"auto", "mean"})],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
         "momentum": [Interval(Real, 0, 1, closed="both")],
@@ -179,6 +181,7 @@ class BaseMLP(
     def _loss_name(self):
         """The loss, for `skmlp.model.losses.entry`."""
 
+    @pointing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,

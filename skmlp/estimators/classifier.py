@@ -9,11 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 
 from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators.prediction.decisions import DecisionsMixin
+from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets import multioutput
 from skmlp.estimators.targets.class_labels import LabelsMixin
 
@@ -215,13 +216,14 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
     _kept_as = "MLPClassifier"  # in files
     _parameter_constraints: dict = {
         **BaseMLP._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "class_weight": [Names({"balanced"}), dict, list, None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
     #: As in scikit-learn: an attribute that is no parameter.
     loss = "log_loss"
 
+    @pointing
     def __init__(
         self,
         hidden_layer_sizes: int | ArrayLike = (100,),
@@ -284,6 +286,7 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         return f"smoothed_{loss}" if self.label_smoothing else loss
 
     @available_if(lambda estimator: estimator._check_solver())
+    @pointing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,

@@ -9,12 +9,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.base import BaseMLP, ScoreMixin
 from skmlp.estimators.fitting.inputs import is_dask
+from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.model.losses import METHOD
 
@@ -220,7 +221,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     _parameter_constraints: dict = {
         **BaseMLP._parameter_constraints,
         "loss": [
-            StrOptions(
+            Names(
                 {
                     *("squared_error", "absolute_error", "huber"),
                     *("quantile", "poisson", "gamma"),
@@ -228,11 +229,12 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             ),
             HasMethods([METHOD]),
         ],
-        "missing_targets": [StrOptions({"error", "mask"})],
+        "missing_targets": [Names({"error", "mask"})],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],
         "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
     }
 
+    @pointing
     def __init__(
         self,
         loss: Any = "squared_error",
@@ -304,6 +306,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         regression_losses.check_range(self, smallest)
 
     @available_if(lambda estimator: estimator._check_solver())
+    @pointing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,

@@ -76,9 +76,10 @@ def attempt(estimator: Any, call: Callable[[Any], Any]) -> BaseException:
 def _text(error: BaseException) -> str:
     """Return the message without the choices: a set in any order, and we have more.
 
-    And without the cure that scikit-learn has not.
+    And without the cure, or the pointer at its end, that scikit-learn has not.
     """
     error_text = str(error).replace(f" {HOW_TO_MASK}", "")
+    error_text = re.sub(r"( instead\.) .*", r"\1", error_text)
     text = re.sub(
         r"must be a str among \{.*\}.*?\. Got", "must be .... Got", error_text
     )

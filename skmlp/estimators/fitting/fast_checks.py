@@ -13,6 +13,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
 
 from skmlp.data.checks import sum_of_squares
+from skmlp.estimators import suggestions
 from skmlp.estimators.advice.quality import check_scale
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -49,17 +50,18 @@ def checked_pair(estimator, X, y, *, reset, **options):
             if reset:
                 check_scale(estimator, X, squares)
             return X, y
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        accept_sparse=["csr", "csc"],
-        multi_output=True,
-        dtype=(np.float64, np.float32),
-        order="C",
-        reset=reset,
-        **options,
-    )
+    with suggestions.columns_named(X):
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            order="C",
+            reset=reset,
+            **options,
+        )
     if reset:
         check_scale(estimator, X, squares)
     return X, y
@@ -69,7 +71,10 @@ def checked_rows(estimator, X):
     """Validate rows to predict, as scikit-learn's `validate_data` does."""
     if _is_table(X) and _is_finite(X) and _fits(estimator, X, False):
         return X
-    return validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
+    with suggestions.columns_named(X):
+        rows = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
+        # Texts in a frame of polars have come through.
+        return rows.astype(np.float64) if rows.dtype.kind == "O" else rows
 
 
 def _is_table(X):

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from skmlp.estimators import suggestions
 from skmlp.estimators.targets import regression_losses
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.activations import ACTIVATIONS, METHODS, entry
@@ -231,9 +232,12 @@ def check_activation(activation):
     """ValueError unless it is an activation."""
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
-            raise ValueError(
+            error = ValueError(
                 f"activation={activation!r} is none of {', '.join(sorted(ACTIVATIONS))}"
             )
+            hint = suggestions.for_option("activation", activation, ACTIVATIONS)
+            suggestions.point(error, hint)
+            raise error
         return
     name = type(activation).__name__
     z = np.linspace(-2.0, 2.0, 12).reshape(3, 4)

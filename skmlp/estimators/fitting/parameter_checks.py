@@ -19,6 +19,8 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+from skmlp.estimators import suggestions
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -114,6 +116,13 @@ class CheckedParameters(BaseEstimator):
                 continue
             if not _satisfied(known.compiled.get(name), value):
                 # For the message.
-                validate_parameter_constraints(
-                    known.constraints, {name: value}, type(self).__name__
-                )
+                try:
+                    validate_parameter_constraints(
+                        known.constraints, {name: value}, type(self).__name__
+                    )
+                except ValueError as error:
+                    options = suggestions.options_of(known.compiled[name])
+                    suggestions.point(
+                        error, suggestions.for_option(name, value, options)
+                    )
+                    raise

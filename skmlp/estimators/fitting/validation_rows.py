@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.metrics import get_scorer
+from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
+from skmlp.estimators import suggestions
 from skmlp.estimators.targets import multioutput
 from skmlp.optim.solvers import SOLVERS
 
@@ -89,7 +90,12 @@ def scorer_of(estimator):
     scoring = estimator.scoring
     if scoring is None or (isinstance(scoring, str) and scoring == "loss"):
         return None
-    return get_scorer(scoring)
+    try:
+        return get_scorer(scoring)
+    except ValueError as error:
+        names = [*get_scorer_names(), "loss"]
+        suggestions.point(error, suggestions.for_option("scoring", scoring, names))
+        raise
 
 
 def scoring_of(estimator):

@@ -1,0 +1,220 @@
+"""Errors that name what was probably meant: a parameter, an option, a column."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.utils._param_validation import StrOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: What Keras, torch, skorch, xgboost and LightGBM call a parameter, without "_".
+_OTHER_NAMES = {
+    "activation": "act activationfunction nonlinearity",
+    "alpha": "l2 l2reg reglambda regularization penalty",
+    "batch_size": "bs minibatchsize",
+    "beta_1": "betas",
+    "class_weight": "scaleposweight",
+    "clip_norm": "gradclip gradientclipval maxgradnorm",
+    "dropout": "dropoutrate dropoutprob",
+    "epsilon": "eps",
+    "hidden_layer_sizes": "hiddenlayers hiddensize hiddenunits hiddendims layers units",
+    "learning_rate": "scheduler lrscheduler lrschedule",
+    "learning_rate_init": "lr eta",
+    "loss": "criterion objective lossfunction lossfn",
+    "max_iter": "epochs nepochs numepochs maxepochs nbepoch nestimators numboostround",
+    "max_time": "timeout timelimit",
+    "n_iter_no_change": "patience earlystoppingrounds",
+    "n_jobs": "nworkers numworkers nthread nthreads numthreads",
+    "random_state": "seed randomseed",
+    "scoring": "metric metrics evalmetric",
+    "solver": "optimizer optimiser optim",
+    "tol": "mindelta tolerance",
+    "validation_fraction": "validationsplit valsize",
+    "verbose": "verbosity",
+}
+#: The same of options, in lower case, without "_", "-" and " ".
+_OTHER_OPTIONS = {
+    "absolute_error": "mae l1 meanabsoluteerror",
+    "accuracy": "acc",
+    "adaptive": "reduceonplateau reducelronplateau",
+    "average_precision": "aucpr",
+    "huber": "smoothl1",
+    "identity": "linear",
+    "logistic": "sigmoid",
+    "neg_log_loss": "logloss crossentropy",
+    "neg_mean_absolute_error": "mae",
+    "neg_mean_squared_error": "mse",
+    "neg_root_mean_squared_error": "rmse",
+    "quantile": "pinball",
+    "roc_auc": "auc",
+    "silu": "swish",
+    "squared_error": "mse l2 meansquarederror",
+}
+#: What is no parameter here: what to do instead, and what it is called.
+_INSTEAD = {
+    "Use set_callbacks(...) of the estimator": "callback callbacks",
+    "Networks are trained on the CPU; n_jobs, joblib.parallel_config and Dask "
+    "collections say on which workers": "device gpu cuda accelerator",
+    "Validation rows are arguments of fit: fit(X, y, X_val=..., y_val=...)": (
+        "evalset validationdata validationset valdata xval yval"
+    ),
+    "The weights of rows are an argument of fit: sample_weight": (
+        "sampleweight classweight"
+    ),
+    "A classifier's loss is the log loss; label_smoothing and class_weight change "
+    "it": "loss",
+}
+
+
+class Names(StrOptions):
+    """scikit-learn's constraint of options, which an error lists in a stable order."""
+
+    def __str__(self) -> str:
+        return f"a str among {{{', '.join(map(repr, sorted(self.options)))}}}"
+
+
+def options_of(constraints: Iterable[Any]) -> list[str]:
+    """All strings that constraints allow."""
+    names = [c.options for c in constraints if isinstance(c, StrOptions)]
+    return sorted({one for options in names for one in options})
+
+
+def point(error: Exception, hint: str) -> None:
+    """Put a pointer at the end of an error's message."""
+    # Python 3.13 guesses as well, by spelling alone.
+    text = re.sub(r"\. Did you mean '\w+'\?$", "", str(error)).rstrip(".")
+    if hint:
+        error.args = (f"{text}. {hint}",)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
+def _called(name: str, known: Mapping[str, str]) -> str:
+    """The key of `known` among whose other names this one is."""
+    return next((key for key in known if _key(name) in known[key].split()), "")
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """The name that is meant by another spelling of it."""
+    keys = {_key(one): one for one in sorted(known)}
+    found = difflib.get_close_matches(_key(name), keys, n=1, cutoff=0.75)
+    return keys[found[0]] if found else ""
+
+
+def for_name(cls: Any, name: str, known: Iterable[str]) -> str:
+    """What to write in place of an argument that a function does not know."""
+    parameters, own = cls._get_param_names(), [*known]
+    meant = _called(name, _OTHER_NAMES) or name
+    if meant not in (*parameters, *own):
+        instead = _called(meant, _INSTEAD)
+        if instead:
+            return instead
+        meant = _closest(name, own) or _closest(name, parameters)
+    if meant in own:
+        return f"Did you mean {meant!r}?"
+    if meant:
+        call = f"{cls.__name__}({meant}=...)"
+        return f"{meant!r} is a parameter of the constructor: {call}"
+    return ""
+
+
+def for_option(name: str, value: Any, options: Iterable[str]) -> str:
+    """What to write in place of a value that a parameter does not take."""
+    if name == "loss" and isinstance(value, (int, tuple, list)):
+        return f"loss comes first: write hidden_layer_sizes={value!r}"
+    if name == "activation" and isinstance(value, int):
+        return f"All widths are one argument: hidden_layer_sizes=(..., {value})"
+    if name == "learning_rate" and isinstance(value, Real):
+        return f"The rate itself is learning_rate_init={value!r}"
+    if not isinstance(value, str):
+        return ""
+    known = {one: _OTHER_OPTIONS.get(one, "") for one in options}
+    meant = _called(value, known) or _closest(value, known)
+    return f"Did you mean {meant!r}?" if meant else ""
+
+
+def pointing(function: Function) -> Function:
+    """Let a method's TypeError of an unknown argument name the one that is meant."""
+    known = [n for n in inspect.signature(function).parameters if n != "self"]
+
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(self, *args, **kwargs)
+        except TypeError as error:
+            unknown = [name for name in kwargs if name not in known]
+            if unknown:
+                point(error, for_name(type(self), unknown[0], known))
+            raise
+
+    return call  # type: ignore[return-value] # it has the signature of `function`
+
+
+class SettingWithPointers:
+    """`set_params` that names the parameter that is meant."""
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Their names and values.
+
+        Returns
+        -------
+        self : estimator
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            There is no such parameter; the message names the one that is meant.
+        """
+        try:
+            return super().set_params(**params)  # type: ignore[misc] # of scikit-learn
+        except ValueError as error:
+            own: list[str] = type(self)._get_param_names()  # type: ignore[attr-defined] # the same
+            unknown = [name for name in params if name not in own]
+            if unknown:
+                point(error, for_name(type(self), unknown[0], own))
+            raise
+
+
+@contextmanager
+def columns_named(X: Any) -> Iterator[None]:
+    """Name the columns of a data frame that hold no numbers, if the block fails."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        odd = _not_numbers(X) if hasattr(X, "columns") else []
+        if not odd:
+            raise
+        raise ValueError(
+            f"X must hold numbers, but these columns do not: {', '.join(odd)}. Encode "
+            "them first, for example with scikit-learn's OneHotEncoder in a "
+            "ColumnTransformer"
+        ) from error
+
+
+def _not_numbers(frame: Any) -> list[str]:
+    """The columns that can't be made numbers, each with its type."""
+    odd = []
+    for k, name in enumerate(frame.columns):
+        column = frame.iloc[:, k] if hasattr(frame, "iloc") else frame[name]
+        try:
+            np.asarray(column, dtype=float)
+        except (TypeError, ValueError):
+            odd.append(f"{name!r} ({column.dtype})")
+    return odd
