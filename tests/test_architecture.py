@@ -58,9 +58,10 @@ MOST_FILES_OF_A_FOLDER = 15
 
 #: Lines of code in ``skmlp/``, without blank lines, comments and docstrings; and all
 #: lines. A feature may raise both once, by what it adds, with its reason here.
+#: 390 lines are types of the estimators and assignments in constructors.
 #: 200 lines of code are errors that point to what was meant, and what a fit tells.
-MOST_LINES_OF_CODE = 18_200 + 200
-MOST_LINES = 30_100 + 450
+MOST_LINES_OF_CODE = 18_200 + 390 + 200
+MOST_LINES = 30_100 + 390 + 450
 
 
 # ---- The checker -------------------------------------------------------------------

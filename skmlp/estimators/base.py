@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,19 +26,21 @@ from skmlp.estimators.fitting import (
     inputs,
 )
 from skmlp.estimators.fitting.fast_checks import checked_rows
+from skmlp.estimators.fitting.inputs import HeldOut
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.estimators.prediction import scores
 from skmlp.estimators.suggestions import Names, SettingWithPointers, pointing
 from skmlp.estimators.summary import Describable
 from skmlp.estimators.targets import multioutput
 from skmlp.model.activations import ACTIVATIONS, METHODS
+from skmlp.model.layout import Array
 from skmlp.model.predict import forward
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
 from skmlp.optim.solvers import SOLVERS
 
 
 @contextmanager
-def unchanged_on_error(estimator):
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
     """Put an estimator's attributes and its random state back if the block raises."""
     before = dict(vars(estimator))
     curves = [
@@ -52,14 +55,15 @@ def unchanged_on_error(estimator):
     except BaseException:
         if drawn_from:
             rng.set_state(state)
-        vars(estimator).clear()
-        vars(estimator).update(before)
+        attributes: dict[str, Any] = vars(estimator)
+        attributes.clear()
+        attributes.update(before)
         for curve, length in zip(curves, lengths, strict=True):
             del curve[length:]
         raise
 
 
-class ScoreMixin:
+class ScoreMixin(BaseEstimator):
     """Scores of Dask arrays beside those of the mixins of scikit-learn."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -84,7 +88,7 @@ class ScoreMixin:
 
             return lazy.score(self, X, y, sample_weight)
         found = scores.in_blocks(self, X, y, sample_weight)
-        return super().score(X, y, sample_weight) if found is None else found
+        return float(super().score(X, y, sample_weight) if found is None else found)
 
 
 class BaseMLP(
@@ -100,7 +104,7 @@ class BaseMLP(
     Subclasses say what the targets are.
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         "hidden_layer_sizes": [
             "array-like",
             Interval(Integral, 1, None, closed="left"),
@@ -160,25 +164,22 @@ class BaseMLP(
         "n_jobs": [Integral, None],
     }
 
-    def _keep(self, parameters):
-        """Set the parameters of a constructor, its ``locals()``, as attributes."""
-        del parameters["self"]
-        vars(self).update(parameters)
-
     @abstractmethod
-    def _check_targets(self, X, y, *, incremental, reset):
+    def _check_targets(
+        self, X: Any, y: Any, *, incremental: bool, reset: bool
+    ) -> tuple[Any, Array]:
         """Validate X and y; return them with y as the loss takes it."""
 
     @abstractmethod
-    def _check_validation(self, X, y):
+    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
         """Validate rows of a fit's validation set; as `_check_targets`."""
 
     @abstractmethod
-    def _decode(self, y):
+    def _decode(self, y: Any) -> Any:
         """Make encoded targets, as a table of numbers, what the caller would give."""
 
     @abstractmethod
-    def _loss_name(self):
+    def _loss_name(self) -> Any:
         """The loss, for `skmlp.model.losses.entry`."""
 
     @pointing
@@ -230,18 +231,22 @@ class BaseMLP(
             unchanged_on_error(self),
         ):
             held_out = (X_val, y_val, sample_weight_val)
-            return driver.fit(self, X, y, sample_weight, held_out, incremental=False)
+            driver.fit(self, X, y, sample_weight, held_out, incremental=False)
+        return self
 
-    def _partial_fit(self, X, y, sample_weight, held_out, epochs):
+    def _partial_fit(
+        self, X: Any, y: Any, sample_weight: Any, held_out: HeldOut, epochs: int
+    ) -> Self:
         # scikit-learn checks the parameters in the first call only; a later set_params
         # counts here, so it is checked here.
         self._validate_params()
         with unchanged_on_error(self):
-            return driver.fit(
+            driver.fit(
                 self, X, y, sample_weight, held_out, incremental=True, epochs=epochs
             )
+        return self
 
-    def _check_solver(self):
+    def _check_solver(self) -> bool:
         if self.solver not in SOLVERS:
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "
@@ -249,7 +254,7 @@ class BaseMLP(
             )
         return True
 
-    def _forward(self, X, n_layers=None, finish=None):
+    def _forward(self, X: Any, n_layers: int | None = None, finish: Any = None) -> Any:
         """What the first `n_layers` layers, by default all, make of rows.
 
         See `skmlp.model.predict.forward` for `finish`.
@@ -257,16 +262,18 @@ class BaseMLP(
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
         X = checked_rows(self, X)
-        hidden = n_layers is not None
         activations = hyperparameters.activations(self, len(self.coefs_) - 1)
+        last, heads = self.out_activation_, multioutput.widths(self)
+        if n_layers is not None:
+            last, heads = activations[n_layers - 1], ()
         return forward(
             X,
             self.coefs_[:n_layers],
             self.intercepts_[:n_layers],
             activations[: len(self.coefs_[:n_layers]) - 1],
-            activations[n_layers - 1] if hidden else self.out_activation_,
+            last,
             kernel_sets.resolve(get_config()["kernels"]),
-            () if hidden else multioutput.widths(self),
+            heads,
             finish,
         )
 
@@ -299,17 +306,25 @@ class BaseMLP(
             return self._lazy("hidden_outputs", X, n_columns=width, layer=layer)
         return self._forward(X, last)
 
-    def _lazy(self, method, X, *, dtype=None, n_columns=None, **options):
+    def _lazy(
+        self,
+        method: str,
+        X: Any,
+        *,
+        dtype: Any = None,
+        n_columns: int | None = None,
+        **options: Any,
+    ) -> Any:
         """Let `method` run on each part of a Dask collection, later."""
         from skmlp.estimators.prediction import lazy
 
         return lazy.predict(self, method, X, dtype, n_columns, options)
 
-    def _lazy_raw(self, X):
+    def _lazy_raw(self, X: Any) -> Any:
         return self._lazy("_forward", X, n_columns=self.n_outputs_)
 
     @property
-    def _optimizer(self):
+    def _optimizer(self) -> SimpleNamespace:
         """The optimizer's state under scikit-learn's private names, to look at."""
         if not hasattr(self, "_learning_rate"):
             raise AttributeError(
@@ -322,7 +337,7 @@ class BaseMLP(
             moments=self._moments,
         )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__().copy()
         # The order of the rows is found again from the random state.
         state.pop("_row_order", None)
@@ -338,12 +353,12 @@ class BaseMLP(
             state["history_"] = fitted_attributes.without_times(state["history_"])
         return {**state, "_skmlp_version": __version__}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         kept.check_version(type(self).__name__, state.pop("_skmlp_version", "unknown"))
         super().__setstate__(state)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

@@ -214,7 +214,7 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
     """
 
     _kept_as = "MLPClassifier"  # in files
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         **BaseMLP._parameter_constraints,
         "class_weight": [Names({"balanced"}), dict, list, None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
@@ -276,9 +276,53 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         tol_scale: str = "absolute",
         n_jobs: int | None = None,
     ) -> None:
-        self._keep(locals())
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.class_weight = class_weight
+        self.scoring = scoring
+        self.max_time = max_time
+        self.coefs_init = coefs_init
+        self.intercepts_init = intercepts_init
+        self.frozen_layers = frozen_layers
+        self.label_smoothing = label_smoothing
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.l1_ratio = l1_ratio
+        self.weight_decay = weight_decay
+        self.rho = rho
+        self.clip_norm = clip_norm
+        self.average = average
+        self.learning_rate_min = learning_rate_min
+        self.decay_rate = decay_rate
+        self.decay_epochs = decay_epochs
+        self.warmup_epochs = warmup_epochs
+        self.restart_epochs = restart_epochs
+        self.output_bias_init = output_bias_init
+        self.tol_scale = tol_scale
+        self.n_jobs = n_jobs
 
-    def _loss_name(self):
+    def _loss_name(self) -> Any:
         if multioutput.widths(self):
             return "softmax_heads_log_loss"
         several = self._label_binarizer.y_type_ == "multiclass"
@@ -342,7 +386,7 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
             held_out = (X_val, y_val, sample_weight_val)
             return self._partial_fit(X, y, sample_weight, held_out, epochs)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True

@@ -8,6 +8,7 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 #: Attributes that scikit-learn's networks and ours share.
@@ -37,8 +38,11 @@ _ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _OUTPUTS = ("identity", "logistic", "softmax", "exp")
 
 
-class Convertible:
+class Convertible(BaseEstimator):
     """Estimators that become scikit-learn's and come from there."""
+
+    history_: list[dict[str, Any]]
+    n_shards_: int
 
     def to_sklearn(self) -> Any:
         """Make scikit-learn's estimator of the same name, with the same predictions.
@@ -163,7 +167,7 @@ class Convertible:
         return made
 
 
-def _sklearn_name(cls):
+def _sklearn_name(cls: type) -> str:
     """The name of scikit-learn's class that a class of ours, or a child, is like."""
     for parent in cls.__mro__:
         if "_kept_as" in vars(parent):
@@ -171,7 +175,7 @@ def _sklearn_name(cls):
     raise TypeError(f"{cls!r} has no like in scikit-learn")
 
 
-def _one_activation(estimator):
+def _one_activation(estimator: Any) -> str:
     """The activation of all hidden layers, if scikit-learn knows it."""
     activation = estimator.activation
     if isinstance(activation, (list, tuple)) and len(set(activation)) <= 1:
@@ -195,7 +199,7 @@ def _one_activation(estimator):
     return activation
 
 
-def _takes(cls, name, value):
+def _takes(cls: Any, name: str, value: Any) -> bool:
     """Whether scikit-learn's class takes a value for a parameter."""
     from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -208,7 +212,7 @@ def _takes(cls, name, value):
     return True
 
 
-def _same(one, other):
+def _same(one: Any, other: Any) -> bool:
     try:
         return bool(one == other)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import sklearn.exceptions
 
@@ -28,7 +29,7 @@ _PASSING = frozenset(
 class InconsistentVersionWarning(sklearn.exceptions.InconsistentVersionWarning):
     """A model was kept by another version of skmlp."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.estimator_name} was kept by skmlp {self.original_sklearn_version} "
             f"and is loaded by {self.current_sklearn_version}. This might break or "
@@ -37,7 +38,7 @@ class InconsistentVersionWarning(sklearn.exceptions.InconsistentVersionWarning):
         )
 
 
-def check_version(name, version):
+def check_version(name: str, version: str) -> None:
     """Warn if a model was kept by another version of this package."""
     if version != __version__:
         warnings.warn(
@@ -50,7 +51,7 @@ def check_version(name, version):
         )
 
 
-def tree_of(estimator):
+def tree_of(estimator: Any) -> dict[str, Any]:
     """An estimator as plain data."""
     name = type(estimator).__name__
     if vars(type(estimator)).get("_kept_as") != name:

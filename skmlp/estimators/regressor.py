@@ -17,6 +17,7 @@ from skmlp.estimators.base import BaseMLP, ScoreMixin
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets import real_targets, regression_losses
+from skmlp.model.layout import Array
 from skmlp.model.losses import METHOD
 
 
@@ -218,7 +219,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     """
 
     _kept_as = "MLPRegressor"  # in files
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         **BaseMLP._parameter_constraints,
         "loss": [
             Names(
@@ -286,23 +287,71 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         tol_scale: str = "absolute",
         n_jobs: int | None = None,
     ) -> None:
-        self._keep(locals())
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.scoring = scoring
+        self.max_time = max_time
+        self.coefs_init = coefs_init
+        self.intercepts_init = intercepts_init
+        self.frozen_layers = frozen_layers
+        self.missing_targets = missing_targets
+        self.huber_delta = huber_delta
+        self.quantile = quantile
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.l1_ratio = l1_ratio
+        self.weight_decay = weight_decay
+        self.rho = rho
+        self.clip_norm = clip_norm
+        self.average = average
+        self.learning_rate_min = learning_rate_min
+        self.decay_rate = decay_rate
+        self.decay_epochs = decay_epochs
+        self.warmup_epochs = warmup_epochs
+        self.restart_epochs = restart_epochs
+        self.output_bias_init = output_bias_init
+        self.tol_scale = tol_scale
+        self.n_jobs = n_jobs
 
-    def _loss_name(self):
+    def _loss_name(self) -> Any:
         return regression_losses.name(self)
 
-    def _check_validation(self, X, y):
+    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
         return self._check_targets(X, y, incremental=False, reset=False)
 
-    def _decode(self, y):
+    def _decode(self, y: Any) -> Any:
         # Several quantiles have one and the same target.
         alone = y.shape[1] == 1 or self._loss_name() == "quantiles"
         return y[:, 0] if alone else y
 
-    def _check_targets(self, X, y, *, incremental, reset):
+    def _check_targets(
+        self, X: Any, y: Any, *, incremental: bool, reset: bool
+    ) -> tuple[Any, Array]:
         return real_targets.check(self, X, y, reset=reset)
 
-    def _check_range(self, smallest):
+    def _check_range(self, smallest: float) -> None:
         regression_losses.check_range(self, smallest)
 
     @available_if(lambda estimator: estimator._check_solver())
@@ -407,7 +456,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             )
         return super().score(X, y, sample_weight)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.positive_only = self.loss in ("poisson", "gamma")

@@ -105,7 +105,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
-def known_classes():
+def known_classes() -> dict[str, Any]:
     """The classes that a file may hold, by name."""
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor

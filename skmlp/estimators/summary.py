@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from sklearn.utils import estimator_html_repr
@@ -54,9 +56,9 @@ class Describable:
         lines.append(_training(self))
         return "\n".join(lines)
 
-    def _html_repr(self):
+    def _html_repr(self) -> str:
         """scikit-learn's diagram, and the summary below it."""
-        shown = estimator_html_repr(self)
+        shown: str = estimator_html_repr(self)
         if not hasattr(self, "coefs_"):
             return shown
         table = "".join(
@@ -72,7 +74,7 @@ class Describable:
         )
 
 
-def _title(model):
+def _title(model: Any) -> str:
     arrays = [*model.coefs_, *model.intercepts_]
     count = sum(np.size(a) for a in arrays)
     size = sum(np.asarray(a).nbytes for a in arrays)
@@ -82,7 +84,7 @@ def _title(model):
     return title + (f" (and {_bytes(moments)} of moments)" if moments > 2**20 else "")
 
 
-def _rows(model):
+def _rows(model: Any) -> Iterator[tuple[str, ...]]:
     """A row of the table for each layer."""
     last = len(model.coefs_) - 1
     hidden = model.activation
@@ -100,15 +102,15 @@ def _rows(model):
         )
 
 
-def _is_one(activation):
+def _is_one(activation: Any) -> bool:
     return isinstance(activation, str) or not hasattr(activation, "__getitem__")
 
 
-def _name(activation):
+def _name(activation: Any) -> str:
     return activation if isinstance(activation, str) else type(activation).__name__
 
 
-def _training(model):
+def _training(model: Any) -> str:
     """Where and how long it was trained, as far as that is known."""
     history = getattr(model, "history_", None) or []
     epochs = getattr(model, "n_iter_", len(history))
@@ -134,7 +136,7 @@ def _training(model):
     return f"Trained {where}, {', '.join(words)}"
 
 
-def _bytes(count):
+def _bytes(count: float) -> str:
     """A size for people: 344 B, 50.8 kB, 1.2 MB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:

@@ -28,7 +28,7 @@ from skmlp.estimators.base import BaseMLP
 from skmlp.estimators.fitting import callback_support, hyperparameters
 
 
-def _can_go_on(transformer):
+def _can_go_on(transformer: Any) -> bool:
     return hasattr(transformer.estimator, "partial_fit")
 
 
@@ -77,7 +77,7 @@ class HiddenLayerTransformer(
     'hiddenlayertransformer0'
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         "estimator": [HasMethods(["fit", "hidden_outputs"])],
         "layer": [Integral],
     }
@@ -143,7 +143,7 @@ class HiddenLayerTransformer(
         self.estimator_.partial_fit(X, y, **own)
         return self
 
-    def _check_layer(self):
+    def _check_layer(self) -> None:
         """Refuse a layer that the network will not have, before it is trained."""
         network = self.estimator
         if isinstance(network, BaseMLP):
@@ -155,7 +155,7 @@ class HiddenLayerTransformer(
             return
         hyperparameters.check_layer(self.layer, n_hidden)
 
-    def _routed(self, method, params):
+    def _routed(self, method: str, params: dict[str, Any]) -> Any:
         """What the network's method is to get; all of it without routing."""
         if not get_config()["enable_metadata_routing"]:
             return params
@@ -192,11 +192,11 @@ class HiddenLayerTransformer(
         return self.estimator_.hidden_outputs(X, layer=self.layer)
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         n_hidden = len(self.estimator_.coefs_) - 1
-        return self.estimator_.coefs_[self.layer % n_hidden].shape[1]
+        return int(self.estimator_.coefs_[self.layer % n_hidden].shape[1])
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         # What only the trained network knows.
         if name in ("n_features_in_", "feature_names_in_") and "estimator_" in vars(
             self
@@ -204,7 +204,7 @@ class HiddenLayerTransformer(
             return getattr(self.estimator_, name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         network = get_tags(self.estimator)
         tags.input_tags.sparse = network.input_tags.sparse

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 from skmlp.estimators.fitting import judge as fitting_judge
+from skmlp.estimators.fitting.judge import Judge
 from skmlp.exceptions import ModelQualityWarning
+from skmlp.plan import Plan
 from skmlp.state import DIVERGED, RATE_TOO_SMALL, STANDSTILL
+from skmlp.training.supervisor import Outcome
 
 #: By this share of the loss of the best epoch, at least, a later one is better.
 FALL = 0.05
@@ -18,7 +22,7 @@ ENOUGH_ROWS = 500
 ENOUGH_EPOCHS = 10
 
 
-def check(plan, end, judge):
+def check(plan: Plan, end: Outcome, judge: Judge | None) -> None:
     """ValueError if early stopping has seen no finite score.
 
     Ctrl-C and callbacks, which have ended the run before its time, keep the last model.
@@ -34,7 +38,7 @@ def check(plan, end, judge):
     )
 
 
-def tell(estimator, plan, end):
+def tell(estimator: Any, plan: Plan, end: Outcome) -> None:
     """Warn where early stopping has probably kept the wrong weights."""
     if not plan.early_stopping:
         return
@@ -58,7 +62,7 @@ def tell(estimator, plan, end):
         )
 
 
-def _too_early(estimator, plan, end):
+def _too_early(estimator: Any, plan: Plan, end: Outcome) -> int | None:
     """The best epoch if it is one of the first two, while the loss still fell."""
     scores, losses = estimator.validation_scores_, estimator.validation_loss_curve_
     if plan.incremental or len(scores) <= len(end.records):
@@ -76,5 +80,5 @@ def _too_early(estimator, plan, end):
     return best + 1 if fall > FALL * abs(losses[best]) else None
 
 
-def _warn(text):
+def _warn(text: str) -> None:
     warnings.warn(text, ModelQualityWarning, stacklevel=2)

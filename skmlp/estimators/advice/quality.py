@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_regressor
 
 from skmlp.data.checks import unscaled
 from skmlp.exceptions import ModelQualityWarning
+from skmlp.model.layout import Array
+from skmlp.plan import Plan
 from skmlp.state import DIVERGED, RATE_TOO_SMALL, STANDSTILL
+from skmlp.training.lbfgs import Minimum
 from skmlp.training.protocol import Message, RankFailed
 from skmlp.training.rank import CONSTANT, LOSS
 from skmlp.training.stopping import model_of
+from skmlp.training.supervisor import Outcome, Supervisor
 
 #: A fit has diverged whose loss is so many times that of the constant prediction.
 MANY_TIMES = 1e6
@@ -37,7 +43,7 @@ NOT_FINITE = (
 N_NAMED = 5
 
 
-def note_unscaled(estimator, columns):
+def note_unscaled(estimator: Any, columns: Mapping[int, float]) -> None:
     """Keep what `skmlp.data.checks.unscaled` has found for the end of the fit.
 
     A fit that has diverged is an error, without a warning.
@@ -47,7 +53,7 @@ def note_unscaled(estimator, columns):
         estimator._unscaled = columns
 
 
-def check_scale(estimator, X, squares=None):
+def check_scale(estimator: Any, X: Any, squares: float | None = None) -> None:
     """`note_unscaled` of rows in this process."""
     note_unscaled(estimator, unscaled(X, squares))
 
@@ -65,46 +71,46 @@ class Baseline:
         Of the fit.
     """
 
-    def __init__(self, supervisor, plan):
+    def __init__(self, supervisor: Supervisor, plan: Plan) -> None:
         self._supervisor, self._plan = supervisor, plan
 
-    def _ask(self, op, *arrays):
+    def _ask(self, op: int, *arrays: Array) -> tuple[Array, ...]:
         return self._supervisor.request(lambda fresh: Message(op, arrays)).arrays
 
     @cached_property
-    def _constant(self):
+    def _constant(self) -> tuple[Array, float]:
         raw, (loss,) = self._ask(CONSTANT)
         return raw, float(loss)
 
     @property
-    def raw(self):
+    def raw(self) -> Array:
         """Its raw prediction: ndarray of shape (n_outputs,)."""
         return self._constant[0]
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """Its mean loss on the training rows."""
         return self._constant[1]
 
     @property
-    def unit(self):
+    def unit(self) -> float:
         """What `tol` is a share of, where a loss is compared with it."""
         absolute = self._plan.tol_scale == "absolute"
         return 1.0 if absolute or not self.loss > 0 else self.loss
 
     @property
-    def _is_perfect(self):
+    def _is_perfect(self) -> bool:
         """Whether nothing can be better than the constant, or it has no loss."""
         real = self._plan.loss_entry.target == "real"
         return not self.loss > (NO_SPREAD if real else NO_DOUBT)
 
-    def _is_far_off(self, loss):
+    def _is_far_off(self, loss: float) -> bool:
         """Whether a loss is that of a fit that has diverged."""
         if loss <= MANY_TIMES * LEAST_LOSS or self._is_perfect:
             return False
         return loss > MANY_TIMES * max(self.loss, LEAST_LOSS)
 
-    def _is_as_bad(self, loss, params):
+    def _is_as_bad(self, loss: float, params: Array) -> bool:
         """Whether a model is no better than the constant.
 
         `loss` is an upper bound of its own one, which is looked at where it has to be.
@@ -115,9 +121,9 @@ class Baseline:
             return False
         params = params.astype(self._plan.dtype, copy=False)
         ((own,),) = self._ask(LOSS, params)
-        return own >= self.loss * (1 - ROUNDING)
+        return bool(own >= self.loss * (1 - ROUNDING))
 
-    def judge(self, outcome):
+    def judge(self, outcome: Outcome) -> bool:
         """Look at the end of a stochastic run.
 
         The state's status becomes `DIVERGED` if it has.
@@ -153,7 +159,7 @@ class Baseline:
             self._supervisor.interrupt()
             return False
 
-    def judge_minimum(self, minimum):
+    def judge_minimum(self, minimum: Minimum) -> bool:
         """As `judge`, of an L-BFGS run. ValueError if it has diverged."""
         if minimum.result is None:
             return False
@@ -170,12 +176,12 @@ class Baseline:
             return False
 
 
-def diverged(loss):
+def diverged(loss: float) -> str:
     """The message of a fit that has diverged."""
     return f"{NOT_FINITE} (The last loss is {loss:g}.)"
 
 
-def tell(estimator, baseline, as_bad):
+def tell(estimator: Any, baseline: Baseline, as_bad: bool) -> None:
     """Warn of features that are not scaled, or of a model as bad as the constant."""
     columns = vars(estimator).pop("_unscaled", None)
     if columns:

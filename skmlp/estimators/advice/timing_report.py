@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 from skmlp.config import get_config
 from skmlp.exceptions import CommunicationWarning
+from skmlp.state import Record
+from skmlp.training.supervisor import Supervisor
 
 #: Seconds of communicating below which nobody minds how large its share is.
 WORTH_A_WORD = 5.0
 
 
-def shares(records):
+def shares(records: Sequence[Record]) -> tuple[float, float, float]:
     """Parts of the ranks' time that went into computing, waiting and communicating.
 
     Parameters
@@ -32,7 +36,7 @@ def shares(records):
     return 1 - waiting - communicating, waiting, communicating
 
 
-def tell(records, *, show):
+def tell(records: Sequence[Record], *, show: bool) -> None:
     """Print the shares, if `show`, and warn where communication took more than half.
 
     Parameters
@@ -71,7 +75,7 @@ def tell(records, *, show):
         )
 
 
-def tell_fewer(estimator, n_taken, n_asked, batch_rows):
+def tell_fewer(estimator: Any, n_taken: int, n_asked: int, batch_rows: int) -> None:
     """Print that fewer ranks train than were asked for, if `verbose`."""
     if n_taken < n_asked and estimator.verbose:
         print(
@@ -80,7 +84,7 @@ def tell_fewer(estimator, n_taken, n_asked, batch_rows):
         )
 
 
-def tell_missing(estimator, n_ranks, n_asked):
+def tell_missing(estimator: Any, n_ranks: int, n_asked: int | None) -> None:
     """Print and warn that the cluster has fewer workers than were asked for.
 
     `n_asked` is None where all were.
@@ -96,7 +100,7 @@ def tell_missing(estimator, n_ranks, n_asked):
     warnings.warn(text, UserWarning, stacklevel=2)
 
 
-def ranks(estimator, supervisor):
+def ranks(estimator: Any, supervisor: Supervisor) -> Any:
     """Keep where the last ranks were, and the restarts; return the estimator."""
     estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     estimator.restarts_ = [

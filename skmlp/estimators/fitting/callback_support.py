@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import os
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
 import sklearn
+from sklearn.base import BaseEstimator
 
 from skmlp import persistence
 from skmlp.estimators import kept
@@ -27,36 +29,41 @@ from skmlp.estimators.callbacks import (
 from skmlp.estimators.checkpoint import Checkpoint, check_same_fit, record_of
 from skmlp.estimators.fitting import fitted_attributes
 from skmlp.optim.solvers import SOLVERS
+from skmlp.plan import Plan
 from skmlp.state import ALL_EPOCHS, OUT_OF_TIME, RUNNING, Record, TrainState
-from skmlp.training.supervisor import Outcome
+from skmlp.training.lbfgs import Minimum
+from skmlp.training.supervisor import Outcome, Supervisor
 
 try:
-    from sklearn.callback import CallbackSupportMixin
+    from sklearn import callback
 except ImportError:  # scikit-learn 1.7 and 1.8
-    CallbackSupportMixin = None
+    callback = None
+CallbackSupportMixin = getattr(callback, "CallbackSupportMixin", None)
 
 
 class _PlainContext:
     """A task, for the callbacks of this package where scikit-learn has none."""
 
-    def __init__(self, callbacks, task_name, root_uuid):
+    def __init__(
+        self, callbacks: Sequence[Any], task_name: str, root_uuid: Any
+    ) -> None:
         self._callbacks = callbacks
         self.task_name = task_name
         self.root_uuid = root_uuid
 
-    def subcontext(self, task_name):
+    def subcontext(self, task_name: str) -> _PlainContext:
         return _PlainContext(self._callbacks, task_name, self.root_uuid)
 
-    def call_on_fit_task_begin(self, *, estimator, **unused):
+    def call_on_fit_task_begin(self, *, estimator: Any, **unused: Any) -> None:
         for callback in self._callbacks:
             callback.on_fit_task_begin(estimator, self)
 
-    def call_on_fit_task_end(self, *, estimator, **unused):
+    def call_on_fit_task_end(self, *, estimator: Any, **unused: Any) -> bool:
         stops = [c.on_fit_task_end(estimator, self) for c in self._callbacks]
         return any(stops)
 
 
-class _PlainSupport:
+class _PlainSupport(BaseEstimator):
     """`set_callbacks` where scikit-learn has no callbacks yet."""
 
     def set_callbacks(self, *callbacks: Any) -> Self:
@@ -85,11 +92,11 @@ class _PlainSupport:
                 )
         if callbacks:
             self._skl_callbacks = list(callbacks)
-        else:
-            vars(self).pop("_skl_callbacks", None)
+        elif hasattr(self, "_skl_callbacks"):
+            del self._skl_callbacks
         return self
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> Any:
         made = super().__sklearn_clone__()
         if "_skl_callbacks" in vars(self):
             made._skl_callbacks = self._skl_callbacks
@@ -100,12 +107,12 @@ class _HandsNothingOn:
     """What meta-estimators inherit where scikit-learn hands no callbacks on."""
 
 
-CallbackSupport = CallbackSupportMixin or _PlainSupport
-MetaCallbackSupport = CallbackSupportMixin or _HandsNothingOn
+CallbackSupport: Any = CallbackSupportMixin or _PlainSupport
+MetaCallbackSupport: Any = CallbackSupportMixin or _HandsNothingOn
 
 
 @contextmanager
-def watched(estimator, X, y, sample_weight):
+def watched(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Iterator[None]:
     """Let an estimator's callbacks watch the fit in this block.
 
     Outside of what undoes a fit that failed: the callbacks are to be torn down even so.
@@ -133,7 +140,7 @@ def watched(estimator, X, y, sample_weight):
 
 
 @contextmanager
-def _context(estimator, callbacks):
+def _context(estimator: Any, callbacks: Sequence[Any]) -> Iterator[Any]:
     """Make the context of the fit's task; tear the callbacks down at the end."""
     if CallbackSupportMixin is not None:
         # scikit-learn's `_fit_context` tears down.
@@ -153,7 +160,7 @@ def _context(estimator, callbacks):
 
 
 @contextmanager
-def handed_on(outer, inner, X, y):
+def handed_on(outer: Any, inner: Any, X: Any, y: Any) -> Iterator[None]:
     """Let the callbacks of an estimator watch the fit of the one inside it."""
     if CallbackSupportMixin is None or not hasattr(inner, "set_callbacks"):
         yield
@@ -168,9 +175,9 @@ def handed_on(outer, inner, X, y):
     context.call_on_fit_task_end(estimator=outer, X=X, y=y)
 
 
-def of(estimator, plan, start, supervisor):
+def of(estimator: Any, plan: Plan, start: Any, supervisor: Supervisor) -> Watch | None:
     """The `Watch` of this fit, ready for its rounds; None if nobody watches."""
-    watch = vars(estimator).get("_watch")
+    watch: Watch | None = vars(estimator).get("_watch")
     if watch is not None:
         watch.open(plan, start, supervisor)
     return watch
@@ -189,28 +196,30 @@ class Watch:
         What `fit` was given.
     """
 
-    def __init__(self, estimator, context, X, y, sample_weight):
+    def __init__(
+        self, estimator: Any, context: Any, X: Any, y: Any, sample_weight: Any
+    ) -> None:
         self._estimator = estimator
         self._context = context
-        self.data = {"X": X, "y": y, "metadata": None}
+        self.data: dict[str, Any] = {"X": X, "y": y, "metadata": None}
         if sample_weight is not None:
             self.data["metadata"] = {"sample_weight": sample_weight}
-        self._task = None
+        self._task: Any = None
         #: Whether the estimator itself has been fitted.
         self.fitted = False
         #: What the checkpoint holds that the fit goes on from.
-        self.found = None
+        self.found: dict[str, Any] | None = None
         #: Where that fit's random state stood before its first draw.
         self.drawn_from = None
 
-    def open(self, plan, start, supervisor):
+    def open(self, plan: Plan, start: Any, supervisor: Supervisor) -> None:
         """Take up a run."""
         self._plan, self._start, self._supervisor = plan, start, supervisor
         self._name = EPOCH if plan.solver in SOLVERS else ITERATION
         self._training = self._estimator._training
         self._training.plan = plan
 
-    def begin(self, now):
+    def begin(self, now: Outcome | Minimum) -> None:
         """Open the task of the next epoch, unless one is open.
 
         Parameters
@@ -228,24 +237,26 @@ class Watch:
             reconstruction_attributes=lambda: self._fitted(now),
         )
 
-    def end(self, now):
+    def end(self, now: Outcome | Minimum) -> bool:
         """Close the task of the epoch that has ended; True if the fit is to stop."""
         self._tell(now)
         task, self._task = self._task, None
-        return task.call_on_fit_task_end(
-            estimator=self._estimator,
-            **self.data,
-            reconstruction_attributes=lambda: self._fitted(now),
+        return bool(
+            task.call_on_fit_task_end(
+                estimator=self._estimator,
+                **self.data,
+                reconstruction_attributes=lambda: self._fitted(now),
+            )
         )
 
-    def close(self, now):
+    def close(self, now: Outcome | Minimum) -> None:
         """End a task that came to nothing; the callbacks get no model of it."""
         self._tell(now)
         task, self._task = self._task, None
         if task is not None:
             task.call_on_fit_task_end(estimator=self._estimator)
 
-    def _tell(self, now):
+    def _tell(self, now: Outcome | Minimum) -> None:
         """Bring the estimator's `Training` up to date."""
         training = self._training
         if isinstance(now, Outcome):
@@ -256,11 +267,11 @@ class Watch:
         training.n_ranks = self._supervisor.n_ranks
         training.n_restarts = len(self._supervisor.restarts)
 
-    def _fitted(self, now):
+    def _fitted(self, now: Outcome | Minimum) -> dict[str, Any]:
         """The attributes that the fit would leave if it stopped now."""
-        return vars(self._model(_apart(now)))
+        return dict(vars(self._model(_apart(now))))
 
-    def _model(self, now):
+    def _model(self, now: Outcome | Minimum) -> Any:
         """A copy of the estimator, fitted as far as the run has come."""
         model = copy.copy(self._estimator)
         if "history_" in vars(model):
@@ -268,13 +279,13 @@ class Watch:
             model.history_ = self._estimator.history_.copy()
         if self.fitted:
             return model
-        adopt = fitted_attributes.attributes
-        if not isinstance(now, Outcome):
-            adopt = fitted_attributes.attributes_of_minimum
-        adopt(model, self._plan, self._start, now)
+        if isinstance(now, Outcome):
+            fitted_attributes.attributes(model, self._plan, self._start, now)
+        else:
+            fitted_attributes.attributes_of_minimum(model, self._plan, self._start, now)
         return model
 
-    def checkpoint(self):
+    def checkpoint(self) -> dict[str, Any]:
         """What a checkpoint file holds: the fitted model and the training's state."""
         training = self._training
         now = Outcome(training.state, training.records)
@@ -287,7 +298,7 @@ class Watch:
 
     # -- going on from a checkpoint ----------------------------------------------------
 
-    def load(self, callbacks):
+    def load(self, callbacks: Sequence[Any]) -> None:
         """Read the file that a callback says to go on from."""
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and callback.resume:
@@ -297,7 +308,7 @@ class Watch:
                     self.found = content["training"]
                     self.drawn_from = content["drawn_from"]
 
-    def resumed(self, state):
+    def resumed(self, state: TrainState) -> tuple[TrainState, list[Record]]:
         """Where the run begins: the state of the file, if there is one, and its epochs.
 
         Returns
@@ -319,7 +330,7 @@ class Watch:
         return state, records
 
 
-def _apart(now):
+def _apart(now: Outcome | Minimum) -> Outcome | Minimum:
     """An outcome whose arrays the next epoch does not write to."""
     if not isinstance(now, Outcome):
         return now
@@ -332,13 +343,13 @@ def _apart(now):
     return Outcome(state, list(now.records))
 
 
-def drawn_from(estimator):
+def drawn_from(estimator: Any) -> Any:
     """Where the random state of the fit that is gone on with stood, or None."""
     watch = vars(estimator).get("_watch")
     return None if watch is None else watch.drawn_from
 
 
-def layout(estimator):
+def layout(estimator: Any) -> dict[str, Any] | None:
     """Fields of the plan of the fit that is gone on with, or None.
 
     With the same shards and lanes the bits are the same, whoever holds them.

@@ -5,7 +5,9 @@ Imported when a Dask collection or joblib's Dask backend comes in, not before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from dask.utils import format_bytes
@@ -17,10 +19,14 @@ from skmlp.config import get_config
 from skmlp.dask.demands import demands_of
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.choose_and_load import TRIES, adopt
+from skmlp.dask.ingest.collections import Parts
+from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.sources import WithHeldOut
 from skmlp.dask.launcher import DaskLauncher
 from skmlp.dask.rpc import ClusterRPC, current_client
 from skmlp.dask.worker_group import Limits
 from skmlp.data.checks import NOTHING_KNOWN
+from skmlp.data.partitions import PartStats
 from skmlp.estimators.advice import quality, timing_report
 from skmlp.estimators.fitting import (
     callback_support,
@@ -30,15 +36,22 @@ from skmlp.estimators.fitting import (
     run,
 )
 from skmlp.estimators.fitting import judge as fitting_judge
+from skmlp.estimators.fitting.hyperparameters import hidden_sizes
+from skmlp.estimators.fitting.inputs import HeldOut
+from skmlp.estimators.fitting.judge import Judge
+from skmlp.estimators.fitting.validation_rows import Validation
 from skmlp.estimators.targets import class_weights as targets_class_weights
 from skmlp.estimators.targets import multioutput, real_targets, regression_losses
 from skmlp.launch import policy
-from skmlp.model.layout import Layout
+from skmlp.launch.policy import Place
+from skmlp.model.layout import Array, Layout
 from skmlp.optim.solvers import SOLVERS
+from skmlp.plan import Plan
 from skmlp.training import build
+from skmlp.training.supervisor import Supervisor
 
 
-def understand(X, y, sample_weight, *, client=True):
+def understand(X: Any, y: Any, sample_weight: Any, *, client: bool = True) -> list[Any]:
     """Find out what Dask collections are; refuse them beside other things.
 
     Returns
@@ -61,27 +74,36 @@ def understand(X, y, sample_weight, *, client=True):
     return collections.understand(rpc, *given.items())
 
 
-def check_features(estimator, X, *, reset):
+def check_features(estimator: Any, X: Parts, *, reset: bool) -> None:
     """Define or compare the columns, and their names if it is a data frame."""
     if X.ndim != 2:
         raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
     validate_data(estimator, X.meta, reset=reset, skip_check_array=True)
 
 
-def labels_like(y):
+def labels_like(y: Parts) -> Array:
     """Two rows of labels in the shape of `y`: what they are, without its values."""
-    return np.indices((2, *y.meta.shape[1:]))[0]
+    return np.asarray(np.indices((2, *y.meta.shape[1:]))[0])
 
 
 # -- training --------------------------------------------------------------------------
 
 
 def fit(
-    estimator, X, y, sample_weight, held_out, *, first, incremental, epochs, deadline
-):
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    held_out: HeldOut,
+    *,
+    first: bool,
+    incremental: bool,
+    epochs: int | None,
+    deadline: float | None,
+) -> Any:
     """Train on Dask arrays, where their chunks lie."""
     client = current_client()
-    demands = demands_of(X, y, sample_weight, *(held_out or ()))
+    demands = demands_of(X, y, sample_weight, *held_out)
     X, y, sample_weight = understand(X, y, sample_weight)
     n_jobs = estimator.n_jobs
     policy.refuse_none(n_jobs)
@@ -94,7 +116,7 @@ def fit(
     if y.ndim == 2 and y.meta.shape[1] == 1:
         column_or_1d(np.empty((1, 1)), warn=True)  # for its words
         y = y.column()
-    held_out = dask_validation_rows.understand(
+    apart = dask_validation_rows.understand(
         estimator, ClusterRPC(client), X, y, held_out
     )
     with adopt(
@@ -108,7 +130,7 @@ def fit(
         tries=TRIES,
         labels=labels,
         masked=real_targets.masked(estimator),
-        held_out=held_out,
+        held_out=apart,
     ) as data:
         timing_report.tell_missing(estimator, data.shards.n_ranks, n_asked)
         stats = data.stats
@@ -116,7 +138,8 @@ def fit(
             quality.note_unscaled(estimator, stats.unscaled)
         if sample_weight is not None and stats.weight_sum <= 0:
             raise ValueError(inputs.NO_WEIGHT.format(stats.weight_sum))
-        classes, class_weights = None, ()
+        classes: Array | tuple[Array, ...] | None = None
+        class_weights: tuple[Array, ...] = ()
         if labels:
             classes = check_labels(estimator, stats, incremental=incremental)
             if estimator.class_weight is not None:
@@ -127,17 +150,20 @@ def fit(
             estimator._check_range(stats.y_min)
         columns = stats.y_shape[0] if stats.y_shape else 1
         n_outputs = regression_losses.n_outputs(estimator, columns)
-        if held_out is not None:
+        n_held_out = 0
+        if isinstance(data.source, WithHeldOut):
             validation = data.source.held_out_stats
+            assert validation is not None
             dask_validation_rows.check(estimator, validation, labels)
-        units = (stats.features, *run.hidden_sizes(estimator), n_outputs)
+            n_held_out = validation.rows
+        units = (stats.features, *hidden_sizes(estimator), n_outputs)
 
-        def bits():
+        def bits() -> bytes | None:
             if not labels or units[-1] != 1:
                 return None
             return np.packbits(data.last_label()).tobytes()
 
-        def judge(plan, start, supervisor):
+        def judge(plan: Plan, start: Any, supervisor: Supervisor) -> Judge | None:
             return fitting_judge.judge_there(estimator, plan, supervisor)
 
         return train(
@@ -149,7 +175,7 @@ def fit(
             classes=classes,
             class_weights=class_weights,
             weighted=data.source.weighted or bool(class_weights),
-            n_held_out=0 if held_out is None else validation.rows,
+            n_held_out=n_held_out,
             first=first,
             epochs=epochs,
             deadline=deadline,
@@ -157,8 +183,18 @@ def fit(
 
 
 def fit_rows(
-    estimator, X, y, w, validation, place, *, first, incremental, epochs, deadline
-):
+    estimator: Any,
+    X: Any,
+    y: Any,
+    w: Array,
+    validation: Validation,
+    place: Place,
+    *,
+    first: bool,
+    incremental: bool,
+    epochs: int | None,
+    deadline: float | None,
+) -> Any:
     """Train on rows of this process, sent to the workers of a cluster.
 
     `y` is encoded already.
@@ -182,9 +218,10 @@ def fit_rows(
         timing_report.tell_fewer(estimator, n_shards, n_asked, rows)
         if n_shards == 1:
             return None
-    held_out = validation.held_out
-    if held_out is not None:
-        held_out = (*held_out[:2], held_out[2] if w.size else None)
+    held_out: tuple[Any, Array, Array | None] | None = None
+    if validation.held_out is not None:
+        X_val, y_val, w_val = validation.held_out
+        held_out = X_val, y_val, w_val if w.size else None
     with adopt(
         place.client,
         X,
@@ -216,20 +253,20 @@ def fit_rows(
 
 
 def train(
-    estimator,
-    data,
-    units,
-    labels,
-    judge,
+    estimator: Any,
+    data: AdoptedData,
+    units: tuple[int, ...],
+    labels: Callable[[], bytes | None],
+    judge: Callable[..., Judge | None],
     *,
-    classes=None,
-    class_weights=(),
-    weighted,
-    n_held_out,
-    first,
-    epochs,
-    deadline,
-):
+    classes: Any = None,
+    class_weights: tuple[Array, ...] = (),
+    weighted: bool,
+    n_held_out: int,
+    first: bool,
+    epochs: int | None,
+    deadline: float | None,
+) -> Any:
     """Plan and train on adopted rows.
 
     `labels` gives the bits for a stratified split; `judge` what scores a state, if the
@@ -258,7 +295,7 @@ def train(
         return run.run(estimator, supervisor, plan, start, score, deadline)
 
 
-def refuse_too_large(estimator, data, units):
+def refuse_too_large(estimator: Any, data: AdoptedData, units: tuple[int, ...]) -> None:
     """MemoryError if a worker can't hold what it would surely have to."""
     weights = Layout(units).size * data.dtype.itemsize
     optimizer = SOLVERS.get(estimator.solver)
@@ -280,7 +317,9 @@ def refuse_too_large(estimator, data, units):
             )
 
 
-def check_labels(estimator, stats, *, incremental):
+def check_labels(
+    estimator: Any, stats: PartStats, *, incremental: bool
+) -> Array | tuple[Array, ...]:
     """Define or compare `classes_`; return them."""
     columns = [labels for labels, _ in stats.labels]
     estimator._check_labels(columns, incremental=incremental)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask.array as da
 import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from skmlp.dask.ingest import collections
+from skmlp.dask.ingest.collections import Parts
 from skmlp.dask.ingest.sources import no_rows
-from skmlp.estimators.fitting.inputs import is_dask
+from skmlp.dask.rpc import ClusterRPC
+from skmlp.data.partitions import PartStats
+from skmlp.estimators.fitting.inputs import HeldOut, is_dask
 from skmlp.estimators.fitting.validation_rows import check_known
 from skmlp.estimators.targets import multioutput
 
 NAMES = "X_val", "y_val", "sample_weight_val"
 
 
-def understand(estimator, line, X, y, held_out):
+def understand(
+    estimator: Any, line: ClusterRPC, X: Any, y: Any, held_out: HeldOut
+) -> tuple[Parts, Parts, Parts | None] | None:
     """What validation rows are, as X and y are understood.
 
     Parameters
@@ -59,7 +66,7 @@ def understand(estimator, line, X, y, held_out):
     return X_val, y_val, w_val
 
 
-def _sent(name, data):
+def _sent(name: str, data: Any) -> Any:
     """A Dask array of one chunk."""
     if not sparse.issparse(data):
         data = np.asarray(data)
@@ -69,7 +76,7 @@ def _sent(name, data):
     return da.from_array(data, chunks=chunks, name=False, asarray=False)
 
 
-def check(estimator, stats, labels):
+def check(estimator: Any, stats: PartStats, labels: bool) -> None:
     """Refuse validation rows that don't fit the training rows."""
     if not stats.rows:
         raise ValueError(f"validation rows: {no_rows((0, stats.features))}")
@@ -82,10 +89,10 @@ def check(estimator, stats, labels):
     if not labels:
         estimator._check_range(stats.y_min)
         return
-    columns = [labels for labels, _ in stats.labels]
+    columns = [column for column, _ in stats.labels]
     if multioutput.widths(estimator):
         multioutput.check_known(estimator, multioutput.natural(columns))
         return
     known = [0, 1] if len(columns) > 1 else estimator.classes_
-    for labels in columns:
-        check_known(labels, known)
+    for column in columns:
+        check_known(column, known)

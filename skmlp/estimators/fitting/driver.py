@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -20,25 +21,38 @@ from skmlp.estimators.fitting import (
     validation_rows,
 )
 from skmlp.estimators.fitting.hyperparameters import hidden_sizes
+from skmlp.estimators.fitting.inputs import HeldOut
+from skmlp.estimators.fitting.validation_rows import Validation
 from skmlp.estimators.targets import class_weights, regression_losses
 from skmlp.launch import policy
+from skmlp.launch.policy import Place
+from skmlp.model.layout import Array
 
 
-def is_first(estimator, incremental):
+def is_first(estimator: Any, incremental: bool) -> bool:
     """Whether a fit begins with new parameters."""
     return not hasattr(estimator, "coefs_") or (
         not estimator.warm_start and not incremental
     )
 
 
-def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
+def fit(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    held_out: HeldOut,
+    *,
+    incremental: bool,
+    epochs: int = 1,
+) -> Any:
     """Train an estimator; see its `fit` and `partial_fit`.
 
     `held_out` is (X_val, y_val, sample_weight_val), of None where there are none.
     """
     began = time.monotonic()
     check_early(estimator, incremental, sample_weight, held_out, epochs)
-    options = {
+    options: dict[str, Any] = {
         "first": is_first(estimator, incremental),
         "incremental": incremental,
         "epochs": epochs if incremental else None,
@@ -76,7 +90,7 @@ def fit(estimator, X, y, sample_weight, held_out, *, incremental, epochs=1):
     return fit_here(estimator, X, y, w, validation, place, **options)
 
 
-def _class_weighted(estimator, y, w, validation):
+def _class_weighted(estimator: Any, y: Any, w: Array, validation: Validation) -> Array:
     """Weights with those of the classes in them, if there are any."""
     if getattr(estimator, "class_weight", None) is None:
         return w
@@ -89,8 +103,18 @@ def _class_weighted(estimator, y, w, validation):
 
 
 def fit_here(
-    estimator, X, y, w, validation, place, *, first, incremental, epochs, deadline
-):
+    estimator: Any,
+    X: Any,
+    y: Any,
+    w: Array,
+    validation: Validation,
+    place: Place,
+    *,
+    first: bool,
+    incremental: bool,
+    epochs: int | None,
+    deadline: float | None,
+) -> Any:
     """Train on this host."""
     units = run.layer_units(estimator, X.shape[1], y)
     start = initial_state.begin(estimator, units, X.dtype, first, incremental)
@@ -130,7 +154,13 @@ def fit_here(
         return run.run(estimator, supervisor, plan, start, score, deadline)
 
 
-def check_early(estimator, incremental, sample_weight, held_out, epochs):
+def check_early(
+    estimator: Any,
+    incremental: bool,
+    sample_weight: Any,
+    held_out: HeldOut,
+    epochs: Any,
+) -> None:
     """What needs no data to be wrong."""
     class_weight = getattr(estimator, "class_weight", None)
     weighted = sample_weight is not None or class_weight is not None

@@ -8,6 +8,8 @@ goes to scikit-learn, and so does all that is wrong: its errors are the ones rai
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
@@ -15,11 +17,14 @@ from sklearn.utils.validation import validate_data
 from skmlp.data.checks import sum_of_squares
 from skmlp.estimators import suggestions
 from skmlp.estimators.advice.quality import check_scale
+from skmlp.model.layout import Array
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def checked_pair(estimator, X, y, *, reset, **options):
+def checked_pair(
+    estimator: Any, X: Any, y: Any, *, reset: bool, **options: Any
+) -> tuple[Any, Any]:
     """Validate X and y for training, as scikit-learn's `validate_data` does.
 
     Parameters
@@ -67,7 +72,7 @@ def checked_pair(estimator, X, y, *, reset, **options):
     return X, y
 
 
-def checked_rows(estimator, X):
+def checked_rows(estimator: Any, X: Any) -> Any:
     """Validate rows to predict, as scikit-learn's `validate_data` does."""
     if _is_table(X) and _is_finite(X) and _fits(estimator, X, False):
         return X
@@ -77,25 +82,25 @@ def checked_rows(estimator, X):
         return rows.astype(np.float64) if rows.dtype.kind == "O" else rows
 
 
-def _is_table(X):
+def _is_table(X: Any) -> bool:
     is_matrix = type(X) is np.ndarray and X.ndim == 2
     return is_matrix and X.dtype in _FLOATS and X.size > 0
 
 
-def _is_plain_target(y, n_rows):
+def _is_plain_target(y: Any, n_rows: int) -> bool:
     if type(y) is not np.ndarray or y.shape != (n_rows,):
         return False
     kind = y.dtype.kind
     return kind in "iub" or (kind == "f" and _is_finite(y))
 
 
-def _is_finite(array):
+def _is_finite(array: Array) -> bool:
     """Whether all values surely are: their sum is. One that overflows says nothing."""
     with np.errstate(all="ignore"):
-        return np.isfinite(array.sum())
+        return bool(np.isfinite(array.sum()))
 
 
-def _fits(estimator, X, reset):
+def _fits(estimator: Any, X: Any, reset: bool) -> bool:
     """Note the features if `reset`; else whether there is nothing to say of them."""
     known = vars(estimator)
     if reset:
@@ -107,7 +112,7 @@ def _fits(estimator, X, reset):
     )
 
 
-def binarizer_of(y):
+def binarizer_of(y: Any) -> LabelBinarizer:
     """A `LabelBinarizer` fitted to labels.
 
     Parameters

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -12,10 +14,15 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
 from skmlp.estimators.advice import early_stopping, quality
+from skmlp.estimators.fitting.judge import Judge
+from skmlp.model.layout import Array
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.solvers import SOLVERS
+from skmlp.plan import Plan
 from skmlp.rng_state import set_twister_state, twister_state
-from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME
+from skmlp.state import ALL_EPOCHS, DIVERGED, OUT_OF_TIME, Record, TrainState
+from skmlp.training.lbfgs import Minimum
+from skmlp.training.supervisor import Outcome
 
 INTERRUPTED = "Training interrupted by user."
 
@@ -30,11 +37,11 @@ _VALIDATION = {
 CURVES = ("loss_curve_", "history_", *_VALIDATION)
 
 
-def silent(records):
+def silent(records: Sequence[Record]) -> None:
     """Print nothing."""
 
 
-def printer(plan, epoch=0):
+def printer(plan: Plan, epoch: int = 0) -> Callable[[Sequence[Record]], None]:
     """Make a function that prints an epoch's lines, as scikit-learn words them.
 
     `epoch` is the number of those that were printed before.
@@ -47,7 +54,7 @@ def printer(plan, epoch=0):
         f"for {patience} consecutive epochs."
     )
 
-    def show(records):
+    def show(records: Sequence[Record]) -> None:
         nonlocal epoch
         for record in records:
             epoch += 1
@@ -66,7 +73,7 @@ def printer(plan, epoch=0):
     return show
 
 
-def _common(estimator, plan, params):
+def _common(estimator: Any, plan: Plan, params: Array) -> None:
     """The attributes of every fitted network."""
     estimator.n_layers_ = len(plan.units)
     estimator.n_outputs_ = plan.units[-1]
@@ -76,7 +83,7 @@ def _common(estimator, plan, params):
     estimator.intercepts_ = [b for _, b in views]
 
 
-def _times(record):
+def _times(record: Record) -> dict[str, Any]:
     """What the history tells of the time that an epoch or iteration took."""
     return {
         "seconds": record.seconds,
@@ -86,7 +93,7 @@ def _times(record):
     }
 
 
-def _extend(estimator, before, name, values):
+def _extend(estimator: Any, before: Mapping[str, Any], name: str, values: Any) -> None:
     """Add an entry for each epoch to the list of earlier calls, if there are such.
 
     In place, so that a call costs the same whatever was before; see
@@ -101,7 +108,7 @@ def _extend(estimator, before, name, values):
     setattr(estimator, name, known if len(known) <= length else known[-length:])
 
 
-def without_times(history):
+def without_times(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Records with NaN for all times, which differ from fit to fit."""
     unknown = {"seconds": np.nan, "communicating": np.nan}
     return [
@@ -115,12 +122,12 @@ def without_times(history):
     ]
 
 
-def _forget(estimator, *names):
+def _forget(estimator: Any, *names: str) -> None:
     for name in names:
         vars(estimator).pop(name, None)
 
 
-def minimum(estimator, plan, start, found):
+def minimum(estimator: Any, plan: Plan, start: Any, found: Minimum) -> Any:
     """Adopt the end of an L-BFGS run."""
     attributes_of_minimum(estimator, plan, start, found)
     if found.result is not None:
@@ -138,7 +145,9 @@ def minimum(estimator, plan, start, found):
     return estimator
 
 
-def attributes_of_minimum(estimator, plan, start, found):
+def attributes_of_minimum(
+    estimator: Any, plan: Plan, start: Any, found: Minimum
+) -> None:
     """Set what an L-BFGS run has found so far."""
     if not np.isfinite(found.params).all():
         raise ValueError(quality.NOT_FINITE)
@@ -178,7 +187,9 @@ def attributes_of_minimum(estimator, plan, start, found):
         estimator.loss_ = found.loss
 
 
-def outcome(estimator, plan, start, end, judge=None):
+def outcome(
+    estimator: Any, plan: Plan, start: Any, end: Outcome, judge: Judge | None = None
+) -> Any:
     """Adopt the end of a stochastic run; `judge` has scored it, if not the ranks."""
     attributes(estimator, plan, start, end)
     early_stopping.check(plan, end, judge)
@@ -188,7 +199,7 @@ def outcome(estimator, plan, start, end, judge=None):
     return estimator
 
 
-def attributes(estimator, plan, start, end):
+def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
     """Set what a stochastic run has brought so far."""
     state, records = end.state, end.records
     diverged = state.status == DIVERGED
@@ -247,7 +258,7 @@ def attributes(estimator, plan, start, end):
         estimator._split_record = start.split_record
 
 
-def _keep_order(estimator, plan, start, state):
+def _keep_order(estimator: Any, plan: Plan, start: Any, state: TrainState) -> None:
     """Advance the caller's random state; note where the order of the rows stands."""
     _forget(estimator, "_order_record", "_row_order")
     if plan.order_rng is None or state.rng is None:
@@ -269,7 +280,7 @@ def _keep_order(estimator, plan, start, state):
             estimator._row_order = start.known_order
 
 
-def _tell(plan, state, interrupted):
+def _tell(plan: Plan, state: TrainState, interrupted: bool) -> None:
     """Warn of an end that is no convergence."""
     if interrupted:
         warnings.warn(INTERRUPTED, stacklevel=2)
@@ -297,9 +308,9 @@ def _tell(plan, state, interrupted):
         )
 
 
-def fingerprint(estimator):
+def fingerprint(estimator: Any) -> int:
     """A checksum of the weights, by which it shows that they were changed."""
     crc = 0
     for array in (*estimator.coefs_, *estimator.intercepts_):
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return crc

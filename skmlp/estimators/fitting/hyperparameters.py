@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ _ONLY_BY_STEPS = (
 )
 
 
-def hidden_sizes(estimator):
+def hidden_sizes(estimator: Any) -> list[int]:
     """`hidden_layer_sizes` as a list, checked."""
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
@@ -50,7 +52,7 @@ def hidden_sizes(estimator):
     return [int(size) for size in sizes]
 
 
-def check_layer(layer, n_hidden):
+def check_layer(layer: Any, n_hidden: int) -> None:
     """ValueError unless `layer` is the index of a hidden layer."""
     if not -n_hidden <= layer < n_hidden:
         raise ValueError(
@@ -59,7 +61,7 @@ def check_layer(layer, n_hidden):
         )
 
 
-def activations(estimator, n_hidden):
+def activations(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
     """The activation of each hidden layer.
 
     Parameters
@@ -89,7 +91,7 @@ def activations(estimator, n_hidden):
     return tuple(given)
 
 
-def dropout(estimator, n_hidden):
+def dropout(estimator: Any, n_hidden: int) -> tuple[float, ...]:
     """The share that is dropped of the features and of each hidden layer.
 
     Returns
@@ -106,7 +108,7 @@ def dropout(estimator, n_hidden):
             "layers: give one for each, or one number for all"
         )
     for rate in given:
-        if not isinstance(rate, Real) or not 0 <= rate < 1:
+        if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
             raise ValueError(
                 f"dropout must be at least 0 and less than 1 in each layer, got {rate}"
             )
@@ -114,14 +116,14 @@ def dropout(estimator, n_hidden):
     return rates if any(rates) and estimator.solver in SOLVERS else ()
 
 
-def for_first_weights(estimator, n_hidden):
+def for_first_weights(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
     """As `activations`; of a network without hidden layers what stands for them."""
     found = activations(estimator, n_hidden)
     one_for_all = not isinstance(estimator.activation, (list, tuple))
     return found or ((estimator.activation,) if one_for_all else ())
 
 
-def check(estimator, n_hidden):
+def check(estimator: Any, n_hidden: int) -> None:
     """ValueError, with the cure, if a parameter can't be what it says."""
     for activation in activations(estimator, n_hidden):
         check_activation(activation)
@@ -136,7 +138,7 @@ def check(estimator, n_hidden):
         )
 
 
-def warn_unused(estimator, held_out):
+def warn_unused(estimator: Any, held_out: bool) -> None:
     """Tell once which parameters were set and have no effect.
 
     `held_out` says that the caller gave validation rows.
@@ -154,7 +156,7 @@ def warn_unused(estimator, held_out):
         warnings.warn("; ".join(told), UnusedParameterWarning, stacklevel=2)
 
 
-def _unused(estimator, held_out):
+def _unused(estimator: Any, held_out: bool) -> Iterator[tuple[str, list[str]]]:
     """What leaves parameters aside, with their names."""
     solver, rate = f"solver={estimator.solver!r}", estimator.learning_rate
     optimizer = SOLVERS.get(estimator.solver)
@@ -193,7 +195,7 @@ def _unused(estimator, held_out):
         yield f"loss={estimator.loss!r}", regression_losses.unused(estimator)
 
 
-def training(estimator, start, incremental):
+def training(estimator: Any, start: Any, incremental: bool) -> dict[str, Any]:
     """What a plan says of the steps, beyond scikit-learn's parameters."""
     if estimator.solver not in SOLVERS:
         return {}
@@ -228,7 +230,7 @@ def training(estimator, start, incremental):
     }
 
 
-def check_activation(activation):
+def check_activation(activation: Any) -> None:
     """ValueError unless it is an activation."""
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:

@@ -6,8 +6,10 @@ sequence: first weights, split, shuffles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -15,6 +17,7 @@ from sklearn.utils import check_random_state
 
 from skmlp.data import shuffle as orders
 from skmlp.data.split import split_rows
+from skmlp.estimators.advice.quality import Baseline
 from skmlp.estimators.fitting import (
     callback_support,
     fitted_attributes,
@@ -22,10 +25,10 @@ from skmlp.estimators.fitting import (
     layer_options,
 )
 from skmlp.model import initializers
-from skmlp.model.layout import Layout
+from skmlp.model.layout import Array, Layout
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS
-from skmlp.plan import Split
+from skmlp.plan import Plan, Split
 from skmlp.rng_state import (
     State,
     seeded_twister,
@@ -77,25 +80,27 @@ class Start:
         Row count and random state before the split, for later warm starts.
     """
 
-    params: np.ndarray
+    params: Array
     first: bool
     goes_on: bool
-    best_params: np.ndarray | None = None
+    best_params: Array | None = None
     rng: np.random.RandomState | None = None
     state: State | None = None
     drawn_from: State | None = None
-    dropout_key: tuple | None = None
-    order_rng: tuple | None = None
+    dropout_key: tuple[int, int] | None = None
+    order_rng: State | None = None
     shuffles: int = 0
     keyed_order: bool = False
-    known_order: object = None
+    known_order: orders.Order | None = None
     split: Split | None = None
-    train: np.ndarray | None = None
-    validation: np.ndarray | None = None
-    split_record: tuple | None = None
+    train: Any = None
+    validation: Any = None
+    split_record: tuple[int, State] | None = None
 
 
-def begin(estimator, units, dtype, first, incremental):
+def begin(
+    estimator: Any, units: tuple[int, ...], dtype: Any, first: bool, incremental: bool
+) -> Start:
     """Draw or take over the first parameters."""
     layout = Layout(units)
     if not first:
@@ -132,7 +137,7 @@ def begin(estimator, units, dtype, first, incremental):
     return start
 
 
-def put_constant(estimator, plan, start, baseline):
+def put_constant(estimator: Any, plan: Plan, start: Start, baseline: Baseline) -> None:
     """Begin with the output biases at the constant prediction, if that is wanted.
 
     Not where it has no such number: of an output without known targets, or a mean of 0
@@ -152,7 +157,7 @@ def put_constant(estimator, plan, start, baseline):
     np.copyto(bias, raw, where=np.isfinite(raw), casting="same_kind")
 
 
-def go_on_from_last(estimator, start):
+def go_on_from_last(estimator: Any, start: Start) -> None:
     """Go on from the last parameters of a fit that stopped early, not from its best.
 
     Weights that the user has changed since win over both, and have no score yet.
@@ -167,18 +172,26 @@ def go_on_from_last(estimator, start):
         estimator.best_validation_score_ = None
 
 
-def _twister(start):
+def _twister(start: Start) -> np.random.RandomState:
     """What the next draws come from."""
-    return twister_at(start.state) if start.rng is None else start.rng
+    if start.rng is not None:
+        return start.rng
+    assert start.state is not None
+    return twister_at(start.state)
 
 
-def _keep_drawing(start, rng):
+def _position(start: Start) -> State:
+    """Where the twister stands."""
+    return start.state or twister_state(_twister(start))
+
+
+def _keep_drawing(start: Start, rng: np.random.RandomState) -> None:
     """After some draws from `rng`: the next ones follow them."""
     if start.rng is None:
         start.state = twister_state(rng)
 
 
-def check_shapes(estimator, layout, incremental):
+def check_shapes(estimator: Any, layout: Layout, incremental: bool) -> None:
     """Refuse to go on with parameters of another network."""
     have = [np.shape(W) for W in estimator.coefs_]
     want = [tuple(shape) for shape in layout.shapes]
@@ -193,22 +206,25 @@ def check_shapes(estimator, layout, incremental):
     )
 
 
-def packed_labels(estimator, units, y):
+def packed_labels(estimator: Any, units: tuple[int, ...], y: Array) -> bytes | None:
     """The bits of the target by which the split is stratified, if it is."""
     if not is_classifier(estimator) or units[-1] != 1:
         return None
     return np.packbits(y != 0).tobytes()
 
 
-def split(estimator, start, n_rows, labels):
+def split(
+    estimator: Any, start: Start, n_rows: int, labels: Callable[[], bytes | None]
+) -> None:
     """Set rows aside for early stopping, with scikit-learn's draws."""
     if estimator.solver not in SOLVERS or not estimator.early_stopping:
         return
-    record = getattr(estimator, "_split_record", None)
+    record: tuple[int, State] | None = getattr(estimator, "_split_record", None)
     # The same rows as before are set aside: the model has trained on the others.
     again = not start.first and record is not None and record[0] == n_rows
     if not again:
-        record = n_rows, start.state or twister_state(start.rng)
+        record = n_rows, _position(start)
+    assert record is not None
     start.split_record = record
     keyed = is_many(n_rows)
     start.split = Split(
@@ -223,7 +239,9 @@ def split(estimator, start, n_rows, labels):
     _keep_drawing(start, rng)
 
 
-def dropout_key(estimator, start, incremental):
+def dropout_key(
+    estimator: Any, start: Start, incremental: bool
+) -> tuple[int, int] | None:
     """Draw the key of dropout's masks; `partial_fit` goes on with the one it has.
 
     A warm start, whose steps are counted anew, takes the next key.
@@ -231,7 +249,7 @@ def dropout_key(estimator, start, incremental):
     n_hidden = len(hyperparameters.hidden_sizes(estimator))
     if not hyperparameters.dropout(estimator, n_hidden):
         return None
-    known = getattr(estimator, "_dropout_key", None)
+    known: tuple[int, int] | None = getattr(estimator, "_dropout_key", None)
     if start.goes_on and not start.first and known is not None:
         return known if incremental else (known[0], (known[1] + 1) % 2**32)
     rng = _twister(start)
@@ -240,7 +258,7 @@ def dropout_key(estimator, start, incremental):
     return int(words[0]), int(words[1])
 
 
-def is_many(n_rows):
+def is_many(n_rows: int) -> bool:
     """Whether there are too many rows for scikit-learn's order and split.
 
     It is asked here alone; the ranks read the answer in the plan.
@@ -248,12 +266,12 @@ def is_many(n_rows):
     return n_rows > orders.EXACT_ROWS
 
 
-def order(estimator, start, n_rows, incremental):
+def order(estimator: Any, start: Start, n_rows: int, incremental: bool) -> None:
     """Where the order of the rows begins, or goes on."""
     start.dropout_key = dropout_key(estimator, start, incremental)
     if estimator.solver not in SOLVERS or not estimator.shuffle:
         return
-    start.order_rng = start.state or twister_state(start.rng)
+    start.order_rng = _position(start)
     start.keyed_order = is_many(n_rows)
     if not start.goes_on:
         return
@@ -278,7 +296,7 @@ def order(estimator, start, n_rows, incremental):
         start.known_order = orders.RowOrder(n_rows, start.order_rng, start.train)
 
 
-def first_state(estimator, plan, start):
+def first_state(estimator: Any, plan: Plan, start: Start) -> TrainState:
     """Where the run begins: anew, or where an earlier call ended."""
     size, dtype = start.params.size, start.params.dtype
     state = TrainState(
@@ -328,7 +346,7 @@ def first_state(estimator, plan, start):
     return state
 
 
-def first_moments(plan, params):
+def first_moments(plan: Plan, params: Array) -> tuple[Array, ...]:
     """Nothing but zeros, and the mean of the parameters, if they are averaged."""
     # Not `zeros_like`, which writes them: these take no memory until they are written.
     moments = [np.zeros(params.shape, params.dtype) for _ in range(n_moments(plan))]
@@ -337,7 +355,7 @@ def first_moments(plan, params):
     return tuple(moments)
 
 
-def go_on_averaging(estimator, state):
+def go_on_averaging(estimator: Any, state: TrainState) -> None:
     """Go on from what was averaged, or from the user's weights if these are new."""
     raw = getattr(estimator, "_raw_params", None)
     *moments, mean = state.moments

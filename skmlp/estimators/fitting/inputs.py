@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
+from skmlp.model.layout import Array
 
-def is_dask(data):
+#: X_val, y_val and sample_weight_val, of None where there are none.
+HeldOut = tuple[Any, Any, Any]
+
+
+def is_dask(data: Any) -> bool:
     """Whether it is a Dask collection, a future, or a list of such.
 
     Dask is not imported for the question.
@@ -17,7 +23,7 @@ def is_dask(data):
         return False
     distributed = sys.modules.get("distributed.client")
 
-    def on_dask(one):
+    def on_dask(one: Any) -> bool:
         future = distributed is not None and isinstance(one, distributed.Future)
         return future or dask.is_dask_collection(one)
 
@@ -32,7 +38,7 @@ NO_WEIGHT = (
 )
 
 
-def check_weights(w):
+def check_weights(w: Array) -> Array:
     """Refuse weights that add up to nothing."""
     total = w.sum(dtype=np.float64)
     if total <= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -12,10 +13,15 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_feature_names
 
 from skmlp.estimators.fitting import validation_rows
+from skmlp.estimators.fitting.validation_rows import Validation
 from skmlp.estimators.targets import class_weights, real_targets
+from skmlp.model.layout import Array
+from skmlp.plan import Plan
+from skmlp.state import TrainState
 from skmlp.training.protocol import Message
 from skmlp.training.rank import PREDICT
 from skmlp.training.stopping import model_of
+from skmlp.training.supervisor import Supervisor
 
 #: What to do about validation rows that give no score.
 CURES = (
@@ -41,16 +47,16 @@ class Judge:
         The classes that these rows lack, in words.
     """
 
-    estimator: object
-    score: Callable
-    targets: Callable
+    estimator: Any
+    score: Callable[[TrainState], float]
+    targets: Callable[[TrainState], tuple[Any, Array | None]]
     lacking: str = ""
 
-    def __call__(self, state):
+    def __call__(self, state: TrainState) -> float:
         """Return the score of a state."""
         return self.score(state)
 
-    def check(self, state):
+    def check(self, state: TrainState) -> None:
         """ValueError before training if rows that lack a class have no score."""
         if not is_classifier(self.estimator):
             return
@@ -71,7 +77,7 @@ class Judge:
         ) from cause
 
 
-def _lacking(estimator, y, w):
+def _lacking(estimator: Any, y: Any, w: Array | None) -> str:
     """Name the classes that no row of positive weight has."""
     table = np.asarray(y).reshape(len(y), -1)
     table = table if w is None else table[w > 0]
@@ -86,31 +92,33 @@ def _lacking(estimator, y, w):
     return ", ".join(named[: 9 if more else None] + more)
 
 
-def judge(estimator, plan, validation, X, w, start):
+def judge(
+    estimator: Any, plan: Plan, validation: Validation, X: Any, w: Array, start: Any
+) -> Judge | None:
     """The `Judge` where the rows are here; None if no scorer is asked."""
     scorer = validation_rows.scorer_of(estimator)
     if scorer is None or not plan.n_validation:
         return None
-    X, y, w = validation.rows(X, w, start.validation)
+    X, y, weights = validation.rows(X, w, start.validation)
     if plan.masked:
         y = real_targets.table(y)
 
-    def score(state):
+    def score(state: TrainState) -> float:
         model = _model_of(estimator, plan, state)
         # The names were compared once, where the rows were checked.
         _check_feature_names(model, X, reset=True)
         if not plan.masked:
-            return _score(scorer, model, X, y, w)
+            return _score(scorer, model, X, y, weights)
 
-        def known(rows, output):
+        def known(rows: Any, output: int | None) -> tuple[Any, Any]:
             return _with_output(model, output), _safe_indexing(X, rows)
 
-        return _score_known(scorer, estimator, model, X, y, w, known)
+        return _score_known(scorer, estimator, model, X, y, weights, known)
 
-    return Judge(estimator, score, lambda state: (y, w))
+    return Judge(estimator, score, lambda state: (y, weights))
 
 
-def judge_there(estimator, plan, supervisor):
+def judge_there(estimator: Any, plan: Plan, supervisor: Supervisor) -> Judge | None:
     """As `judge`, where the validation rows are on workers and stay there.
 
     The ranks send what they predict for these rows, with the targets.
@@ -119,10 +127,10 @@ def judge_there(estimator, plan, supervisor):
     if scorer is None or not plan.n_validation:
         return None
 
-    def look(state):
+    def look(state: TrainState) -> tuple[Array, Array, Array | None]:
         """Raw predictions, encoded targets, and weights or None."""
 
-        def order(fresh):
+        def order(fresh: bool) -> Message:
             # A group that has come in the place of another one knows no model yet.
             arrays = state.to_arrays() if fresh else ()
             return Message(PREDICT, (np.zeros(1, np.int64), *arrays))
@@ -133,14 +141,14 @@ def judge_there(estimator, plan, supervisor):
         raw, y = table[:, :n_outputs], table[:, n_outputs:-1]
         return raw, y, table[:, -1] if plan.weighted else None
 
-    def targets(state):
+    def targets(state: TrainState) -> tuple[Any, Array | None]:
         _, y, w = look(state)
         return estimator._decode(y), w
 
-    def score(state):
+    def score(state: TrainState) -> float:
         raw, y, w = look(state)
 
-        def there(raw):
+        def there(raw: Array) -> tuple[Any, RowsElsewhere]:
             model = _model_of(estimator, plan, state)
             rows = RowsElsewhere(len(raw), plan.units[0])
             model._forward = lambda X, n_layers=None, finish=None: rows.predicted(
@@ -148,7 +156,7 @@ def judge_there(estimator, plan, supervisor):
             )
             return model, rows
 
-        def known(rows, output):
+        def known(rows: Any, output: int | None) -> tuple[Any, Any]:
             columns = slice(None) if output is None else [output]
             model, X = there(raw[rows][:, columns])
             model.n_outputs_ = 1 if output is not None else raw.shape[1]
@@ -164,12 +172,22 @@ def judge_there(estimator, plan, supervisor):
     return Judge(estimator, score, targets)
 
 
-def _score(scorer, model, X, y, w):
+def _score(
+    scorer: Callable[..., Any], model: Any, X: Any, y: Any, w: Array | None
+) -> float:
     weights = {} if w is None else {"sample_weight": w}
     return float(scorer(model, X, y, **weights))
 
 
-def _score_known(scorer, estimator, model, X, y, w, known):
+def _score_known(
+    scorer: Callable[..., Any],
+    estimator: Any,
+    model: Any,
+    X: Any,
+    y: Any,
+    w: Array | None,
+    known: Callable[..., tuple[Any, Any]],
+) -> float:
     """Score each output by itself, over its known targets; their mean.
 
     Where no target is missing, the scorer gets all of them at once.
@@ -201,7 +219,7 @@ def _score_known(scorer, estimator, model, X, y, w, known):
     return float(np.mean(scores))
 
 
-def _with_output(model, output):
+def _with_output(model: Any, output: int | None) -> Any:
     """A model of one of the outputs; of all if None."""
     if output is None:
         return model
@@ -212,14 +230,14 @@ def _with_output(model, output):
     return alone
 
 
-def _twin(estimator):
+def _twin(estimator: Any) -> Any:
     """A copy that shares all attributes: at each epoch none of them is looked at."""
-    twin = type(estimator).__new__(type(estimator))
+    twin: Any = object.__new__(type(estimator))
     vars(twin).update(vars(estimator))
     return twin
 
 
-def _model_of(estimator, plan, state):
+def _model_of(estimator: Any, plan: Plan, state: TrainState) -> Any:
     """A fitted copy of the estimator, with the parameters of a state."""
     model = _twin(estimator)
     views = plan.layout.views(model_of(plan, state))
@@ -237,13 +255,13 @@ class RowsElsewhere:
     It can be predicted as it is; what wants to see the rows gets an error.
     """
 
-    def __init__(self, n_rows, n_features):
+    def __init__(self, n_rows: int, n_features: int) -> None:
         self.shape = (n_rows, n_features)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def predicted(self, X, raw, finish):
+    def predicted(self, X: Any, raw: Array, finish: Any) -> Any:
         """What was predicted, if it is for these rows; see `BaseMLP._forward`."""
         if X is not self:
             raise ValueError(
@@ -252,13 +270,13 @@ class RowsElsewhere:
             )
         return raw if finish is None else finish(raw, slice(0, len(raw)))
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise ValueError(ON_WORKERS)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         raise ValueError(ON_WORKERS)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         raise AttributeError(ON_WORKERS)
 
 

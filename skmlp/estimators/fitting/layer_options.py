@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.utils import assert_all_finite
 
+from skmlp.model.layout import Array, Layout
 
-def frozen(estimator, n_layers):
+
+def frozen(estimator: Any, n_layers: int) -> tuple[int, ...]:
     """`frozen_layers` as rising numbers from 0. ValueError for what is no layer."""
     layers = estimator.frozen_layers
     if layers is None:
         return ()
     for layer in layers:
-        if not isinstance(layer, Integral) or not -n_layers <= layer < n_layers:
+        if not isinstance(layer, Integral) or not -n_layers <= int(layer) < n_layers:
             raise ValueError(
                 f"frozen_layers={layers!r} names {layer!r}, but the network has "
                 f"{n_layers} layers of weights, numbered from 0"
@@ -28,7 +31,7 @@ def frozen(estimator, n_layers):
     return tuple(found)
 
 
-def put_given(estimator, layout, params):
+def put_given(estimator: Any, layout: Layout, params: Array) -> None:
     """Write `coefs_init` and `intercepts_init` over what was drawn.
 
     Parameters
@@ -60,7 +63,7 @@ def put_given(estimator, layout, params):
                 _put(f"{name}[{layer}]", value, pair[i])
 
 
-def _put(name, value, place):
+def _put(name: str, value: Any, place: Array) -> None:
     value = np.asarray(value)
     if value.shape != place.shape:
         raise ValueError(

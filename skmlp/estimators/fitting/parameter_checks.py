@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +42,17 @@ class _Known:
     """
 
     init: Any
-    constraints: dict
+    constraints: dict[str, Any]
     names: list[str]
     defaults: dict[str, Any]
-    compiled: dict[str, list]
+    compiled: dict[str, list[Any]]
 
 
 _CHECK_IT = object()
 _known: weakref.WeakKeyDictionary[type, _Known] = weakref.WeakKeyDictionary()
 
 
-def _of(cls):
+def _of(cls: Any) -> _Known:
     """What is known of a class; found out if it is new, or another than it was."""
     known = _known.get(cls)
     if (
@@ -63,7 +64,7 @@ def _of(cls):
     return known
 
 
-def _find_out(cls):
+def _find_out(cls: Any) -> _Known:
     constraints = cls._parameter_constraints
     names = super(CheckedParameters, cls)._get_param_names()
     parameters = inspect.signature(cls.__init__).parameters
@@ -82,12 +83,12 @@ def _find_out(cls):
     return _Known(cls.__init__, constraints, names, defaults, compiled)
 
 
-def _satisfied(constraints, value):
+def _satisfied(constraints: Sequence[Any] | None, value: Any) -> bool:
     """Whether a value is as one of the constraints has it, if there are any."""
     return constraints is None or any(c.is_satisfied_by(value) for c in constraints)
 
 
-def _same(value, default):
+def _same(value: Any, default: Any) -> bool:
     """Whether a value is its parameter's default, of the same type."""
     return value is default or (type(value) is type(default) and value == default)
 
@@ -96,16 +97,16 @@ class CheckedParameters(BaseEstimator):
     """Knows the names of its parameters, and checks their values."""
 
     @classmethod
-    def _get_param_names(cls):
+    def _get_param_names(cls) -> list[str]:
         return list(_of(cls).names)
 
-    def _is_set(self, name):
+    def _is_set(self, name: str) -> bool:
         """Whether a parameter has another value than its default."""
         value = getattr(self, name)
         default = _of(type(self)).defaults.get(name, value)
         return not (_same(value, default) or np.array_equal(value, default))
 
-    def _validate_params(self):
+    def _validate_params(self) -> None:
         known = _of(type(self))
         if self._parameter_constraints is not known.constraints:
             super()._validate_params()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,24 +22,37 @@ from skmlp.estimators.fitting import (
     validation_rows,
 )
 from skmlp.estimators.fitting.hyperparameters import hidden_sizes
+from skmlp.estimators.fitting.judge import Judge
 from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.launch import policy
 from skmlp.launch.local_launcher import LocalLauncher
+from skmlp.launch.policy import Place
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
+from skmlp.state import Record
 from skmlp.training import build, fused_epoch, lbfgs
 from skmlp.training import supervisor as training_supervisor
 from skmlp.training.protocol import Launcher
 from skmlp.training.rank import most_bytes
+from skmlp.training.supervisor import Supervisor
 
 
-def layer_units(estimator, n_features, y):
+def layer_units(estimator: Any, n_features: int, y: Any) -> tuple[int, ...]:
     """Width of each layer."""
     n_outputs = regression_losses.n_outputs(estimator, y.shape[1] if y.ndim == 2 else 1)
     return (n_features, *hidden_sizes(estimator), n_outputs)
 
 
-def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_out):
+def make_plan(
+    estimator: Any,
+    units: tuple[int, ...],
+    dtype: Any,
+    n_rows: int,
+    weighted: bool,
+    start: Any,
+    epochs: int | None,
+    n_held_out: int,
+) -> Plan:
     """Read the hyper-parameters: nobody below the estimators does.
 
     Parameters
@@ -124,7 +138,7 @@ def make_plan(estimator, units, dtype, n_rows, weighted, start, epochs, n_held_o
     return plan
 
 
-def settle(estimator, plan, place, dense):
+def settle(estimator: Any, plan: Plan, place: Place, dense: bool) -> tuple[Plan, Place]:
     """Decide how many shards, the BLAS threads of each, and the lanes of a single one.
 
     `dense` says that the rows are no sparse matrix.
@@ -138,12 +152,12 @@ def settle(estimator, plan, place, dense):
         here = replace(plan, lanes=policy.lanes(*shapes))
     if place.kind == "process":
         return here, place
-    n_shards = place.n_ranks
+    n_asked = n_shards = place.n_ranks or 1
     if get_config()["ranks"] != "as_asked":
         n_shards = policy.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
         if policy.lanes_do(here.lanes, n_shards):
             n_shards = 1
-        timing_report.tell_fewer(estimator, n_shards, place.n_ranks, plan.batch_size)
+        timing_report.tell_fewer(estimator, n_shards, n_asked, plan.batch_size)
     if n_shards == 1:
         return here, policy.HERE
     threads = max(1, usable_cores() // n_shards)
@@ -151,7 +165,9 @@ def settle(estimator, plan, place, dense):
     return plan, replace(place, n_ranks=n_shards)
 
 
-def keep_layout(plan, place, kept, dense):
+def keep_layout(
+    plan: Plan, place: Place, kept: dict[str, Any], dense: bool
+) -> tuple[Plan, Place]:
     """Take up the shards of an earlier fit, with as many ranks as are here."""
     plan = replace(plan, **kept)
     if not (dense and fused_epoch.can_run(plan)):
@@ -163,9 +179,9 @@ def keep_layout(plan, place, kept, dense):
     return plan, replace(place, kind=kind, n_ranks=n_ranks)
 
 
-def launcher(plan, rows, place) -> Launcher:
+def launcher(plan: Plan, rows: Any, place: Place) -> Launcher:
     """How the ranks on this host start."""
-    n_ranks = place.n_ranks
+    n_ranks = place.n_ranks or 1
     shards = Shards(tuple(k * n_ranks // plan.n_shards for k in range(plan.n_shards)))
     if place.kind == "process":
         from skmlp.launch.in_process import InProcessGroup
@@ -187,14 +203,21 @@ def launcher(plan, rows, place) -> Launcher:
     )
 
 
-def supervised(estimator, launcher):
+def supervised(estimator: Any, launcher: Launcher) -> Supervisor:
     """Who looks after a fit's groups."""
     return training_supervisor.Supervisor(
         launcher, print if estimator.verbose else None
     )
 
 
-def run(estimator, supervisor, plan, start, score, deadline):
+def run(
+    estimator: Any,
+    supervisor: Supervisor,
+    plan: Plan,
+    start: Any,
+    score: Judge | None,
+    deadline: float | None,
+) -> Any:
     """Train in groups and adopt what comes out.
 
     `score` is the `Judge` that scores a state, if not the ranks do; `deadline` is when
@@ -220,9 +243,10 @@ def run(estimator, supervisor, plan, start, score, deadline):
         quality.tell(estimator, baseline, as_bad)
         timing_report.tell(minimum.records, show=bool(estimator.verbose))
         return timing_report.ranks(estimator, supervisor)
-    first, records = [initial_state.first_state(estimator, plan, start)], []
+    first = [initial_state.first_state(estimator, plan, start)]
+    records: list[Record] = []
     # From here on the supervisor has the parameters; nobody else holds them.
-    start.params = start.best_params = None
+    start.params, start.best_params = np.empty(0), None
     if watch is not None:
         first[0], records = watch.resumed(first[0])
     if score is not None and plan.early_stopping:

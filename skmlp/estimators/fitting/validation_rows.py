@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -12,14 +14,16 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
 from skmlp.estimators import suggestions
+from skmlp.estimators.fitting.inputs import HeldOut
 from skmlp.estimators.targets import multioutput
+from skmlp.model.layout import Array
 from skmlp.optim.solvers import SOLVERS
 
 #: Where no validation rows are given.
 NONE = (None, None, None)
 
 
-def check(estimator, held_out, incremental, weighted):
+def check(estimator: Any, held_out: HeldOut, incremental: bool, weighted: bool) -> None:
     """Refuse what can't go together, before any data is looked at.
 
     `weighted` says that the training rows have weights.
@@ -40,7 +44,7 @@ def check(estimator, held_out, incremental, weighted):
         check_scorer(scorer, {"sample_weight": None} if weighted else {})
 
 
-def check_scorer(scorer, weights):
+def check_scorer(scorer: Callable[..., Any], weights: Mapping[str, Any]) -> None:
     """TypeError if a scorer, or its metric, does not take what it will be called with.
 
     Parameters
@@ -65,7 +69,9 @@ def check_scorer(scorer, weights):
         )
 
 
-def _check_call(what, function, n_arguments, named):
+def _check_call(
+    what: str, function: Callable[..., Any], n_arguments: int, named: Mapping[str, Any]
+) -> None:
     try:
         signature = inspect.signature(function)
     except ValueError:  # of a callable that is not written in Python
@@ -85,20 +91,21 @@ def _check_call(what, function, n_arguments, named):
         ) from None
 
 
-def scorer_of(estimator):
+def scorer_of(estimator: Any) -> Callable[..., Any] | None:
     """The estimator's scorer; None where the ranks themselves give the score."""
     scoring = estimator.scoring
     if scoring is None or (isinstance(scoring, str) and scoring == "loss"):
         return None
     try:
-        return get_scorer(scoring)
+        scorer: Callable[..., Any] = get_scorer(scoring)
     except ValueError as error:
         names = [*get_scorer_names(), "loss"]
         suggestions.point(error, suggestions.for_option("scoring", scoring, names))
         raise
+    return scorer
 
 
-def scoring_of(estimator):
+def scoring_of(estimator: Any) -> str:
     """What `skmlp.plan.Plan.scoring` says."""
     several = estimator._loss_name() == "quantiles"
     if isinstance(estimator.scoring, str) and estimator.scoring != "loss":
@@ -129,15 +136,15 @@ class Validation:
         Validation rows of their own, checked and encoded; w is empty for none.
     """
 
-    given: tuple = (None, None)
-    held_out: tuple | None = None
+    given: tuple[Any, Any] = (None, None)
+    held_out: tuple[Any, Array, Array] | None = None
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         """Validation rows of their own."""
         return 0 if self.held_out is None else self.held_out[0].shape[0]
 
-    def rows(self, X, w, chosen):
+    def rows(self, X: Any, w: Array, chosen: Any) -> tuple[Any, Any, Array | None]:
         """Rows and targets as they came, and weights or None, for a scorer.
 
         What is no frame, series or the like comes as an array, or sparse matrix.
@@ -154,12 +161,19 @@ class Validation:
         return given_X, y if _is_named(y) else np.asarray(y), w if w.size else None
 
 
-def _is_named(data):
+def _is_named(data: Any) -> bool:
     """Whether it is a frame or a series, of pandas, polars or the like."""
     return hasattr(data, "columns") or hasattr(data, "to_numpy")
 
 
-def of_this_process(estimator, given, held_out, like, shape, weighted):
+def of_this_process(
+    estimator: Any,
+    given: Any,
+    held_out: HeldOut,
+    like: Any,
+    shape: tuple[int, ...],
+    weighted: bool,
+) -> Validation:
     """Check validation rows, and bring them into the form of the training rows.
 
     Parameters
@@ -209,7 +223,7 @@ def of_this_process(estimator, given, held_out, like, shape, weighted):
     return Validation((X_val, y_val), (X, encoded, w))
 
 
-def check_known(labels, classes):
+def check_known(labels: Any, classes: Any) -> None:
     """ValueError if validation targets have labels that the training rows have not."""
     unknown = np.setdiff1d(labels, classes)
     if unknown.size:

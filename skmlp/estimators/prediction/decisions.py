@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.targets import multioutput
+from skmlp.model.layout import Array
 from skmlp.model.metrics import labels_of
 
 
-class DecisionsMixin:
+class DecisionsMixin(BaseEstimator):
     """The predictions of a classifier."""
 
     def predict(self, X: Any) -> Any:
@@ -36,16 +39,16 @@ class DecisionsMixin:
                 columns = len(self.classes_)
                 return self._lazy("predict", X, dtype=dtype, n_columns=columns)
             multilabel = self._label_binarizer.y_type_.startswith("multilabel")
-            dtype = int if multilabel else self.classes_.dtype
-            columns = self.n_outputs_ if multilabel else None
-            return self._lazy("predict", X, dtype=dtype, n_columns=columns)
+            dtype = np.dtype(int) if multilabel else self.classes_.dtype
+            n_columns = self.n_outputs_ if multilabel else None
+            return self._lazy("predict", X, dtype=dtype, n_columns=n_columns)
         if getattr(getattr(self, "_label_binarizer", None), "sparse_input_", False):
             found = []
             self._forward(X, finish=lambda *block: found.append(self._labels(*block)))
             return sparse.vstack(found, format="csr") if len(found) > 1 else found[0]
         return self._forward(X, finish=self._labels)
 
-    def _labels(self, raw, rows):
+    def _labels(self, raw: Array, rows: Any) -> Any:
         """The labels of a block of rows."""
         heads = multioutput.widths(self)
         if heads:
@@ -111,6 +114,6 @@ class DecisionsMixin:
         return logs if several else logs[0]
 
 
-def _copies(raw, heads):
+def _copies(raw: Array, heads: Sequence[int]) -> list[Array]:
     """The columns of each head, in arrays of their own."""
     return [block.copy() for block in multioutput.blocks(raw, heads)]

@@ -6,6 +6,9 @@ model is in the graph, once, and whoever computes it computes it anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import dask
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -19,13 +22,21 @@ from skmlp.estimators.fitting import dask_driver
 from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
 from skmlp.estimators.targets import multioutput, real_targets
 from skmlp.model import metrics
+from skmlp.model.layout import Array
 from skmlp.model.losses import entry
 from skmlp.model.predict import row_blocks
 
 # -- prediction ------------------------------------------------------------------------
 
 
-def predict(estimator, method, X, dtype, n_columns, options):
+def predict(
+    estimator: Any,
+    method: str,
+    X: Any,
+    dtype: Any,
+    n_columns: int | None,
+    options: dict[str, Any],
+) -> Any:
     """Call a method of the estimator on each part of the rows, lazily.
 
     Parameters
@@ -63,7 +74,7 @@ def predict(estimator, method, X, dtype, n_columns, options):
     model = _in_graph(estimator)
     if is_frame(X.meta):
         return _of_frame(estimator, model, method, X, dtype, n_columns, options)
-    kwargs = {}
+    kwargs: dict[str, Any] = {}
     if n_columns is None:
         kwargs["drop_axis"] = 1
     else:
@@ -102,7 +113,7 @@ _OF_TRAINING = frozenset(
 )
 
 
-def _in_graph(estimator):
+def _in_graph(estimator: Any) -> Any:
     """The estimator as a value of a graph: what predicts, and little else."""
     model = object.__new__(type(estimator))
     kept = {k: v for k, v in vars(estimator).items() if k not in _OF_TRAINING}
@@ -110,10 +121,19 @@ def _in_graph(estimator):
     return dask.delayed(model, pure=False)
 
 
-def _of_frame(estimator, model, method, X, dtype, n_columns, options):
+def _of_frame(
+    estimator: Any,
+    model: Any,
+    method: str,
+    X: Any,
+    dtype: Any,
+    n_columns: int | None,
+    options: dict[str, Any],
+) -> Any:
     import pandas as pd
 
-    columns, classes = None, getattr(estimator, "classes_", None)
+    columns: list[Any] | None = None
+    classes: Any = getattr(estimator, "classes_", None)
     if isinstance(classes, list):
         # Labels of several columns, each with a dtype of its own.
         if method == "predict":
@@ -136,7 +156,7 @@ def _of_frame(estimator, model, method, X, dtype, n_columns, options):
     )
 
 
-def probabilities_of_heads(estimator, X):
+def probabilities_of_heads(estimator: Any, X: Any) -> list[Any]:
     """A lazy collection for each target, all of one forward pass."""
     raw, heads = estimator._lazy_raw(X), multioutput.widths(estimator)
     if not is_frame(raw):
@@ -150,7 +170,7 @@ def probabilities_of_heads(estimator, X):
     return found
 
 
-def _like(frame, values, columns):
+def _like(frame: Any, values: Any, columns: list[Any] | None) -> Any:
     """An array with the index of a frame."""
     import pandas as pd
 
@@ -159,7 +179,9 @@ def _like(frame, values, columns):
     return pd.DataFrame(values, index=frame.index, columns=columns)
 
 
-def _predict_block(block, model, method, options, empty):
+def _predict_block(
+    block: Any, model: Any, method: str, options: dict[str, Any], empty: Array
+) -> Any:
     # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
     if not block.shape[0]:
         return empty
@@ -167,8 +189,15 @@ def _predict_block(block, model, method, options, empty):
 
 
 def _predict_frame(
-    frame, model, method, options, columns, dtype, names, partition_info=None
-):
+    frame: Any,
+    model: Any,
+    method: str,
+    options: dict[str, Any],
+    columns: list[Any] | None,
+    dtype: Any,
+    names: list[Any] | None,
+    partition_info: Any = None,
+) -> Any:
     # None where Dask infers what comes out.
     number = partition_info["number"] if partition_info else 0
     frame = _in_order(frame, names, "X", number)
@@ -179,7 +208,7 @@ def _predict_frame(
     return _like(frame, values, columns).astype(dtype)
 
 
-def _in_order(part, names, name, number):
+def _in_order(part: Any, names: list[Any] | None, name: str, number: int) -> Any:
     """`in_order`; an error says which partition it is."""
     try:
         return in_order(part, names, name)
@@ -187,7 +216,7 @@ def _in_order(part, names, name, number):
         raise ValueError(f"{error} (partition {number})") from None
 
 
-def _plain(block):
+def _plain(block: Any) -> Any:
     """A chunk as the estimators take it: they know scipy's sparse matrices only."""
     return block.to_scipy_sparse() if hasattr(block, "to_scipy_sparse") else block
 
@@ -195,7 +224,7 @@ def _plain(block):
 # -- scores ----------------------------------------------------------------------------
 
 
-def score(estimator, X, y, sample_weight):
+def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     """Accuracy or R2 of Dask collections; only sums leave the workers."""
     (X, *columns), n_columns = _columns(estimator, X, y, sample_weight)
     model, loss = _in_graph(estimator), estimator._loss_name()
@@ -222,19 +251,21 @@ def score(estimator, X, y, sample_weight):
     return metrics.score(loss, sums["score"], sums["spread"], masked)
 
 
-def _columns(estimator, X, y, sample_weight):
+def _columns(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[list[Any], int]:
     """Delayed rows, targets and perhaps weights, each a list of their parts.
 
     And how many columns the targets have.
     """
     check_is_fitted(estimator)
     given = (X, y, sample_weight)
-    lists = any(isinstance(one, (list, tuple)) for one in given)
-    X, y, w = dask_driver.understand(X, y, sample_weight, client=lists)
+    delayed = any(isinstance(one, (list, tuple)) for one in given)
+    X, y, w = dask_driver.understand(X, y, sample_weight, client=delayed)
     dask_driver.check_features(estimator, X, reset=False)
     check_shapes(X, y, w)
     columns = collections.paired([X, y] + ([] if w is None else [w]))
-    order, lists = dask.delayed(_in_order), []
+    order, lists = dask.delayed(_in_order), list[Any]()
     for one in columns:
         parts = one.delayed()
         if one.names is not None:
@@ -245,12 +276,12 @@ def _columns(estimator, X, y, sample_weight):
     return lists, columns[1].meta.shape[1] if y.ndim == 2 else 1
 
 
-def _raw(part, model):
+def _raw(part: Any, model: Any) -> Any:
     return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
 
 
 @dask.delayed
-def _added(parts):
+def _added(parts: Any) -> dict[str, Any]:
     """The sums of all parts; spreads are those around the mean of all."""
     # Of each part, or of those that have a weight, for each output.
     weights = np.array([part["weight"] for part in parts])
@@ -267,7 +298,18 @@ def _added(parts):
 
 
 @dask.delayed
-def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
+def _parts(
+    number: int,
+    loss: Any,
+    classes: Any,
+    widths: tuple[int, int],
+    heads: Sequence[int],
+    masked: bool,
+    model: Any,
+    X: Any,
+    y: Any,
+    w: Any = None,
+) -> dict[str, Any]:
     """What a part adds to the score, and for R2 its weight, mean and spread."""
     target = entry(loss).target
     X, y = _plain(X), as_values(y)
@@ -275,7 +317,7 @@ def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
     check_lengths(number, X, y, w)
     width, columns = widths
     n_spreads = columns if target == "real" else 0
-    found = {
+    found: dict[str, Any] = {
         "rows": len(y),
         "weight": np.zeros(n_spreads),
         "score": np.zeros(metrics.n_parts(loss, width)),
@@ -297,7 +339,7 @@ def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
             part = y[rows], w[rows] if w.size else w
             metrics.spread_parts(*part, found["mean"], found["spread"], masked)
 
-    def add(raw, rows):
+    def add(raw: Array, rows: Any) -> None:
         pair = _comparable(target, classes, raw, y[rows])
         its_w = w[rows] if w.size else w
         metrics.score_parts(loss, *pair, its_w, found["score"], heads, masked)
@@ -306,7 +348,7 @@ def _parts(number, loss, classes, widths, heads, masked, model, X, y, w=None):
     return found
 
 
-def _comparable(target, classes, raw, y):
+def _comparable(target: Any, classes: Any, raw: Array, y: Any) -> tuple[Array, Array]:
     """Predictions and encoded targets; a label that is not known is a wrong one."""
     if target == "real":
         return raw, y

@@ -7,6 +7,9 @@ predictions stay where they are, and the driver gets one number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import dask
 import numpy as np
 from sklearn.metrics import d2_pinball_score, mean_pinball_loss
@@ -15,9 +18,10 @@ from skmlp.data.checks import NOTHING_KNOWN, check_target, known_or_nan
 from skmlp.data.frames import as_values
 from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
 from skmlp.estimators.targets import real_targets, regression_losses
+from skmlp.model.layout import Array
 
 
-def score(estimator, raw, y, weights=None):
+def score(estimator: Any, raw: Any, y: Any, weights: Any = None) -> float:
     """The mean over the quantiles of D2; the lists are of delayed parts.
 
     Parameters
@@ -41,11 +45,13 @@ def score(estimator, raw, y, weights=None):
         for part, known in zip(raw, targets, strict=True)
     ]
     (found,) = dask.compute(_score(targets, losses, levels))
-    return found
+    return float(found)
 
 
 @dask.delayed
-def _known(number, masked, raw, y, w=None):
+def _known(
+    number: int, masked: bool, raw: Any, y: Any, w: Any = None
+) -> tuple[Array, Array, Array | None, int]:
     """Which targets of a part are known, these, and their weights or None."""
     y = as_values(y)
     w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
@@ -60,7 +66,7 @@ def _known(number, masked, raw, y, w=None):
 
 
 @dask.delayed
-def _losses_of(raw, target, levels):
+def _losses_of(raw: Any, target: Any, levels: Sequence[float]) -> Array:
     """The sum of the weighted pinball losses of a part, for each level."""
     known, y, w, _ = target
     if not y.size:
@@ -69,16 +75,15 @@ def _losses_of(raw, target, levels):
     if not weight:
         return np.zeros(len(levels))
     columns = np.asarray(raw)[known].T
-    return weight * np.array(
-        [
-            mean_pinball_loss(y, column, sample_weight=w, alpha=level)
-            for level, column in zip(levels, columns, strict=True)
-        ]
-    )
+    losses = [
+        mean_pinball_loss(y, column, sample_weight=w, alpha=level)
+        for level, column in zip(levels, columns, strict=True)
+    ]
+    return np.asarray(weight * np.array(losses))
 
 
 @dask.delayed
-def _score(targets, losses, levels):
+def _score(targets: Any, losses: Any, levels: Sequence[float]) -> float:
     if not sum(n_rows for *_, n_rows in targets):
         raise ValueError(NO_ROWS)
     y = np.concatenate([part for _, part, _, _ in targets])
@@ -95,7 +100,7 @@ def _score(targets, losses, levels):
     return float(np.mean(scores))
 
 
-def _loss_of_constant(y, w, level):
+def _loss_of_constant(y: Any, w: Any, level: float) -> float:
     """The loss of the targets' own quantile, as scikit-learn finds it.
 
     Its versions differ in how they do: it is taken from the score of a constant.
@@ -103,4 +108,4 @@ def _loss_of_constant(y, w, level):
     above = np.full(len(y), y.max() + 1.0)
     loss = mean_pinball_loss(y, above, sample_weight=w, alpha=level)
     share = d2_pinball_score(y, above, sample_weight=w, alpha=level)
-    return loss / (1 - share)
+    return float(loss / (1 - share))

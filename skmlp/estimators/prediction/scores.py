@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, check_consistent_length
@@ -13,10 +15,11 @@ from skmlp.data.targets import encode
 from skmlp.estimators.fitting.inputs import check_weights
 from skmlp.estimators.targets import multioutput, real_targets
 from skmlp.model import metrics
+from skmlp.model.layout import Array
 from skmlp.model.predict import row_blocks
 
 
-def in_blocks(estimator, X, y, sample_weight):
+def in_blocks(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float | None:
     """The score of a model with several outputs, where a block's sums are enough.
 
     Parameters
@@ -45,7 +48,7 @@ def in_blocks(estimator, X, y, sample_weight):
     sums, spreads = np.zeros(2 * n_columns), np.zeros(n_columns if real else 0)
     parts = np.zeros(metrics.n_parts(loss, n_columns))
 
-    def block(rows):
+    def block(rows: Any) -> tuple[Array, Array]:
         of_y = y[rows].toarray() if sparse.issparse(y) else y[rows]
         return of_y, w[rows] if w.size else w
 
@@ -54,7 +57,7 @@ def in_blocks(estimator, X, y, sample_weight):
             metrics.mean_parts(*block(rows), sums, masked)
     means = metrics.means(sums)
 
-    def add(raw, rows):
+    def add(raw: Array, rows: Any) -> None:
         of_y, of_w = block(rows)
         if real:
             metrics.spread_parts(of_y, of_w, means, spreads, masked)
@@ -66,7 +69,7 @@ def in_blocks(estimator, X, y, sample_weight):
     return metrics.score(loss, parts, spreads, masked)
 
 
-def _labels(estimator, y):
+def _labels(estimator: Any, y: Any) -> Any:
     """Encoded labels of several columns; None if these are no such."""
     if not multioutput.widths(estimator):
         return _indicators(estimator, y)
@@ -82,7 +85,7 @@ def _labels(estimator, y):
     )
 
 
-def _indicators(estimator, y):
+def _indicators(estimator: Any, y: Any) -> Any:
     """Multilabel targets as they are; None if scikit-learn should look at them."""
     if not estimator._label_binarizer.y_type_.startswith("multilabel"):
         return None
@@ -93,7 +96,7 @@ def _indicators(estimator, y):
     return None if any(multioutput.several(y[rows]) for rows in blocks) else y
 
 
-def _numbers(estimator, y):
+def _numbers(estimator: Any, y: Any) -> Array | None:
     """Real targets of several outputs, or with gaps; None for scikit-learn's score."""
     masked = real_targets.masked(estimator)
     if estimator.n_outputs_ == 1 and not masked:

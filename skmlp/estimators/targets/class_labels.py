@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import (
@@ -19,11 +23,14 @@ from skmlp.estimators.fitting.fast_checks import binarizer_of, checked_pair
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.fitting.validation_rows import check_known
 from skmlp.estimators.targets import multioutput
+from skmlp.model.layout import Array
 from skmlp.model.losses import entry
 
 
-class LabelsMixin:
+class LabelsMixin(BaseEstimator):
     """What a classifier does with labels before they are trained on."""
+
+    classes_: Any
 
     @property
     def n_classes_(self) -> list[int]:
@@ -36,7 +43,9 @@ class LabelsMixin:
             )
         return list(heads)
 
-    def _begin_in_pieces(self, X, y, sample_weight, classes):
+    def _begin_in_pieces(
+        self, X: Any, y: Any, sample_weight: Any, classes: Any
+    ) -> tuple[Any, Any, Any]:
         """Define the classes in the first call of `partial_fit`."""
         of_columns = None if classes is None else multioutput.given(classes)
         if of_columns is None and not self._is_first_call(classes):
@@ -65,15 +74,17 @@ class LabelsMixin:
         self._label_binarizer = LabelBinarizer().fit(some if multilabel else classes)
         return X, y, sample_weight
 
-    def _is_first_call(self, classes):
+    def _is_first_call(self, classes: Any) -> bool:
         if classes is not None and multioutput.widths(self):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to "
                 f"partial_fit, was: {self.classes_!r}"
             )
-        return _check_partial_fit_first_call(self, classes)
+        return bool(_check_partial_fit_first_call(self, classes))
 
-    def _check_targets(self, X, y, *, incremental, reset):
+    def _check_targets(
+        self, X: Any, y: Any, *, incremental: bool, reset: bool
+    ) -> tuple[Any, Array]:
         X, y = self._check_pair(X, y, reset=reset)
         if multioutput.several(y) or self._goes_on_with_heads(incremental):
             found = multioutput.found(y)
@@ -82,7 +93,7 @@ class LabelsMixin:
             self._check_classes(y, incremental=incremental)
         return X, self._encode(y)
 
-    def _check_labels(self, columns, *, incremental):
+    def _check_labels(self, columns: Sequence[Array], *, incremental: bool) -> None:
         """Define `classes_`, or compare with them, from the labels of each column."""
         one = len(columns) == 1
         natural = columns if one else multioutput.natural(columns)
@@ -93,10 +104,10 @@ class LabelsMixin:
         labels = columns[0] if one else np.indices((2, len(columns)))[0]
         self._check_classes(labels, incremental=incremental)
 
-    def _goes_on_with_heads(self, incremental):
+    def _goes_on_with_heads(self, incremental: bool) -> bool:
         return bool(multioutput.widths(self)) and (self.warm_start or incremental)
 
-    def _check_validation(self, X, y):
+    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
         X, y = self._check_pair(X, y, reset=False)
         if multioutput.widths(self):
             multioutput.check_known(self, multioutput.found(y))
@@ -109,7 +120,7 @@ class LabelsMixin:
         check_known(labels, [0, 1] if multilabel else self.classes_)
         return X, self._encode(y)
 
-    def _check_pair(self, X, y, *, reset):
+    def _check_pair(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         if is_frame(y) and y.shape[1] > 1:
             # scikit-learn wants the columns of a frame to be of one kind.
             y = as_values(y)
@@ -121,7 +132,7 @@ class LabelsMixin:
             y = column_or_1d(y, warn=True)
         return X, y
 
-    def _check_classes(self, y, *, incremental):
+    def _check_classes(self, y: Any, *, incremental: bool) -> None:
         """Define `classes_`, or compare the labels with them."""
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = binarizer_of(y)
@@ -141,14 +152,14 @@ class LabelsMixin:
                 f"`self.classes_` has {self.classes_}. 'y' has {classes}."
             )
 
-    def _decode(self, y):
+    def _decode(self, y: Any) -> Any:
         if multioutput.widths(self):
             return multioutput.decode(self, y.astype(np.intp))
         if self._label_binarizer.y_type_.startswith("multilabel"):
             return y.astype(int)
         return self.classes_.take(y[:, 0].astype(np.intp))
 
-    def _encode(self, y):
+    def _encode(self, y: Any) -> Array:
         """Labels as the loss takes them."""
         if multioutput.widths(self):
             return encode("heads", self.classes_, y, None)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
+from skmlp.data.partitions import PartStats
 from skmlp.data.targets import class_weights_of
 from skmlp.estimators.targets import multioutput
+from skmlp.model.layout import Array
 
 NOT_BALANCED = (
     "class_weight='balanced' is not supported by partial_fit: the rows of one call do "
@@ -16,7 +21,7 @@ NOT_BALANCED = (
 )
 
 
-def check(class_weight, incremental):
+def check(class_weight: Any, incremental: bool) -> None:
     """Refuse what needs to see all rows where they come piece by piece."""
     each = class_weight if isinstance(class_weight, list) else [class_weight]
     if incremental and any(isinstance(one, str) for one in each):
@@ -29,11 +34,13 @@ def check(class_weight, incremental):
         )
 
 
-def _is_sound(class_weight):
+def _is_sound(class_weight: Any) -> bool:
     return class_weight in (None, "balanced") or isinstance(class_weight, dict)
 
 
-def tables(class_weight, columns, counts):
+def tables(
+    class_weight: Any, columns: Sequence[Array], counts: Sequence[Array]
+) -> tuple[Array, ...]:
     """Weights of the classes of each column of labels.
 
     Parameters
@@ -60,7 +67,8 @@ def tables(class_weight, columns, counts):
     several = len(columns) > 1
     if several or isinstance(class_weight, list):
         # Its number of elements is looked at there, and whether it is a list.
-        empty = [{}] * len(class_weight) if isinstance(class_weight, list) else {}
+        one: dict[Any, float] = {}
+        empty = [one] * len(class_weight) if isinstance(class_weight, list) else one
         compute_sample_weight(empty, np.indices((2, len(columns)))[0])
     each = class_weight if several else [class_weight]
     return tuple(
@@ -71,23 +79,23 @@ def tables(class_weight, columns, counts):
     )
 
 
-def _balanced(counts):
+def _balanced(counts: Array) -> Array:
     present = counts > 0
     weights = np.ones(len(counts))
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights
 
 
-def labels_of(estimator, n_columns):
+def labels_of(estimator: Any, n_columns: int) -> Sequence[Array]:
     """The labels of each column of encoded targets."""
     if multioutput.widths(estimator):
-        return estimator.classes_
+        return list(estimator.classes_)
     if n_columns > 1:
         return [np.arange(2)] * n_columns
     return [np.asarray(estimator.classes_)]
 
 
-def weighted(estimator, y, w, like=None):
+def weighted(estimator: Any, y: Any, w: Array, like: Any = None) -> Array:
     """Weights of rows of this process, with those of their classes.
 
     Parameters
@@ -116,7 +124,7 @@ def weighted(estimator, y, w, like=None):
     return w * rows if w.size else rows
 
 
-def on_workers(estimator, stats):
+def on_workers(estimator: Any, stats: PartStats) -> tuple[Array, ...]:
     """The tables for ranks that encode their own rows, from what is known of these."""
     labels = labels_of(estimator, len(stats.labels))
     counts = []

@@ -6,14 +6,18 @@ of arrays as `classes_`, as scikit-learn's trees have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
 from skmlp.data.checks import MIXED, check_target, distinct
 from skmlp.data.targets import are_texts, encode
+from skmlp.model.layout import Array
 
 
-def widths(estimator):
+def widths(estimator: Any) -> tuple[int, ...]:
     """The number of columns of each head, a tuple; () for a model without heads."""
     classes = getattr(estimator, "classes_", None)
     return tuple(map(len, classes)) if isinstance(classes, list) else ()
@@ -22,7 +26,7 @@ def widths(estimator):
 # -- labels, before they are trained on ------------------------------------------------
 
 
-def are_indicators(columns):
+def are_indicators(columns: Sequence[Array]) -> bool:
     """Whether labels, as an array or by columns, are 0 and 1: those of multilabel."""
     return all(
         column.dtype.kind in "biuf" and ((column == 0) | (column == 1)).all()
@@ -30,12 +34,12 @@ def are_indicators(columns):
     )
 
 
-def columns_of(y):
+def columns_of(y: Any) -> list[Array]:
     """Each column of labels, by itself: of an array of objects with its own dtype."""
     return [_natural(column) for column in y.T] if y.dtype == object else list(y.T)
 
 
-def _natural(column):
+def _natural(column: Array) -> Array:
     """Objects that are numbers or booleans as an array of such."""
     check_target(column)
     if any(isinstance(label, str) for label in column):
@@ -46,12 +50,12 @@ def _natural(column):
     return natural if natural.dtype.kind in "biuf" else column
 
 
-def plain(y):
+def plain(y: Array) -> Array:
     """A table of objects as it is; as integers if all of them are 0 and 1."""
     return y.astype(int) if are_indicators(columns_of(y)) else y
 
 
-def several(y):
+def several(y: Any) -> bool:
     """Whether targets have several columns of classes, and are no multilabel ones."""
     if y.ndim != 2 or y.shape[1] < 2:
         return False
@@ -60,7 +64,7 @@ def several(y):
     return not are_indicators(columns_of(y) if y.dtype == object else [y])
 
 
-def found(y):
+def found(y: Any) -> list[Array]:
     """The distinct labels of each column, sorted. ValueError if these are no labels."""
     if sparse.issparse(y):
         raise ValueError(
@@ -71,13 +75,13 @@ def found(y):
     return [distinct(column, "-multioutput") for column in columns_of(table)]
 
 
-def natural(columns):
+def natural(columns: Sequence[Array]) -> list[Array]:
     """Distinct labels of columns, some of them objects, as `found` has them."""
     natural = [_natural(c) if c.dtype == object else c for c in columns]
     return [distinct(column, "-multioutput") for column in natural]
 
 
-def given(classes):
+def given(classes: Any) -> list[Array] | None:
     """The labels of each column, sorted, if `partial_fit` was given such; else None."""
     if not isinstance(classes, (list, tuple, np.ndarray)) or not len(classes):
         return None
@@ -94,12 +98,12 @@ def given(classes):
     return natural(columns)
 
 
-def _are_mixed(labels):
+def _are_mixed(labels: Any) -> bool:
     texts = [isinstance(label, str) for label in labels]
     return any(texts) and not all(texts)
 
 
-def first_call(estimator, classes, n_columns):
+def first_call(estimator: Any, classes: list[Array], n_columns: int) -> None:
     """Define the classes in the first call of `partial_fit`, or compare with them."""
     if len(classes) != n_columns:
         raise ValueError(
@@ -121,11 +125,11 @@ def first_call(estimator, classes, n_columns):
         )
 
 
-def _alike(one, other):
+def _alike(one: Sequence[Array], other: Sequence[Array]) -> bool:
     return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
-def check_number(estimator, n_columns):
+def check_number(estimator: Any, n_columns: int) -> None:
     """ValueError unless targets have as many columns as the model has heads."""
     n_heads = len(widths(estimator))
     if n_columns == n_heads:
@@ -142,7 +146,7 @@ def check_number(estimator, n_columns):
     )
 
 
-def check_one_block(estimator, y):
+def check_one_block(estimator: Any, y: Any) -> None:
     """ValueError if targets have several columns of classes; others are not looked at.
 
     scikit-learn has no kind for tables of objects.
@@ -151,7 +155,7 @@ def check_one_block(estimator, y):
         check_number(estimator, y.shape[1])
 
 
-def unknown(estimator, columns):
+def unknown(estimator: Any, columns: Sequence[Array]) -> tuple[int, Array] | None:
     """The first column with labels that the model does not know: number and labels."""
     for j, (known, labels) in enumerate(zip(estimator.classes_, columns, strict=True)):
         odd = labels[encode("heads", [known], labels[:, None], None)[:, 0] < 0]
@@ -160,7 +164,9 @@ def unknown(estimator, columns):
     return None
 
 
-def check_classes(estimator, columns, *, incremental):
+def check_classes(
+    estimator: Any, columns: Sequence[Array], *, incremental: bool
+) -> None:
     """Define `classes_`, or compare the labels of each column with them.
 
     `columns` has the distinct labels of each.
@@ -186,7 +192,7 @@ def check_classes(estimator, columns, *, incremental):
         )
 
 
-def check_known(estimator, columns):
+def check_known(estimator: Any, columns: Sequence[Array]) -> None:
     """ValueError if validation targets have labels that the training rows have not."""
     check_number(estimator, len(columns))
     odd = unknown(estimator, columns)
@@ -198,7 +204,7 @@ def check_known(estimator, columns):
         )
 
 
-def check_scoring(estimator):
+def check_scoring(estimator: Any) -> None:
     """ValueError if scikit-learn's scorers are asked to score several targets."""
     if widths(estimator):
         raise ValueError(
@@ -212,14 +218,14 @@ def check_scoring(estimator):
 # -- predictions -----------------------------------------------------------------------
 
 
-def dtype_of(classes):
+def dtype_of(classes: Any) -> np.dtype[Any]:
     """The dtype of labels of several columns together."""
     kinds = {"U" if are_texts(c) else "b" if c.dtype == bool else "n" for c in classes}
     # Numbers and texts would become texts, and booleans numbers.
     return np.dtype(object) if len(kinds) > 1 else np.result_type(*classes)
 
 
-def decode(estimator, codes):
+def decode(estimator: Any, codes: Array) -> Array:
     """Labels from the index of each.
 
     Parameters
@@ -239,7 +245,7 @@ def decode(estimator, codes):
     return labels
 
 
-def blocks(raw, heads):
+def blocks(raw: Array, heads: Sequence[int]) -> list[Any]:
     """The columns of each head, side by side in arrays of numpy or Dask."""
     ends = np.cumsum(heads)
     return [raw[:, end - n : end] for n, end in zip(heads, ends, strict=True)]

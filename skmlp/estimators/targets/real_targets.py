@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
@@ -15,6 +17,7 @@ from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.targets import encode
 from skmlp.estimators.advice.quality import check_scale
 from skmlp.estimators.fitting.fast_checks import checked_pair
+from skmlp.model.layout import Array
 
 _X = {
     "accept_sparse": ["csr", "csc"],
@@ -29,12 +32,12 @@ _Y = {
 }
 
 
-def masked(estimator):
+def masked(estimator: Any) -> bool:
     """Whether targets may be missing: a classifier's never are."""
     return getattr(estimator, "missing_targets", "error") == "mask"
 
 
-def check(estimator, X, y, *, reset):
+def check(estimator: Any, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
     """Validate rows and real targets; see `BaseMLP._check_targets`."""
     if sparse.issparse(y):
         # In scikit-learn's words, of its other regressors.
@@ -71,22 +74,23 @@ def check(estimator, X, y, *, reset):
     return X, encode("real", None, y, X.dtype)
 
 
-def _without_name(settings):
+def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "input_name"}
 
 
-def table(y):
+def table(y: Any) -> Array:
     """Targets of which some may be missing, as floats of shape (rows, n_targets)."""
     return encode("real", None, check_array(y, **_Y), np.float64)
 
 
-def plain_table(y, masked):
+def plain_table(y: Any, masked: bool) -> Array:
     """Targets as `table` has them, float32 as it is; if `masked`, NaN may be there."""
-    y = check_array(y, **{**_Y, "ensure_all_finite": "allow-nan" if masked else True})
-    return y.reshape(-1, 1) if y.ndim == 1 else y
+    settings = {**_Y, "ensure_all_finite": "allow-nan" if masked else True}
+    table: Array = check_array(y, **settings)
+    return table.reshape(-1, 1) if table.ndim == 1 else table
 
 
-def known(y, raw, sample_weight):
+def known(y: Any, raw: Array, sample_weight: Any) -> tuple[Array, Array, Any]:
     """The known ones of single targets, with their predictions and weights or None."""
     check_consistent_length(y, raw, sample_weight)
     y = plain_table(y, masked=True)[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -12,31 +13,32 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp.display.inside import networks
 from skmlp.estimators.targets import multioutput
+from skmlp.model.layout import Array
 from skmlp.model.losses import METHOD, OUTPUTS, entry
 
 #: Parameters of one loss alone.
 _OF_LOSSES = {"huber_delta": "huber", "quantile": "quantile"}
 
 
-def levels(estimator):
+def levels(estimator: Any) -> tuple[Any, ...]:
     """The levels of the quantiles, as a tuple; one for a number."""
     given = estimator.quantile
     return tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else (given,)
 
 
-def name(estimator):
+def name(estimator: Any) -> Any:
     """The regressor's loss: a key of `skmlp.model.losses.LOSSES`, or an object."""
     if isinstance(estimator.loss, str) and estimator.loss == "quantile":
         return "quantiles" if len(levels(estimator)) > 1 else "quantile"
     return estimator.loss
 
 
-def unused(estimator):
+def unused(estimator: Any) -> list[str]:
     """The parameters of other losses."""
     return [n for n, loss in _OF_LOSSES.items() if loss != estimator.loss]
 
 
-def settings(estimator):
+def settings(estimator: Any) -> tuple[float, ...]:
     """The parameters of the loss, for its kernel."""
     loss = estimator._loss_name()
     if not isinstance(loss, str):
@@ -55,7 +57,7 @@ def settings(estimator):
     return ()
 
 
-def n_outputs(estimator, n_columns):
+def n_outputs(estimator: Any, n_columns: int) -> int:
     """Width of the last layer for so many columns of targets.
 
     Raises
@@ -76,12 +78,12 @@ def n_outputs(estimator, n_columns):
     return len(levels(estimator))
 
 
-def check(estimator):
+def check(estimator: Any) -> None:
     """ValueError, with the cure, if a parameter can't be what it says."""
     if not hasattr(estimator, "quantile"):
         return
     found = levels(estimator)
-    if not found or not all(isinstance(q, Real) and 0 < q < 1 for q in found):
+    if not found or not all(isinstance(q, Real) and 0 < float(q) < 1 for q in found):
         raise ValueError(
             "quantile must be a number between 0 and 1, or several of them, got "
             f"{estimator.quantile!r}"
@@ -97,7 +99,7 @@ def check(estimator):
             check_loss_with_gaps(estimator.loss)
 
 
-def check_loss(loss):
+def check_loss(loss: Any) -> None:
     """ValueError unless an object does as `skmlp.model.losses.kernel_of` says."""
     kind = type(loss).__name__
     output = getattr(loss, "out_activation", "identity")
@@ -123,7 +125,7 @@ def check_loss(loss):
         raise ValueError(f"{kind}.{METHOD} must leave its arguments as they were")
 
 
-def check_loss_with_gaps(loss):
+def check_loss_with_gaps(loss: Any) -> None:
     """ValueError unless a missing target leaves an object's other numbers alone."""
     kind = type(loss).__name__
     y = np.array([[0.5, np.nan], [1.5, 1.0], [0.7, 0.9]])
@@ -138,7 +140,9 @@ def check_loss_with_gaps(loss):
         )
 
 
-def score_quantiles(quantiles, y, predictions, sample_weight):
+def score_quantiles(
+    quantiles: Sequence[float], y: Any, predictions: Array, sample_weight: Any
+) -> float:
     """The mean over the quantiles of D2, the share of the pinball loss explained."""
     y = np.asarray(y).reshape(-1)
     scores = [
@@ -207,11 +211,11 @@ def d2_pinball_scorer(
         )
     predictions = np.asarray(estimator.predict(X))
     return score_quantiles(
-        *found, y, predictions.reshape(len(predictions), -1), sample_weight
+        found.pop(), y, predictions.reshape(len(predictions), -1), sample_weight
     )
 
 
-def check_range(estimator, smallest):
+def check_range(estimator: Any, smallest: float) -> None:
     """ValueError if the loss is not defined for the smallest target."""
     takes = entry(name(estimator)).takes
     if takes == "not negative" and smallest < 0:
