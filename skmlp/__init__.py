@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from skmlp.estimators.targets.regression_losses import d2_pinball_scorer
     from skmlp.estimators.transformer import HiddenLayerTransformer
     from skmlp.onnx import to_onnx
+    from skmlp.tabular.classifier import TabularMLPClassifier
+    from skmlp.tabular.regressor import TabularMLPRegressor
 
 __version__ = "0.1.0.dev0"
 
@@ -44,6 +46,8 @@ __all__ = [
     "MLPRegressor",
     "ModelQualityWarning",
     "ScalingDisplay",
+    "TabularMLPClassifier",
+    "TabularMLPRegressor",
     "TrainingProgress",
     "UnusedParameterWarning",
     "__version__",
@@ -69,6 +73,8 @@ _LATER = {
     "MLPClassifier": "skmlp.estimators.classifier",
     "MLPRegressor": "skmlp.estimators.regressor",
     "ScalingDisplay": "skmlp.display.scaling",
+    "TabularMLPClassifier": "skmlp.tabular.classifier",
+    "TabularMLPRegressor": "skmlp.tabular.regressor",
     "TrainingProgress": "skmlp.estimators.callbacks",
     "d2_pinball_scorer": "skmlp.estimators.targets.regression_losses",
     "history_frame": "skmlp.display.history",

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("testing",),
     ("onnx",),
+    ("tabular",),
     ("estimators",),
     ("display", "versions"),
     ("dask",),
@@ -48,7 +49,7 @@ VERSION = "__version__"
 
 #: Other projects' modules, and the units that alone may import them.
 ONLY_IN = {
-    "sklearn.base": ("estimators",),
+    "sklearn.base": ("estimators", "tabular"),
     "sklearn.neural_network": ("estimators",),
 }
 

@@ -1,0 +1,304 @@
+"""What the two tabular estimators share: the members, their rows, and their mean.
+
+Each member is an ordinary network that trains on the encoded table and holds out rows
+of its own, so that together they learn from all rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from skmlp.tabular.encoder import TableEncoder
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What the networks are, unless `network_params` says otherwise. The recipe is that of
+#: RealMLP (arXiv 2407.04491) without its parts that brought nothing on the tables of
+#: benchmarks/tables.py; see docs/tabular.rst for the ablation.
+NETWORK: dict[str, Any] = {
+    "activation": "mish",
+    "solver": "adamw",
+    "weight_decay": 0.01,
+    "learning_rate": "one_cycle",
+    "learning_rate_init": 0.004,
+    "beta_2": 0.95,
+    "dropout": 0.15,
+    "alpha": 0.0,
+    "output_bias_init": "mean",
+    "n_iter_no_change": np.inf,
+}
+#: Rows of a minibatch: so many, or fewer where an epoch would have less than
+#: `LEAST_STEPS` steps.
+MOST_BATCH_ROWS, LEAST_BATCH_ROWS, LEAST_STEPS = 256, 8, 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that members share: encoded features, targets and weights."""
+
+    X: Array
+    y: Array
+    weights: Array | None
+
+    def take(self, rows: Array) -> Rows:
+        """Those at some indices."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.X[rows], self.y[rows], weights)
+
+    def with_weight(self) -> Rows:
+        """Those that count: a row of weight 0 is as one that is not there."""
+        if self.weights is None or self.weights.all() or not self.weights.any():
+            return self
+        return self.take(np.flatnonzero(self.weights))
+
+
+def train(
+    network: Any,
+    rows: Rows,
+    held_out: Array | None,
+    validation: Rows | None,
+    first: Any,
+) -> Any:
+    """Train one member; at module level, so that worker processes can.
+
+    Parameters
+    ----------
+    network : MLPClassifier or MLPRegressor
+        Not fitted.
+    rows : Rows
+        All training rows.
+    held_out : ndarray of int, or None
+        The rows that this member does not learn from.
+    validation : Rows or None
+        The caller's own validation rows.
+    first : dict
+        What a first `partial_fit` takes beside.
+    """
+    options = dict(first)
+    if validation is None and held_out is not None:
+        validation = rows.take(held_out)
+        kept = np.ones(len(rows.X), bool)
+        kept[held_out] = False
+        rows = rows.take(np.flatnonzero(kept))
+    if validation is None:
+        network.set_params(early_stopping=False)
+    else:
+        options |= {"X_val": validation.X, "y_val": validation.y}
+        options["sample_weight_val"] = validation.weights
+    # Not `fit`: here all epochs are wanted, which is nothing to warn of.
+    epochs = network.max_iter
+    return network.partial_fit(rows.X, rows.y, rows.weights, epochs=epochs, **options)
+
+
+class BaseTabularMLP(BaseEstimator, ABC):
+    """Encode a raw table, train several networks, predict by their mean."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [
+            "array-like",
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "scoring": [str, callable, None],
+        "network_params": [dict, None],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _encode_targets(self, X: Any, y: Any) -> Array:
+        """Check the targets of `fit` and note what they are."""
+
+    @abstractmethod
+    def _encode_more(self, y: Any) -> Array:
+        """Check and encode the targets of validation rows."""
+
+    @abstractmethod
+    def _network(self) -> Any:
+        """One member, with the defaults of its kind."""
+
+    @abstractmethod
+    def _first(self) -> Mapping[str, Any]:
+        """What the first `partial_fit` of a member takes beside."""
+
+    def _row_weights(self, y: Any, weights: Array | None) -> Array | None:
+        """The weights of rows with those of their classes."""
+        return weights
+
+    def _strata(self, y: Array) -> Array | None:
+        """Group of each row, of which every held-out part has its share."""
+        return None
+
+    def _look_at(self, held_out: Sequence[Rows]) -> None:
+        """Learn from what the members say of rows that they did not train on."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Encode the table and train the networks.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The raw table: a frame of pandas, polars or pyarrow, or an array. Numbers,
+            booleans, dates, texts and categories, with missing values anywhere.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or real numbers for the regressor.
+        sample_weight : array-like of shape (n_samples,), default=None
+            A row of weight k counts like k rows.
+        X_val, y_val : array-like or frame, default=None
+            Validation rows for all members, in place of those that each holds out.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
+
+        Returns
+        -------
+        self : estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            The input is unfit for training, or a training diverged.
+        """
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val belong together: pass both or neither")
+        encoder = TableEncoder(self.categorical_features)
+        encoded = encoder.fit_transform(X)
+        targets = self._encode_targets(X, y)
+        check_consistent_length(encoded, targets)
+        weights = _weights(sample_weight, encoded)
+        rows = Rows(encoded, targets, self._row_weights(y, weights)).with_weight()
+        validation = None
+        if X_val is not None:
+            more = encoder.transform(X_val)
+            own = self._encode_more(y_val)
+            check_consistent_length(more, own)
+            weighed = self._row_weights(y_val, _weights(sample_weight_val, more))
+            validation = Rows(more, own, weighed)
+        self.preprocessor_ = encoder
+        self.n_features_in_ = encoder.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(encoder, "feature_names_in_"):
+            self.feature_names_in_ = encoder.feature_names_in_
+
+        rng = check_random_state(self.random_state)
+        n_members, n = self.n_estimators, len(rows.X)
+        parts: Sequence[Array | None] = [None] * n_members
+        if self.early_stopping and validation is None:
+            parts = held_out_rows(
+                n, n_members, self.validation_fraction, self._strata(rows.y), rng
+            )
+        seeds = rng.randint(np.iinfo(np.int32).max, size=n_members)
+        n_trained = n - (0 if parts[0] is None else len(parts[0]))
+        networks = [self._member(int(seed), n_trained) for seed in seeds]
+        first = dict(self._first())
+        self.estimators_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(train)(network, rows, part, validation, first)
+            for network, part in zip(networks, parts, strict=True)
+        )
+        self.n_iter_ = max(network.n_iter_ for network in self.estimators_)
+        held_out = [rows.take(part) for part in parts if part is not None]
+        if validation is not None and self.early_stopping:
+            held_out = [validation] * n_members
+        self._look_at(held_out)
+        return self
+
+    def _member(self, seed: int, n_rows: int) -> Any:
+        """A network of this ensemble, not fitted."""
+        rows = min(MOST_BATCH_ROWS, max(LEAST_BATCH_ROWS, n_rows // LEAST_STEPS))
+        network = self._network().set_params(
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            max_iter=self.max_iter,
+            early_stopping=self.early_stopping,
+            scoring=self.scoring if self.early_stopping else None,
+            batch_size=max(1, min(rows, n_rows)),
+            random_state=seed,
+            verbose=self.verbose,
+        )
+        return network.set_params(**self.network_params or {})
+
+    def _encoded(self, X: Any) -> Array:
+        check_is_fitted(self)
+        encoded: Array = self.preprocessor_.transform(X)
+        return encoded
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _weights(sample_weight: Any, encoded: Array) -> Array | None:
+    if sample_weight is None:
+        return None
+    weights: Array = _check_sample_weight(
+        sample_weight, encoded, dtype=np.float64, ensure_non_negative=True
+    )
+    return weights
+
+
+def held_out_rows(
+    n: int, n_members: int, fraction: float, strata: Array | None, rng: Any
+) -> list[Array | None]:
+    """The rows that each member holds out: successive runs of one random order.
+
+    Of each stratum every member holds out the same share, rounded down; so a class of
+    few rows stays with all of them. Together the members hold out as many different
+    rows as there can be.
+
+    Parameters
+    ----------
+    n, n_members : int
+        Rows, and members.
+    fraction : float
+        Share of the rows that a member holds out.
+    strata : ndarray of shape (n,), or None
+        Group of each row.
+    rng : RandomState
+        For the order.
+
+    Returns
+    -------
+    list of (ndarray of int, or None)
+        Sorted indices; None where there are too few rows to hold one out.
+    """
+    groups = [np.arange(n)]
+    if strata is not None:
+        groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+    parts: list[list[Array]] = [[] for _ in range(n_members)]
+    start = 0
+    for group in groups:
+        order = group[rng.permutation(len(group))]
+        size = int(fraction * len(group))
+        for k in range(n_members):
+            where = (start + k * size + np.arange(size)) % len(group)
+            parts[k].append(order[where])
+    joined = [np.sort(np.concatenate(part)) for part in parts]
+    return [part if len(part) else None for part in joined]

@@ -1,0 +1,200 @@
+"""The classifier for raw tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
+
+from skmlp.estimators.classifier import MLPClassifier
+from skmlp.tabular.base import NETWORK, BaseTabularMLP
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
+    """Classifier for raw tables: several networks behind an encoding of their own.
+
+    Parameters
+    ----------
+    n_estimators : int, default=4
+        Networks whose probabilities are averaged.
+    hidden_layer_sizes : array-like of int or int, default=(256, 256, 256)
+        Width of each hidden layer.
+    max_iter : int, default=64
+        Epochs. The learning rate rises and falls once over all of them.
+    categorical_features : 'from_dtype', array-like of bool, int or str, or None, \
+            default='from_dtype'
+        Columns that are categories although they hold numbers: a mask, indices or
+        names. Columns of texts, objects and pandas' categories always are.
+    early_stopping : bool, default=True
+        Let each network hold out other rows, and keep its best weights by them.
+    validation_fraction : float, default=0.15
+        Share of the rows that each network holds out.
+    scoring : str, callable or None, default='loss'
+        What the best weights are the best by, as in `MLPClassifier`.
+    class_weight : dict or 'balanced', default=None
+        Weights of the classes, ``{label: weight}``.
+    network_params : dict, default=None
+        Parameters of the networks that replace the defaults, such as
+        ``{"dropout": 0.3}``; see `MLPClassifier`.
+    random_state : int, RandomState instance or None, default=None
+        For the held-out rows and the networks.
+    n_jobs : int or None, default=None
+        Networks that are trained at the same time, by joblib: in threads unless a
+        `joblib.parallel_config` names another backend. With None, one after the other,
+        each on all cores.
+    verbose : bool or int, default=False
+        Print the epochs of each network.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    preprocessor_ : TableEncoder
+        What makes numbers of the raw table.
+    estimators_ : list of MLPClassifier
+        The networks. Their classes are the indices of `classes_`.
+    n_iter_ : int
+        The most epochs of one of them.
+    n_features_in_ : int
+        Columns of the table.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if it had any.
+
+    See Also
+    --------
+    TabularMLPRegressor : The regressor.
+    MLPClassifier : One network, on numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmlp import TabularMLPClassifier
+    >>> size = np.linspace(0, 1, 60)
+    >>> color = np.where(np.arange(60) % 2, "red", "blue")
+    >>> X = np.array([size, color], dtype=object).T
+    >>> y = np.where((size > 0.5) & (color == "red"), "yes", "no")
+    >>> clf = TabularMLPClassifier(2, max_iter=30, random_state=0).fit(X, y)
+    >>> clf.predict([[0.9, "red"], [0.9, "blue"]])
+    array(['yes', 'no'], dtype='<U3')
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseTabularMLP._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    def __init__(
+        self,
+        n_estimators: int = 4,
+        hidden_layer_sizes: int | ArrayLike = (256, 256, 256),
+        *,
+        max_iter: int = 64,
+        categorical_features: Any = "from_dtype",
+        early_stopping: bool = True,
+        validation_fraction: float = 0.15,
+        scoring: Any = "loss",
+        class_weight: Mapping[Any, float] | str | None = None,
+        network_params: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.n_estimators = n_estimators
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.max_iter = max_iter
+        self.categorical_features = categorical_features
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.network_params = network_params
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _encode_targets(self, X: Any, y: Any) -> Array:
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None"
+            )
+        y = self._labels(y)
+        self._encoder = LabelEncoder().fit(y)
+        self.classes_ = self._encoder.classes_
+        return self._encode_more(y)
+
+    def _labels(self, y: Any) -> Any:
+        check_classification_targets(y)
+        if type_of_target(y) not in ("binary", "multiclass"):
+            raise ValueError(
+                f"y is a {type_of_target(y)} target, and {type(self).__name__} takes "
+                "one column of classes: fit one estimator for each column, for example "
+                "with sklearn.multioutput.MultiOutputClassifier"
+            )
+        return column_or_1d(y, warn=True)
+
+    def _encode_more(self, y: Any) -> Array:
+        codes: Array = self._encoder.transform(self._labels(y))
+        return codes
+
+    def _row_weights(self, y: Any, weights: Array | None) -> Array | None:
+        if self.class_weight is None:
+            return weights
+        own: Array = compute_sample_weight(self.class_weight, y)
+        return own if weights is None else own * weights
+
+    def _strata(self, y: Array) -> Array:
+        return y
+
+    def _network(self) -> Any:
+        smoothing = 0.05 if len(self.classes_) == 2 else 0.0
+        return MLPClassifier(**NETWORK, label_smoothing=smoothing)
+
+    def _first(self) -> Mapping[str, Any]:
+        return {"classes": np.arange(len(self.classes_))}
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities of the classes: the mean over the networks.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The raw table.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        encoded = self._encoded(X)
+        each = [network.predict_proba(encoded) for network in self.estimators_]
+        found: Array = np.asarray(each, np.float64).mean(axis=0)
+        return found
+
+    def predict(self, X: Any) -> Array:
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The raw table.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels.
+        """
+        check_is_fitted(self)
+        labels: Array = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels

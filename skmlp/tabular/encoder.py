@@ -1,0 +1,320 @@
+"""A raw table as the dense numbers that a network learns well from.
+
+Numbers are scaled robustly and clipped smoothly, as RealMLP does (arXiv 2407.04491),
+and followed by ramps between their quantiles (the piecewise-linear encoding of arXiv
+2203.05556). Categories are one-hot, with the rare ones together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skmlp.tabular import columns
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Where the smooth clipping ends: no scaled number is above it.
+CLIP = 3.0
+
+
+class TableEncoder(TransformerMixin, BaseEstimator):
+    """Encode a raw table of numbers, categories, booleans and dates as numbers.
+
+    Parameters
+    ----------
+    categorical_features : 'from_dtype', array-like of bool, int or str, or None, \
+            default='from_dtype'
+        Columns that are categories. Columns of texts, objects or pandas' categories
+        always are; the others are named by a mask, by index or by name.
+    n_ramps : int, default=16
+        The most ramps of a number. Fewer where its quantiles are equal.
+    min_frequency : int, default=5
+        Categories with fewer rows are taken together.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Columns of the table.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if it had any.
+    one_hot_ : OneHotEncoder or None
+        Fitted on the categories.
+    centers_, scales_ : ndarray of shape (n_numbers,)
+        Median of each number, and what it is multiplied by.
+    edges_ : list of ndarray
+        The quantiles between which the ramps of each number rise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmlp.tabular.encoder import TableEncoder
+    >>> X = np.array([[1.0, "a"], [2.0, "b"], [3.0, "a"]], dtype=object)
+    >>> TableEncoder(n_ramps=0, min_frequency=1).fit_transform(X).round(2)
+    array([[-0.95,  1.  ,  0.  ],
+           [ 0.  ,  0.  ,  1.  ],
+           [ 0.95,  1.  ,  0.  ]], dtype=float32)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+        "n_ramps": [Interval(Integral, 0, None, closed="left")],
+        "min_frequency": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        categorical_features: Any = "from_dtype",
+        n_ramps: int = 16,
+        min_frequency: int = 5,
+    ) -> None:
+        self.categorical_features = categorical_features
+        self.n_ramps = n_ramps
+        self.min_frequency = min_frequency
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn quantiles and categories.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The table.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self : TableEncoder
+            Fitted.
+        """
+        self._fit(X)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Array:
+        """Fit, and encode the same table; see `fit` and `transform`.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The table.
+        y : None
+            Not used.
+        **options
+            None are taken.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_encoded), float32
+            The numbers.
+        """
+        self._validate_params()
+        return self._encode(self._fit(X))
+
+    def _fit(self, X: Any) -> list[columns.Column]:
+        found = self._read(X, reset=True)
+        self._is_number = [column.is_number for column in found]
+        numbers = [c.values for c in found if c.is_number]
+        words = [c.values for c in found if not c.is_number]
+        self.centers_, self.scales_ = np.zeros((2, len(numbers)))
+        self.edges_: list[Array] = []
+        self._with_missing = np.zeros(len(numbers), bool)
+        for j, values in enumerate(numbers):
+            known = values[~np.isnan(values)]
+            self._with_missing[j] = len(known) < len(values)
+            if len(known) == 0:
+                self.edges_.append(np.empty(0))
+                continue
+            low, self.centers_[j], high = np.quantile(known, [0.25, 0.5, 0.75])
+            spread = high - low or (known.max() - known.min()) / 2
+            self.scales_[j] = 1 / spread if spread > 0 else 0.0
+            levels = np.linspace(0, 1, self.n_ramps + 1)
+            edges = np.unique(np.quantile(known, levels))
+            # Two values have nothing between them: the scaled number says it all.
+            several = len(edges) > 1 and len(np.unique(known)) > 2
+            self.edges_.append(edges if several else np.empty(0))
+        self.one_hot_ = None
+        if words:
+            self.one_hot_ = OneHotEncoder(
+                handle_unknown="infrequent_if_exist",
+                min_frequency=self.min_frequency,
+                sparse_output=False,
+                dtype=np.float32,
+            ).fit(_stacked(words))
+        self._names = [column.name for column in found]
+        return found
+
+    def transform(self, X: Any) -> Array:
+        """Encode a table.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The table, of the same columns. Unknown categories count as rare ones, and
+            a number that is missing where none was is the median.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_encoded), float32
+            The numbers.
+        """
+        check_is_fitted(self)
+        return self._encode(self._read(X, reset=False))
+
+    def _encode(self, found: list[columns.Column]) -> Array:
+        numbers = [c.values for c in found if c.is_number]
+        words = [c.values for c in found if not c.is_number]
+        parts: list[Array] = []
+        for j, values in enumerate(numbers):
+            missing = np.isnan(values)
+            filled = np.where(missing, self.centers_[j], values)
+            scaled = (filled - self.centers_[j]) * self.scales_[j]
+            scaled /= np.sqrt(1 + np.square(scaled / CLIP))
+            parts.append(scaled[:, None].astype(np.float32))
+            edges = self.edges_[j]
+            if len(edges):
+                widths = np.diff(edges)
+                ramps = np.clip((filled[:, None] - edges[:-1]) / widths, 0, 1)
+                ramps[missing] = 0
+                parts.append(ramps.astype(np.float32))
+            if self._with_missing[j]:
+                parts.append(missing[:, None].astype(np.float32))
+        if self.one_hot_ is not None:
+            parts.append(self.one_hot_.transform(_stacked(words)))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of the encoded columns.
+
+        Parameters
+        ----------
+        input_features : None
+            Not used.
+
+        Returns
+        -------
+        ndarray of str
+            One for each column of `transform`.
+        """
+        check_is_fitted(self)
+        names: list[str] = []
+        pairs = list(zip(self._names, self._is_number, strict=True))
+        for j, name in enumerate(name for name, number in pairs if number):
+            names.append(name)
+            names += [f"{name} ramp {k}" for k in range(len(self.edges_[j][1:]))]
+            names += [f"{name} missing"] * bool(self._with_missing[j])
+        if self.one_hot_ is not None:
+            words = [name for name, number in pairs if not number]
+            names += list(self.one_hot_.get_feature_names_out(words))
+        return np.asarray(names, object)
+
+    def _read(self, X: Any, *, reset: bool) -> list[columns.Column]:
+        X = columns.as_table(X, self)
+        names = columns.names_of(X)
+        if names is None or hasattr(X, "iloc"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        else:
+            _check_names(self, names, reset)
+        mask = _mask(self.categorical_features, names, self.n_features_in_)
+        found = columns.read(X, mask, self)
+        if reset:
+            return found
+        return [
+            _as_fitted(column, number)
+            for column, number in zip(found, self._is_number, strict=True)
+        ]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _stacked(words: Sequence[Array]) -> Array:
+    """Categories as one table of objects."""
+    table = np.empty((len(words[0]), len(words)), object)
+    for j, column in enumerate(words):
+        table[:, j] = column
+    return table
+
+
+def _as_fitted(column: columns.Column, number: bool) -> columns.Column:
+    """A column in the kind that it had in `fit`: a missing one has none of its own."""
+    if column.is_number == number:
+        return column
+    if number:
+        return columns.Column(column.name, _numbers(column))
+    texts = np.full(len(column.values), None, object)
+    known = ~np.isnan(column.values)
+    texts[known] = [columns._text(v) for v in column.values[known]]
+    return columns.Column(column.name, texts)
+
+
+def _numbers(column: columns.Column) -> Array:
+    """Texts as the numbers that they show."""
+    found = np.full(len(column.values), np.nan)
+    for i, text in enumerate(column.values):
+        try:
+            found[i] = np.nan if text is None else float(text)
+        except ValueError:
+            raise ValueError(
+                f"column {column.name!r} held numbers in fit and holds texts now, such "
+                f"as {text!r}: pass numbers"
+            ) from None
+    return found
+
+
+def _check_names(encoder: Any, names: list[str], reset: bool) -> None:
+    """As `validate_data`, for frames that it does not know."""
+    if reset:
+        encoder.feature_names_in_ = np.asarray(names, object)
+        encoder.n_features_in_ = len(names)
+    elif list(getattr(encoder, "feature_names_in_", names)) != names:
+        raise ValueError(
+            "The feature names should match those that were passed during fit: "
+            f"{names} instead of {list(encoder.feature_names_in_)}"
+        )
+    elif len(names) != encoder.n_features_in_:
+        raise ValueError(
+            f"X has {len(names)} features, but {type(encoder).__name__} is expecting "
+            f"{encoder.n_features_in_} features as input."
+        )
+
+
+def _mask(asked: Any, names: list[str] | None, n_features: int) -> list[bool] | None:
+    """`categorical_features` as one bool a column; None where the types say it."""
+    if asked is None or isinstance(asked, str):
+        return None
+    asked = np.asarray(asked)
+    if asked.dtype.kind == "b":
+        if asked.shape != (n_features,):
+            raise ValueError(
+                f"categorical_features is a mask of shape {asked.shape}, but X has "
+                f"{n_features} features"
+            )
+        return [bool(one) for one in asked]
+    mask = [False] * n_features
+    for one in asked:
+        if isinstance(one, str):
+            if names is None or one not in names:
+                raise ValueError(
+                    f"categorical_features names {one!r}, which is no column of X"
+                )
+            mask[names.index(one)] = True
+        elif not 0 <= one < n_features:
+            raise ValueError(
+                f"categorical_features has the index {one}, but X has {n_features} "
+                "features"
+            )
+        else:
+            mask[int(one)] = True
+    return mask

@@ -1,0 +1,230 @@
+"""The regressor for raw tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import _check_y, check_is_fitted
+
+from skmlp.estimators.regressor import MLPRegressor
+from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
+    """Regressor for raw tables: several networks behind an encoding of their own.
+
+    Parameters
+    ----------
+    n_estimators : int, default=4
+        Networks whose predictions are averaged.
+    hidden_layer_sizes : array-like of int or int, default=(256, 256, 256)
+        Width of each hidden layer.
+    max_iter : int, default=64
+        Epochs. The learning rate rises and falls once over all of them.
+    categorical_features : 'from_dtype', array-like of bool, int or str, or None, \
+            default='from_dtype'
+        Columns that are categories although they hold numbers: a mask, indices or
+        names. Columns of texts, objects and pandas' categories always are.
+    early_stopping : bool, default=True
+        Let each network hold out other rows, and keep its best weights by them.
+    validation_fraction : float, default=0.15
+        Share of the rows that each network holds out.
+    scoring : str, callable or None, default='loss'
+        What the best weights are the best by, as in `MLPRegressor`.
+    network_params : dict, default=None
+        Parameters of the networks that replace the defaults, such as
+        ``{"dropout": 0.3}``; see `MLPRegressor`.
+    random_state : int, RandomState instance or None, default=None
+        For the held-out rows and the networks.
+    n_jobs : int or None, default=None
+        Networks that are trained at the same time, by joblib: in threads unless a
+        `joblib.parallel_config` names another backend. With None, one after the other,
+        each on all cores.
+    verbose : bool or int, default=False
+        Print the epochs of each network.
+
+    Attributes
+    ----------
+    preprocessor_ : TableEncoder
+        What makes numbers of the raw table.
+    estimators_ : list of MLPRegressor
+        The networks. Their targets have mean 0 and deviation 1.
+    n_iter_ : int
+        The most epochs of one of them.
+    n_features_in_ : int
+        Columns of the table.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if it had any.
+
+    See Also
+    --------
+    TabularMLPClassifier : The classifier.
+    MLPRegressor : One network, on numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmlp import TabularMLPRegressor
+    >>> size = np.linspace(0, 1, 80)
+    >>> color = np.where(np.arange(80) % 2, "red", "blue")
+    >>> X = np.array([size, color], dtype=object).T
+    >>> y = np.where(color == "red", 2 * size, 1 - size)
+    >>> reg = TabularMLPRegressor(2, random_state=0).fit(X, y)
+    >>> reg.score(X, y) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        n_estimators: int = 4,
+        hidden_layer_sizes: int | ArrayLike = (256, 256, 256),
+        *,
+        max_iter: int = 64,
+        categorical_features: Any = "from_dtype",
+        early_stopping: bool = True,
+        validation_fraction: float = 0.15,
+        scoring: Any = "loss",
+        network_params: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.n_estimators = n_estimators
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.max_iter = max_iter
+        self.categorical_features = categorical_features
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.scoring = scoring
+        self.network_params = network_params
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _encode_targets(self, X: Any, y: Any) -> Array:
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None"
+            )
+        table = self._as_table(y)
+        self._one_column = np.asarray(y).ndim == 1
+        self._mean, self._deviation = table.mean(axis=0), table.std(axis=0)
+        self._deviation[self._deviation == 0] = 1
+        self._range = table.min(axis=0), table.max(axis=0)
+        return self._scaled(table)
+
+    def _as_table(self, y: Any) -> Array:
+        found = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
+        return np.asarray(found, np.float64).reshape(len(found), -1)
+
+    def _scaled(self, table: Array) -> Array:
+        scaled: Array = ((table - self._mean) / self._deviation).astype(np.float32)
+        return scaled[:, 0] if scaled.shape[1] == 1 else scaled
+
+    def _encode_more(self, y: Any) -> Array:
+        return self._scaled(self._as_table(y))
+
+    def _network(self) -> Any:
+        return MLPRegressor(**NETWORK)
+
+    def _first(self) -> Mapping[str, Any]:
+        return {}
+
+    def _look_at(self, held_out: Sequence[Rows]) -> None:
+        """Keep the sorted absolute errors of the members on their held-out rows."""
+        errors = [
+            abs(network.predict(rows.X) - rows.y).reshape(len(rows.y), -1)
+            * self._deviation
+            for network, rows in zip(self.estimators_, held_out, strict=False)
+        ]
+        self._errors = np.sort(np.concatenate(errors), axis=0) if errors else None
+
+    def _predictions(self, X: Any) -> Array:
+        """Those of each network, of shape (n_estimators, n, n_outputs)."""
+        encoded = self._encoded(X)
+        each = [network.predict(encoded) for network in self.estimators_]
+        raw = np.asarray(each, np.float64).reshape(len(each), len(encoded), -1)
+        values: Array = raw * self._deviation + self._mean
+        return np.clip(values, *self._range)
+
+    def _shaped(self, table: Array) -> Array:
+        return table[:, 0] if self._one_column else table
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict targets: the mean over the networks, within the targets of `fit`.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The raw table.
+        return_std : bool, default=False
+            Return the deviation between the networks, too. It says how much they
+            disagree, not how far targets scatter: see `predict_interval`.
+
+        Returns
+        -------
+        y_mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The predictions.
+        y_std : ndarray of the same shape
+            Only if `return_std`.
+        """
+        values = self._predictions(X)
+        mean = self._shaped(values.mean(axis=0))
+        return (mean, self._shaped(values.std(axis=0))) if return_std else mean
+
+    def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Array:
+        """Intervals that hold a new target with a given probability.
+
+        Split conformal prediction: the half width is a quantile of the errors that the
+        networks made on the rows that they held out. It is valid for rows that come
+        from where those of `fit` came from.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n_samples, n_features)
+            The raw table.
+        confidence_level : float, default=0.9
+            The probability, in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
+            Lower and upper ends.
+
+        Raises
+        ------
+        ValueError
+            No rows were held out, or too few for this level.
+        """
+        check_is_fitted(self)
+        if not 0 < confidence_level < 1:
+            raise ValueError(
+                f"confidence_level={confidence_level!r} must lie between 0 and 1"
+            )
+        if self._errors is None:
+            raise ValueError(
+                "predict_interval needs rows that the networks held out: fit with "
+                "early_stopping=True and more rows"
+            )
+        n = len(self._errors)
+        rank = int(np.ceil((n + 1) * confidence_level))
+        if rank > n:
+            raise ValueError(
+                f"{n} held-out rows are too few for confidence_level="
+                f"{confidence_level}: at most {n / (n + 1):.3f}"
+            )
+        mean, half = self._predictions(X).mean(axis=0), self._errors[rank - 1]
+        ends = np.stack([mean - half, mean + half], axis=-1)
+        return ends[:, 0] if self._one_column else ends
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
