@@ -61,8 +61,9 @@ MOST_FILES_OF_A_FOLDER = 15
 #: lines. A feature may raise both once, by what it adds, with its reason here.
 #: 390 lines are types of the estimators and assignments in constructors.
 #: 200 lines of code are errors that point to what was meant, and what a fit tells.
-MOST_LINES_OF_CODE = 18_200 + 390 + 200
-MOST_LINES = 30_100 + 390 + 450
+#: 700 lines of code are the estimators of raw tables.
+MOST_LINES_OF_CODE = 18_200 + 390 + 200 + 700
+MOST_LINES = 30_100 + 390 + 450 + 1_300
 
 
 # ---- The checker -------------------------------------------------------------------
