@@ -45,7 +45,6 @@ PEERS: dict[str, tuple[Any, ...]] = {
 }
 PLACES: dict[str, tuple[Any, ...]] = {
     "process": (f"{HERE}:Skmlp",),
-    "threads": (f"{HERE}:Skmlp", "threads", 2),
     "loky": (f"{HERE}:Skmlp", "loky", 2),
     "dask": (f"{HERE}:Skmlp", "dask", 2),
 }
@@ -55,7 +54,6 @@ TITLES = {
     "torch": "torch",
     "jax": "JAX",
     "process": "skmlp",
-    "threads": "2 threads",
     "loky": "2 loky",
     "dask": "2 Dask",
 }
@@ -137,7 +135,7 @@ def ratios(report: Report, results: Results, names: Sequence[str]) -> None:
         columns.append(("time / gemm", "process", "gemm", "epoch"))
     columns += [
         (f"{TITLES[n]} against one process", "process", n, "epoch")
-        for n in ("threads", "loky", "dask")
+        for n in ("loky", "dask")
         if n in names
     ]
     if "process" not in names or not columns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import threading
 import time
 from itertools import pairwise
 from typing import Any
@@ -108,7 +107,7 @@ class Skmlp(Contestant):
 
     Parameters
     ----------
-    place : {"process", "threads", "loky", "dask"}
+    place : {"process", "loky", "dask"}
         Where.
     n_jobs : int, optional
         How many ranks.
@@ -179,34 +178,3 @@ class Skmlp(Contestant):
             from joblib.externals.loky import get_reusable_executor
 
             get_reusable_executor().shutdown(wait=True, kill_workers=True)
-
-
-class SkmlpSideBySide(Contestant):
-    """Independent fits in threads of one process, which share nothing but it."""
-
-    def __init__(self, n_fits: int) -> None:
-        self._n_fits = n_fits
-
-    def prepare(self, shape: dict[str, Any], dtype: str) -> None:
-        """Give each its own data, and warm up."""
-        self._fits = [Skmlp() for _ in range(self._n_fits)]
-        for fit in self._fits:
-            fit.prepare(shape, dtype)
-
-    def run(self, epochs: int) -> dict[str, float]:
-        """Let all fit at the same time; the slowest counts."""
-        results: list[dict[str, float]] = []
-        gate = threading.Barrier(self._n_fits, timeout=60)
-
-        def work(fit: Skmlp) -> None:
-            gate.wait()
-            results.append(fit.run(epochs))
-
-        threads = [threading.Thread(target=work, args=(f,)) for f in self._fits]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if len(results) < self._n_fits:
-            raise RuntimeError("a fit of those side by side failed, see above")
-        return {key: max(r[key] for r in results) for key in ("epoch", "fit")}

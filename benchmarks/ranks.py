@@ -1,9 +1,9 @@
 """Ranks on one host, in steady state: ``ranks.py``, and ``ranks.py --rule``.
 
 Against one rank with one BLAS thread: one process with as many BLAS threads as there
-are ranks; ranks as threads, as loky's processes and as Dask's workers; torch's
+are ranks; ranks as loky's processes and as Dask's workers; torch's
 DistributedDataParallel over gloo. The ceiling is what the machine has to give: fits of
-the ranks' size, side by side and independent, in processes and in threads.
+the ranks' size, side by side and independent, in processes.
 
 With ``--rule``, skmlp decides how many ranks it takes: never slower than n_jobs=1?
 """
@@ -41,7 +41,6 @@ from benchmarks.common import (
 )
 
 SKMLP = "benchmarks.contestants:Skmlp"
-SIDE_BY_SIDE = "benchmarks.contestants:SkmlpSideBySide"
 TORCH = "benchmarks.with_torch:TorchRank"
 
 #: Those that are to gain from two ranks.
@@ -84,9 +83,6 @@ def contestants(n_ranks: int, stack: contextlib.ExitStack) -> dict[str, Start]:
     def apart() -> Group:
         return Group([child(SKMLP, blas_threads=1) for _ in range(n_ranks)], n_ranks)
 
-    def apart_in_threads() -> Group:
-        return Group([child(SIDE_BY_SIDE, n_ranks, blas_threads=1)], n_ranks)
-
     def ddp() -> Group:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         loopback = {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
@@ -102,11 +98,9 @@ def contestants(n_ranks: int, stack: contextlib.ExitStack) -> dict[str, Start]:
         f"1 process, {n_ranks} BLAS threads": partial(
             child, SKMLP, blas_threads=n_ranks
         ),
-        "threads": partial(child, SKMLP, "threads", n_ranks),
         "loky": partial(child, SKMLP, "loky", n_ranks),
         "Dask": partial(child, SKMLP, "dask", n_ranks),
-        "ceiling, processes": apart,
-        "ceiling, threads": apart_in_threads,
+        "ceiling": apart,
     } | ({"torch DDP": ddp} if installed("torch") else {})
 
 
@@ -114,8 +108,6 @@ def rule(n_ranks: int, stack: contextlib.ExitStack) -> dict[str, Start]:
     """skmlp as users call it."""
     calls: dict[str, tuple[Any, ...]] = {
         "n_jobs=1": ("process",),
-        f"n_jobs={n_ranks}": ("threads", n_ranks, "auto"),
-        "n_jobs=-1": ("threads", -1, "auto"),
         f"loky, n_jobs={n_ranks}": ("loky", n_ranks, "auto"),
         "Dask, n_jobs=-1": ("dask", -1, "auto"),
     }
@@ -169,10 +161,8 @@ def against(
     headers, rows = ["ratio", "dtype"], []
     blas = f"1 process, {n_ranks} BLAS threads"
     pairs = [
-        ("threads / ceiling in threads", "ceiling, threads", "threads"),
-        ("threads / BLAS threads", blas, "threads"),
-        ("loky / ceiling in processes", "ceiling, processes", "loky"),
-        ("threads / DDP", "torch DDP", "threads"),
+        ("loky / ceiling", "ceiling", "loky"),
+        ("loky / BLAS threads", blas, "loky"),
         ("loky / DDP", "torch DDP", "loky"),
     ]
     some = next(iter(results.values()))
@@ -208,7 +198,7 @@ def options() -> Any:
         "--shapes", help="parts of their names; without --rule the wide ones, or all"
     )
     arguments.add_argument(
-        "--only", help="parts of the names of columns: threads,DDP; the first one stays"
+        "--only", help="parts of the names of columns: loky,DDP; the first one stays"
     )
     asked = parsed(arguments)
     if asked.shapes is None and not asked.rule:

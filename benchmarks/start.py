@@ -38,7 +38,6 @@ from benchmarks.common import (
 
 PLACES: dict[str, tuple[Any, ...]] = {
     "in process": ("process",),
-    "2 threads": ("threads", 2),
     "2 loky": ("loky", 2),
     "2 Dask": ("dask", 2),
 }
@@ -150,9 +149,9 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     add_dtypes(arguments)
-    arguments.add_argument("--places", default="threads,loky,dask", help="or none")
+    arguments.add_argument("--places", default="loky,dask", help="or none")
     asked = parsed(arguments)
-    asked.places = words(asked.places, ("threads", "loky", "dask"))
+    asked.places = words(asked.places, ("loky", "dask"))
     report = Report(asked, "What it costs to begin")
     first_fits(report, asked)
     gangs(report, asked)

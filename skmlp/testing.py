@@ -15,10 +15,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from skmlp.comm.base import Communicator
+from skmlp.comm.base import Communicator, Shards
 from skmlp.data.split import split_rows
 from skmlp.estimators.callbacks import EPOCH, OwnCallback, training_of
 from skmlp.kernels import step_threads as threads_module
+from skmlp.launch.in_process import InProcessGroup
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Split
@@ -44,6 +45,7 @@ __all__ = [
     "on_start",
     "real_blas_limits",
     "settings",
+    "shards_in_this_process",
     "step_by_step",
     "step_thread_names",
     "step_threads",
@@ -91,12 +93,11 @@ def settings(**values: Any) -> Iterator[None]:
 @contextmanager
 def worthwhile_ranks(n_blas_threads: int) -> Iterator[None]:
     """Let two ranks be worthwhile for the smallest nets, on two cores."""
-    least = {"threads": 1, "processes": 1, "dask": 1}
     with (
         settings(ranks_from_work=0),
         patch("skmlp.launch.policy.usable_cores", lambda: 2),
         patch("skmlp.launch.policy.blas_threads_allowed", lambda: n_blas_threads),
-        patch("skmlp.launch.policy.LEAST_WORK", least),
+        patch("skmlp.launch.policy.LEAST_WORK", 1),
     ):
         yield
 
@@ -111,7 +112,7 @@ class Request:
     Attributes
     ----------
     where : str
-        "in process", "threads", "processes" or "dask".
+        "in process", "processes" or "dask".
     generation : int
         How many groups of ranks the fit had before this one.
     n_epochs : int
@@ -147,6 +148,16 @@ def around_requests(
         return _Observed(ready(supervisor), supervisor._generation - 1, around)
 
     return patch.object(Supervisor, "_ready", observed)
+
+
+def shards_in_this_process() -> AbstractContextManager[Any]:
+    """Let one rank in this process hold the shards of all of joblib's processes."""
+
+    def make(build: Build, plan: Any, data: Any, shards: Shards, **options: Any) -> Any:
+        limit = options["blas_threads"]
+        return InProcessGroup(build, plan, data, shards.n_shards, limit)
+
+    return patch("skmlp.launch.loky.process_group.LokyGroup", make)
 
 
 def on_start(callback: Callable[[str, int, int], Any]) -> AbstractContextManager[Any]:

@@ -20,13 +20,13 @@ ONE_NET = "--shapes 64-100-10 --dtypes float64"
 
 #: Command, and some of the headers of its tables.
 COMMANDS = {
-    f"compare {ONE_NET} --peers gemm,sklearn --places process,threads": [
+    f"compare {ONE_NET} --peers gemm,sklearn --places process,loky": [
         "ms per epoch",
         "gemm",
         "scikit-learn",
         "against scikit-learn",
         "time / gemm",
-        "2 threads against one process",
+        "2 loky against one process",
     ],
     "small": ["scikit-learn", "skmlp", "times as fast"],
     "predict --dtypes float64 --nets 64-100": [
@@ -36,18 +36,16 @@ COMMANDS = {
     f"lbfgs {ONE_NET}": ["scikit-learn", "skmlp", "times as fast"],
     "sparse --dtypes float64": ["scikit-learn", "skmlp", "times as fast"],
     "memory --cases Fortran": ["skmlp, growth", "skmlp, peak"],
-    f"ranks {ONE_NET} --only threads,ceiling": [
+    f"ranks {ONE_NET} --only loky,ceiling": [
         "times as fast as 1 rank, 1 BLAS thread",
-        "ceiling, processes",
-        "threads / ceiling in threads",
+        "loky / ceiling",
     ],
     f"ranks {ONE_NET} --rule --only n_jobs=2": [
         "times as fast as n_jobs=1",
-        "n_jobs=2",
         "loky, n_jobs=2",
     ],
     f"cluster {ONE_NET}": ["ceiling", "gang", "gang / ceiling", "outside"],
-    "start --dtypes float64 --places threads": ["difference", "2 threads"],
+    "start --dtypes float64 --places loky": ["difference", "2 loky"],
     "allreduce": ["float32, us per sum", "skmlp"],
 }
 

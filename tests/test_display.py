@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -19,7 +20,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skmlp
-from tests.laws.places import threads
+from tests.laws.places import processes
 
 plt = pytest.importorskip(
     "matplotlib.pyplot", reason="matplotlib is an extra of its own, plot"
@@ -129,6 +130,13 @@ def test_first_weights_as_images():
         skmlp.FirstLayerWeightsDisplay.from_estimator(model, shape=(2, 4))
 
 
+@pytest.fixture
+def _on_processes():
+    with joblib.parallel_config(backend="loky"):
+        yield
+
+
+@pytest.mark.usefixtures("_on_processes")
 def test_scaling_over_workers(monkeypatch):
     model = skmlp.MLPClassifier(5, batch_size=20, random_state=0)
     shards = []
@@ -249,8 +257,8 @@ def test_unfitted_ones_say_so():
 
 
 def test_the_history_as_a_frame():
-    model = skmlp.MLPClassifier(5, batch_size=20, max_iter=4, random_state=0, n_jobs=2)
-    with threads(2).around():
+    model = skmlp.MLPClassifier(5, batch_size=20, max_iter=4, random_state=0)
+    with processes(2).around():
         frame = skmlp.history_frame(model.fit(X, Y))
     assert frame.index.tolist() == [1, 2, 3, 4]
     assert frame["loss"].tolist() == model.loss_curve_
@@ -293,6 +301,6 @@ def test_the_summary_and_the_picture_in_notebooks():
     assert "skmlp-summary" in page
     assert model._repr_mimebundle_()["text/html"].count("skmlp-summary") == 1
     assert "skmlp-summary" not in skmlp.MLPClassifier()._repr_html_()
-    with threads(2).around():
-        shared = skmlp.MLPClassifier(5, max_iter=2, batch_size=20, n_jobs=2).fit(X, Y)
-    assert "Trained on 2 threads, 2 epochs" in shared.summary()
+    with processes(2).around():
+        shared = skmlp.MLPClassifier(5, max_iter=2, batch_size=20).fit(X, Y)
+    assert "Trained on 2 processes, 2 epochs" in shared.summary()

@@ -1,4 +1,4 @@
-"""The interface between the ranks of a fit, and the communicator of a single rank.
+"""The interface between the ranks of a fit.
 
 Shapes and conventions
 ----------------------
@@ -10,23 +10,18 @@ segment ``k`` and takes the optimizer's step on it.
 
 All sums run in the order of the shards, whichever ranks hold them: every rank gets the
 same bits, and a shard that moves to another rank changes nothing.
-
-Arrays that all ranks fill together (``flat`` in `Communicator.exchange`, ``table`` in
-`Communicator.all_reduce`) must come out of `Communicator.once`: ranks of one process
-then work on one array, ranks of different processes on one each.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-T = TypeVar("T")
 
 
 class CommError(RuntimeError):
@@ -119,13 +114,10 @@ class Communicator(ABC):
         This rank, from 0. Rank 0 answers for all.
     shards : Shards
         Which rank holds which shard.
-    one_process : bool
-        All ranks are in the driver's process and share what `once` makes.
     """
 
     rank: int
     shards: Shards
-    one_process: bool = False
 
     @property
     def own_shards(self) -> tuple[int, ...]:
@@ -137,24 +129,16 @@ class Communicator(ABC):
         """Bind a step's two collectives to their buffers.
 
         `parts` has one flat array for each of `own_shards`, its part of the sum;
-        `Exchange.all_gather` completes `flat`, from `once`, of the same size and dtype.
+        `Exchange.all_gather` completes `flat`, of the same size and dtype.
         """
 
     @abstractmethod
     def all_reduce(self, table: Array) -> Array:
         """Sum the rows of a small table, in shard order, with the same bits for all.
 
-        `table`, float64 of shape (n_shards, k), comes from `once`. The rows of
-        `own_shards` hold this rank's values; the other rows are overwritten with those
-        of their holders. The result, of shape (k,), is a new array.
-        """
-
-    @abstractmethod
-    def once(self, function: Callable[[], T]) -> T:
-        """Call `function` once in each process; all its ranks get the one result.
-
-        Every rank waits until all ranks of its process are there, and until the call
-        is done. An exception of `function` is raised in the rank that ran it.
+        `table` is float64 of shape (n_shards, k). The rows of `own_shards` hold this
+        rank's values; the other rows are overwritten with those of their holders. The
+        result, of shape (k,), is a new array.
         """
 
     @abstractmethod
@@ -164,44 +148,3 @@ class Communicator(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the communicator holds; a second call does nothing."""
-
-
-class SoloExchange(Exchange):
-    """The exchange of a single rank: its only part is the sum."""
-
-    def __init__(self, parts: Sequence[Array]) -> None:
-        (part,) = parts
-        self.segments = [slice(0, part.size)]
-        self.totals = [part]
-
-    def reduce_scatter(self) -> None:
-        """Do nothing."""
-
-    def all_gather(self) -> None:
-        """Do nothing."""
-
-
-class SoloCommunicator(Communicator):
-    """The communicator of a fit in this process."""
-
-    rank = 0
-    shards = Shards((0,))
-    one_process = True
-
-    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
-        """Bind nothing: the sum is the part itself."""
-        return SoloExchange(parts)
-
-    def all_reduce(self, table: Array) -> Array:
-        """Return the only row."""
-        return np.array(table[0])
-
-    def once(self, function: Callable[[], T]) -> T:
-        """Call `function`."""
-        return function()
-
-    def abort(self, reason: str) -> None:
-        """Do nothing: a single rank never waits."""
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,8 +25,6 @@ from skmlp.comm.ordered_sum import (
 from skmlp.comm.rendezvous import Contexts, meet
 
 __all__ = ["Listener", "SocketCommunicator"]
-
-T = TypeVar("T")
 
 #: Tables whose transfers stay bound; a fit has one or two that come again and again.
 MAX_TABLES = 4
@@ -210,11 +207,6 @@ class SocketCommunicator(Communicator):
             bound = self._tables[id(table)] = table, transfers
         self._mesh.run(bound[1])
         return sum_table(table)
-
-    def once(self, function: Callable[[], T]) -> T:
-        """Call `function`: this rank is the only one of its process."""
-        self._mesh.check()
-        return function()
 
     def abort(self, reason: str) -> None:
         """Make this rank's verbs raise `Aborted`.

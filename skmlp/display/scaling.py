@@ -64,9 +64,10 @@ class ScalingDisplay:
     ) -> Self:
         """Fit clones on several numbers of workers, and draw how long an epoch takes.
 
-        The workers are those of joblib's active backend, or of the Dask cluster that
-        `X` and `y` are on. As many are used as are asked for, also where skmlp would
-        use fewer because more are slower.
+        The workers are the processes of joblib's active backend, or those of the Dask
+        cluster that `X` and `y` are on. As many are used as are asked for, also where
+        skmlp would use fewer because more are slower. Under joblib's threads, the
+        default, all fits are the same one in this process.
 
         Parameters
         ----------

@@ -156,10 +156,11 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         has on the training rows of the call, so that the unit of the targets does not
         matter. A score that early stopping goes by is compared with `tol` itself.
     n_jobs : int or None, default=None
-        Ranks that train the one model together: threads of this process, or the
-        workers of joblib's active backend. None means 1 unless a
-        `joblib.parallel_config` says otherwise, -1 all cores. Where sharing the work
-        would be slower, fewer are used.
+        Workers that train the one model together: processes of joblib's active backend,
+        or of a Dask cluster. None means 1 unless a `joblib.parallel_config` says
+        otherwise, -1 all cores. Where sharing the work would be slower, fewer are used.
+        Under joblib's threads, the default backend, it changes nothing: a fit in this
+        process has its own threads.
 
     Attributes
     ----------

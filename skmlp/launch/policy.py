@@ -20,12 +20,12 @@ class Place:
 
     Attributes
     ----------
-    kind : {"process", "threads", "processes", "dask"}
-        In this process, on its threads, on joblib's processes, on a Dask cluster.
+    kind : {"process", "processes", "dask"}
+        In this process, on joblib's processes, on a Dask cluster.
     n_ranks : int or None
         How many; None for all that a Dask cluster has.
     backend : joblib backend or None
-        The active backend, for threads and processes.
+        The active backend, for processes.
     client : distributed.Client or None
         The client, for Dask.
     n_threads : int or None
@@ -87,20 +87,16 @@ def choose(n_jobs: int | None) -> Place:
             return HERE
         n_ranks = None if n_jobs is None or n_jobs < 0 else n_jobs
         return Place("dask", n_ranks, client=backend.client)
-    if n_jobs is None:
-        return HERE
-    if n_jobs == 1:
+    # Threads of this process: those that share each step do as well.
+    if n_jobs is None or getattr(backend, "supports_sharedmem", False):
         return HERE
     n_ranks = backend.effective_n_jobs(n_jobs)
-    if n_ranks <= 1:
-        return HERE
-    threads = getattr(backend, "supports_sharedmem", False)
-    return Place("threads" if threads else "processes", n_ranks, backend=backend)
+    return HERE if n_ranks <= 1 else Place("processes", n_ranks, backend=backend)
 
 
 #: Multiply-adds of one rank's part of a minibatch below which sharing it costs more
-#: than it saves, by place (see docs/decisions).
-LEAST_WORK = {"threads": 2.0e7, "processes": 1.3e8, "dask": 1.3e8}
+#: than it saves (see docs/decisions).
+LEAST_WORK = 1.3e8
 
 
 #: Up to so many, BLAS threads share a minibatch of this process about as well as the
@@ -137,7 +133,7 @@ def worthwhile(
         here = min(usable_cores(), blas_threads_allowed() or 1)
         if place.n_threads <= min(here, FEW_THREADS):
             return 1
-    useful = int(work_of(units, batch_rows, dtype) // LEAST_WORK[place.kind])
+    useful = int(work_of(units, batch_rows, dtype) // LEAST_WORK)
     limit = place.n_ranks
     if place.kind != "dask":
         limit = min(limit, usable_cores())

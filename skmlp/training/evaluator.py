@@ -32,7 +32,7 @@ class Evaluator(ShardWork):
     def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
         super().__init__(plan, comm, source)
         size, dtype = self._params.size, self._dtype
-        self._gradient: Array = comm.once(lambda: np.zeros(size, dtype))
+        self._gradient: Array = np.zeros(size, dtype)
         self._exchange = comm.exchange(self._parts, self._gradient)
         self._block_gradient = np.zeros(size, dtype)
         self._accumulate_block = self._network.bind(
@@ -40,9 +40,7 @@ class Evaluator(ShardWork):
         )
         # The loss, and a column for each rank, where it writes the seconds it computed.
         width = 1 + comm.shards.n_ranks
-        self._table: Array = comm.once(
-            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
-        )
+        self._table: Array = np.zeros((comm.shards.n_shards, width), np.float64)
 
     def handle(self, message: Message) -> Message:
         """Loss and gradient, summed over all training rows."""
@@ -58,7 +56,7 @@ class Evaluator(ShardWork):
 
     def _evaluate(self, params: Array) -> Message:
         began, exchanged = time.perf_counter(), self._exchange.seconds
-        self._comm.once(lambda: np.copyto(self._params, params))
+        np.copyto(self._params, params)
         self._table[list(self._own)] = 0.0
         for shard, part, accumulate, k in zip(
             self._shards, self._parts, self._accumulate, self._own, strict=True

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.comm.base import Communicator
+from skmlp.comm.solo import SoloCommunicator
 from skmlp.data.sampler import Source
 from skmlp.data.shuffle import Order
 from skmlp.optim import schedules, wrappers
@@ -89,7 +90,7 @@ class Trainer(Validating):
         size, dtype = self._params.size, self._dtype
         self._optimizer = SOLVERS[plan.solver](plan, self._kernels)
         self._moments: list[Array] = [
-            comm.once(lambda: np.zeros(size, dtype)) for _ in range(n_moments(plan))
+            np.zeros(size, dtype) for _ in range(n_moments(plan))
         ]
         self._exchange = comm.exchange(self._parts, self._params)
         self._moment_exchanges = [
@@ -124,7 +125,7 @@ class Trainer(Validating):
             )
         self._clip: wrappers.Clip | None = None
         if plan.clip_norm is not None:
-            norms = comm.once(lambda: np.zeros((comm.shards.n_shards, 1), np.float64))
+            norms = np.zeros((comm.shards.n_shards, 1), np.float64)
             self._clip = wrappers.Clip(
                 plan, self._kernels, self._own, runs, norms, comm.all_reduce
             )
@@ -132,18 +133,18 @@ class Trainer(Validating):
         self._times, self._scores = slice(_COLUMNS, width), slice(width, None)
         if plan.n_validation:
             width += self.n_validation_parts
-        self._table: Array = comm.once(
-            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
-        )
+        self._table: Array = np.zeros((comm.shards.n_shards, width), np.float64)
         n_best = size if plan.early_stopping and plan.scoring != "driver" else 0
-        self._best: Array = comm.once(lambda: np.empty(n_best, dtype))
+        self._best: Array = np.empty(n_best, dtype)
         self._order: Order | None = None
         if plan.order_rng is not None:
-            self._order = comm.once(lambda: source.row_order(plan))
+            self._order = source.row_order(plan)
         self._state: TrainState | None = None
         self._paused = False
         live = [self._params, self._best, *self._moments]
-        self._commits = Commits(comm, live, self._segments)
+        #: The driver shares this process's memory.
+        self._near = isinstance(comm, SoloCommunicator)
+        self._commits = Commits(live if self._near else [])
         self._far_commits = FarCommits()
         self.long_epoch = LONG
         #: Whether the last epoch was a long one: the same on all ranks.
@@ -187,7 +188,7 @@ class Trainer(Validating):
 
     def last_commit(self) -> Message | None:
         """Return the state after the last finished epoch, as far as one is kept."""
-        if not self._comm.one_process:
+        if not self._near:
             far = self._far_commits.last()
             return None if far is None else Message(TRAIN, far)
         state = self._commits.last()
@@ -200,19 +201,15 @@ class Trainer(Validating):
 
     def _load(self, state: TrainState) -> None:
         """Go on from `state`."""
-
-        def copy() -> None:
-            np.copyto(self._params, state.params)
-            for moment, value in zip(self._moments, state.moments, strict=True):
-                np.copyto(moment, value if value.size else 0)
-            if state.best_params.size:
-                np.copyto(self._best, state.best_params)
-
         self._commits.release()
+        np.copyto(self._params, state.params)
+        for moment, value in zip(self._moments, state.moments, strict=True):
+            np.copyto(moment, value if value.size else 0)
+        if self._best.size and state.best_params.size:
+            np.copyto(self._best, state.best_params)
         if not self._best.size:
             # The driver keeps the best parameters, or there are none.
             state = replace(state, best_params=self._best)
-        self._comm.once(copy)
         state.params = self._params
         state.moments = tuple(self._moments)
         state.best_params = self._best
@@ -229,7 +226,7 @@ class Trainer(Validating):
             self._commits.release()
             self._epoch(state)
             self._commits.keep(state)
-            if left and self._long and not self._comm.one_process:
+            if left and self._long and not self._near:
                 self._make_whole(state)
                 if self._comm.rank == 0:
                     self._far_commits.keep(state)
@@ -250,8 +247,7 @@ class Trainer(Validating):
         order = None
         if self._order is not None:
             state.shuffles += 1
-            rows = self._order
-            order = self._comm.once(lambda: rows.seek(state.shuffles))
+            order = self._order.seek(state.shuffles)
         for shard in self._shards:
             shard.begin_epoch(order)
         self._steps(state)
@@ -363,7 +359,7 @@ class Trainer(Validating):
         score = self._validation_score(sums[self._scores])
         judged = not (plan.early_stopping and plan.scoring == "driver")
         if judged and stopping.compare(plan, state, loss, score):
-            self._comm.once(lambda: np.copyto(self._best, self._model))
+            np.copyto(self._best, self._model)
         if self._optimizer.scheduled:
             state.learning_rate = schedules.after_epoch(
                 plan.learning_rate,

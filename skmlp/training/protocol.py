@@ -100,7 +100,7 @@ class RankGroup(ABC):
     shards : Shards
         Which rank holds which shard.
     where : str
-        "in process", "threads", "processes" or "dask": for people.
+        "in process", "processes" or "dask": for people.
     """
 
     shards: Shards

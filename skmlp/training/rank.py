@@ -74,7 +74,7 @@ class ShardWork:
         self._network = self._make_network(max_rows, self._dropout)
         # Zeros: of frozen layers nothing else is ever written.
         self._parts = [np.zeros(size, self._dtype) for _ in self._own]
-        self._params: Array = comm.once(lambda: np.zeros(size, self._dtype))
+        self._params: Array = np.zeros(size, self._dtype)
         self._views = layout.views(self._params)
         self._accumulate = [
             self._network.bind(self._views, layout.views(part)) for part in self._parts
@@ -146,9 +146,7 @@ class ShardWork:
     ) -> Array:
         """Sum what `add` adds to a row of numbers for each shard."""
         comm = self._comm
-        table: Array = comm.once(
-            lambda: np.zeros((comm.shards.n_shards, width), np.float64)
-        )
+        table: Array = np.zeros((comm.shards.n_shards, width), np.float64)
         for shard, k in zip(self._shards, self._own, strict=True):
             add(shard, table[k])
         return comm.all_reduce(table)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from skmlp.comm.base import Communicator, Shards, SoloCommunicator
+from skmlp.comm.base import Communicator, Shards
 from skmlp.comm.handshake import (
     Expected,
     Hello,
@@ -22,7 +22,7 @@ from skmlp.comm.handshake import (
     run_protocol,
 )
 from skmlp.comm.sockets import Listener, SocketCommunicator
-from skmlp.comm.threads import ThreadGroup
+from skmlp.comm.solo import SoloCommunicator
 from tests.limits import HANG_S
 
 LIMIT = HANG_S
@@ -126,13 +126,7 @@ def gang(
 ) -> Iterator[list[Communicator]]:
     """The communicators of all ranks, by rank."""
     if kind == "solo":
-        yield [SoloCommunicator()]
-    elif kind == "threads":
-        group = ThreadGroup(Shards(tuple(holders)), limit=LIMIT)
-        comms = [group.communicator(rank) for rank in range(max(holders) + 1)]
-        yield comms
-        for comm in comms:
-            comm.close()
+        yield [SoloCommunicator(len(holders))]
     else:
         with socket_gang(holders, ssl_contexts=contexts) as comms:
             yield comms

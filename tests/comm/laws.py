@@ -33,7 +33,7 @@ def steps(
 ) -> list[np.ndarray]:
     """The flat array after each of some steps that store the sum in it."""
     own = comm.own_shards
-    flat = comm.once(lambda: np.zeros(size, dtype))
+    flat = np.zeros(size, dtype)
     parts = [np.zeros(size, dtype) for _ in own]
     exchange = comm.exchange(parts, flat)
     history = []
@@ -50,7 +50,7 @@ def steps(
 
 def segments(comm: Communicator, size: int) -> list[slice]:
     """The segments of an exchange of `size`."""
-    flat = comm.once(lambda: np.zeros(size))
+    flat = np.zeros(size)
     parts = [np.zeros(size) for _ in comm.own_shards]
     return comm.exchange(parts, flat).segments
 
@@ -58,7 +58,7 @@ def segments(comm: Communicator, size: int) -> list[slice]:
 def row_sums(comm: Communicator, width: int, n_calls: int) -> list[np.ndarray]:
     """The sums of a table that is filled anew, and at once, for each call."""
     n_shards = comm.shards.n_shards
-    table = comm.once(lambda: np.full((n_shards, width), np.nan))
+    table = np.full((n_shards, width), np.nan)
     sums = []
     for call in range(n_calls):
         for k in comm.own_shards:

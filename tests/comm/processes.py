@@ -75,4 +75,4 @@ def peers(
 def bind(comm: SocketCommunicator, size: int) -> Any:
     """Make an exchange for parts of zeros."""
     parts = [np.zeros(size) for _ in comm.own_shards]
-    return comm.exchange(parts, comm.once(lambda: np.zeros(size)))
+    return comm.exchange(parts, np.zeros(size))

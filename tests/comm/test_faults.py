@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import struct
@@ -16,7 +15,6 @@ import pytest
 from skmlp.comm import mesh
 from skmlp.comm.base import Aborted, CommError, PeerLost, Shards
 from skmlp.comm.sockets import SocketCommunicator
-from skmlp.comm.threads import ThreadGroup
 from tests.comm import laws
 from tests.comm.gangs import LIMIT, gang, good, in_threads, make_contexts, run, until
 from tests.comm.processes import bind, peers, receive
@@ -28,10 +26,10 @@ HUGE = 4_000_003  # 32 MB: more than the system holds between two sockets
 
 
 @pytest.mark.parametrize("holders", [(0, 1), (0, 1, 0, 2)])
-def test_ranks_in_processes_get_the_bits_of_threads(holders):
-    with gang("threads", holders) as comms:
-        threads = good(run(comms, lambda c: laws.steps(c, np.float32, 10_007)))
-    want = [a.tobytes() for a in threads[0]]
+def test_ranks_in_processes_get_the_bits_of_one_rank(holders):
+    with gang("solo", holders) as comms:
+        alone = good(run(comms, lambda c: laws.steps(c, np.float32, 10_007)))
+    want = [a.tobytes() for a in alone[0]]
     with peers(holders) as (comm, _, pipes):
         for pipe in pipes:
             pipe.send((np.float32, 10_007, laws.N_STEPS))
@@ -70,7 +68,7 @@ def test_a_frozen_process_is_given_up_at_the_step_limit():
 # ---- Aborts ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["threads", "sockets", "tls"])
+@pytest.mark.parametrize("kind", ["sockets", "tls"])
 @pytest.mark.parametrize("size", [3, HUGE])
 @pytest.mark.parametrize("verb", ["reduce_scatter", "all_gather"])
 def test_an_abort_wakes_who_waits(kind, size, verb, monkeypatch, tmp_path):
@@ -84,30 +82,20 @@ def test_an_abort_wakes_who_waits(kind, size, verb, monkeypatch, tmp_path):
     contexts = make_contexts(tmp_path) if kind == "tls" else None
     with gang(kind, (0, 1, 2), contexts) as comms, ThreadPoolExecutor(2) as pool:
         exchanges = good(in_threads([lambda c=c: shared(c, size) for c in comms]))
-        if kind == "threads":
-            barrier = comms[0]._group.barrier
-            condition = lambda: len(barrier._parked) == 2  # noqa: E731 - as the other
-        else:
-            monkeypatch.setattr(mesh, "wait", note)
-            condition = asleep.is_set
+        monkeypatch.setattr(mesh, "wait", note)
         waiting = [
             pool.submit(call_until_it_raises, comms[r], getattr(exchanges[r], verb))
             for r in (0, 1)
         ]
-        until(condition, "a rank waits for rank 2")
+        until(asleep.is_set, "a rank waits for rank 2")
         comms[0].abort("the user pressed Ctrl-C")
         with pytest.raises(Aborted, match="the user pressed Ctrl-C"):
             waiting[0].result(LIMIT)
-        # Over threads the others wake up as well. Over sockets they see that rank 0 is
-        # gone, at the latest in the move after the one that it had its part in.
-        kinds = PeerLost
-        if kind == "threads":
-            kinds = Aborted
-            with pytest.raises(kinds):
-                waiting[1].result(LIMIT)
-        with pytest.raises(kinds):
+        # The others see that rank 0 is gone, at the latest in the move after the one
+        # that it had its part in.
+        with pytest.raises(PeerLost):
             call_until_it_raises(comms[2], getattr(exchanges[2], verb))
-        with pytest.raises(kinds):
+        with pytest.raises(PeerLost):
             waiting[1].result(LIMIT)
 
 
@@ -117,19 +105,16 @@ def call_until_it_raises(comm, verb):
         while True:
             verb()
     finally:
-        if not comm.one_process:
-            comm.close()
+        comm.close()
 
 
 def shared(comm, size):
-    """Bind an exchange of zeros; over threads, of one flat array."""
-    flat = comm.once(lambda: np.zeros(size))
-    return comm.exchange([np.zeros(size) for _ in comm.own_shards], flat)
+    """Bind an exchange of zeros."""
+    return comm.exchange([np.zeros(size) for _ in comm.own_shards], np.zeros(size))
 
 
-@pytest.mark.parametrize("kind", ["threads", "sockets"])
-def test_who_closes_is_lost_to_the_others(kind):
-    with gang(kind, (0, 1)) as comms:
+def test_who_closes_is_lost_to_the_others():
+    with gang("sockets", (0, 1)) as comms:
         comms[1].close()
         with pytest.raises(PeerLost, match="rank 1"):
             comms[0].all_reduce(np.zeros((2, 1)))
@@ -137,9 +122,8 @@ def test_who_closes_is_lost_to_the_others(kind):
             comms[1].all_reduce(np.zeros((2, 1)))
 
 
-@pytest.mark.parametrize("kind", ["threads", "sockets"])
-def test_an_abort_counts_for_more_than_a_loss(kind):
-    with gang(kind, (0, 1)) as comms:
+def test_an_abort_counts_for_more_than_a_loss():
+    with gang("sockets", (0, 1)) as comms:
         comms[1].close()
         with pytest.raises(PeerLost):
             comms[0].all_reduce(np.zeros((2, 1)))
@@ -149,8 +133,7 @@ def test_an_abort_counts_for_more_than_a_loss(kind):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="can't press Ctrl-C")
-@pytest.mark.parametrize("kind", ["threads", "sockets"])
-def test_ctrl_c_in_a_wait_ends_the_gang(kind, monkeypatch):
+def test_ctrl_c_in_a_wait_ends_the_gang(monkeypatch):
     asleep = threading.Event()
     wait = mesh.wait
 
@@ -162,49 +145,19 @@ def test_ctrl_c_in_a_wait_ends_the_gang(kind, monkeypatch):
     main = threading.get_ident()
 
     def press():
-        if kind == "threads":
-            parked = comms[0]._group.barrier._parked
-            until(lambda: bool(parked), "rank 0 waits")
-        else:
-            until(asleep.is_set, "rank 0 waits")
+        until(asleep.is_set, "rank 0 waits")
         signal.pthread_kill(main, signal.SIGINT)
 
-    with gang(kind, (0, 1)) as comms, ThreadPoolExecutor(1) as pool:
+    with gang("sockets", (0, 1)) as comms, ThreadPoolExecutor(1) as pool:
         pressed = pool.submit(press)
         with pytest.raises(KeyboardInterrupt):
             comms[0].all_reduce(np.zeros((2, 1)))
         pressed.result(LIMIT)
         with pytest.raises(CommError, match="interrupted by KeyboardInterrupt"):
             comms[0].all_reduce(np.zeros((2, 1)))
-        if kind == "threads":
-            with pytest.raises(Aborted, match="rank 0 was interrupted"):
-                comms[1].all_reduce(np.zeros((2, 1)))
 
 
 # ---- Ranks that lose step ----------------------------------------------------------
-
-
-def test_a_rank_that_does_not_come_to_the_barrier_is_named():
-    group = ThreadGroup(Shards((0, 1, 2)), limit=0.2)
-    comms = [group.communicator(rank) for rank in range(3)]
-    errors = in_threads(
-        [lambda c=c: c.all_reduce(np.zeros((3, 1))) for c in (comms[0], comms[2])]
-    )
-    for error in errors:
-        assert isinstance(error, PeerLost)
-        assert re.fullmatch(
-            r"rank [02] waited 0\.2 s at a barrier for rank 1(, [02])?", str(error)
-        )
-
-
-def test_ranks_of_one_process_must_share_the_flat_array():
-    def bind_own(comm):
-        return comm.exchange([np.zeros(3)], np.zeros(3))
-
-    with gang("threads", (0, 1)) as comms:
-        errors = run(comms, bind_own)
-    assert all(isinstance(e, (ValueError, Aborted)) for e in errors)
-    assert any("one flat array" in str(e) for e in errors)
 
 
 HEADERS = {

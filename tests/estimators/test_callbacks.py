@@ -18,7 +18,14 @@ import skmlp
 from skmlp.estimators import callbacks
 from skmlp.estimators.fitting.callback_support import _PlainSupport
 from tests.launch.dask_clusters import cluster
-from tests.laws.places import HERE, Place, dask_arrays, on_dask, processes, threads
+from tests.laws.places import (
+    HERE,
+    Place,
+    all_shards_here,
+    dask_arrays,
+    on_dask,
+    processes,
+)
 
 sklearn_callback = pytest.importorskip(
     "sklearn.callback", reason="scikit-learn has callbacks from 1.9 on"
@@ -106,7 +113,7 @@ def check_watched_fit(place: Place, **params: Any) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("place", [HERE, threads(2)], ids=lambda place: place.where)
+@pytest.mark.parametrize("place", [HERE, all_shards_here(2)], ids=["1", "2 shards"])
 def test_each_epoch_is_seen(place, params):
     check_watched_fit(place, **params)
 

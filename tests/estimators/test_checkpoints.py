@@ -22,11 +22,11 @@ from tests.launch.dask_clusters import cluster
 from tests.laws.places import (
     HERE,
     Place,
+    all_shards_here,
     assert_same_bits,
     dask_arrays,
     on_dask,
     processes,
-    threads,
 )
 from tests.laws.twins import data_of
 
@@ -115,15 +115,19 @@ def check_resumed(path: Any, before: Place, after: Place, **params: Any) -> None
 @pytest.mark.parametrize("name", CHECKPOINTED)
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(HERE, HERE), (threads(2), threads(2)), (threads(2), HERE)],
-    ids=["alone", "threads", "threads, then alone"],
+    [
+        (HERE, HERE),
+        (all_shards_here(2), all_shards_here(2)),
+        (all_shards_here(2), HERE),
+    ],
+    ids=["one shard", "two shards", "two shards, then n_jobs=None"],
 )
 def test_a_fit_goes_on(before, after, name, tmp_path):
     check_resumed(tmp_path / "model", before, after, **CHECKPOINTED[name])
 
 
 def test_a_fit_goes_on_in_processes(tmp_path):
-    check_resumed(tmp_path / "model", processes(2), threads(2))
+    check_resumed(tmp_path / "model", processes(2), HERE)
 
 
 def test_a_fit_goes_on_with_fewer_workers(tmp_path):

@@ -11,7 +11,7 @@ from skmlp import config_context
 from skmlp.estimators.advice import timing_report
 from skmlp.exceptions import CommunicationWarning
 from skmlp.state import Record
-from tests.laws.places import HERE, Fit, gangs_seen, processes, threads
+from tests.laws.places import HERE, Fit, gangs_seen, processes
 
 
 def record(seconds: float, *computing: float) -> Record:
@@ -25,9 +25,7 @@ FITS = {
 
 
 @pytest.mark.parametrize("task", FITS)
-@pytest.mark.parametrize(
-    "place", [HERE, threads(2), processes(2)], ids=lambda p: p.where
-)
+@pytest.mark.parametrize("place", [HERE, processes(2)], ids=lambda p: p.where)
 def test_the_times_of_an_epoch_add_up(task, place):
     with gangs_seen():
         model = FITS[task].run(place)

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skmlp import MLPRegressor, config_context
+from skmlp import MLPRegressor
 from skmlp.model.layout import Layout
+from tests.laws.places import HERE, all_shards_here
 
 X = np.random.default_rng(0).normal(size=(30, 3))
 Y = X @ np.random.default_rng(1).normal(size=(3, 2))
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("place", [HERE, all_shards_here(2)], ids=["1", "2 shards"])
 @pytest.mark.parametrize("params", [{}, {"clip_norm": 1e-3}, {"frozen_layers": [1]}])
-def test_the_norm_is_that_of_the_step(n_jobs, params):
+def test_the_norm_is_that_of_the_step(place, params):
     """A step of plain gradient descent is the gradient times the learning rate."""
     layout = Layout((3, 5, 2))
     start = np.random.default_rng(2).uniform(-1, 1, layout.size)
@@ -31,12 +32,11 @@ def test_the_norm_is_that_of_the_step(n_jobs, params):
         learning_rate_init=0.01,
         coefs_init=list(coefs),
         intercepts_init=list(intercepts),
-        n_jobs=n_jobs,
         **params,
     )
-    with config_context(ranks="as_asked"):
+    with place.around():
         model.fit(X, Y)
-    assert model.n_shards_ == (n_jobs or 1)
+    assert model.n_shards_ == place.n_shards
     end = layout.pack(model.coefs_, model.intercepts_, np.dtype(np.float64))
     moved = np.linalg.norm(end - start) / 0.01
     (epoch,) = model.history_

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from skmlp.comm.base import Shards
-from skmlp.launch.in_process import InProcessGroup, ThreadGang
+from skmlp.launch.in_process import InProcessGroup
 from skmlp.launch.loky.process_group import LokyGroup
 from skmlp.threads import blas_threads_now
 from skmlp.training.protocol import Message, RankGroup
@@ -26,13 +26,12 @@ MAX_BYTES = 1 << 26
 LAYOUTS = ((0,), (0, 1), (0, 1, 2), (0, 1, 0))
 
 #: All launchers with all the layouts they have.
-GANGS = [("in process", (0,))] + [
-    (where, holders) for where in ("threads", "processes") for holders in LAYOUTS
+GANGS = [
+    *(("in process", holders) for holders in ((0,), (0, 0, 0))),
+    *(("processes", holders) for holders in LAYOUTS),
 ]
 #: One gang of each launcher.
-ONE_EACH = [("in process", (0,)), ("threads", (0, 1)), ("processes", (0, 1))]
-#: Where one rank can fail and another one wait for it.
-PAIRS = [("threads", (0, 1)), ("processes", (0, 1))]
+ONE_EACH = [("in process", (0,)), ("processes", (0, 1))]
 
 
 def start(
@@ -45,9 +44,7 @@ def start(
     """Start a gang of test servants."""
     plan, data = plan or Plan(), data or Data()
     if where == "in process":
-        return InProcessGroup(build, plan, data, **options)
-    if where == "threads":
-        return ThreadGang(build, plan, data, Shards(holders), **options)
+        return InProcessGroup(build, plan, data, len(holders), **options)
     options.setdefault("max_bytes", MAX_BYTES)
     return LokyGroup(build, plan, data, Shards(holders), **options)
 

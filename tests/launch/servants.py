@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from skmlp.comm.base import Communicator
 from skmlp.threads import blas_threads_now
 from skmlp.training.protocol import Message
-from tests.limits import HANG_S
 
 ADD = 1  # [x] -> the flat array after x * (shard + 1) of all shards was added to it
 FACTS = 2  # -> a row of facts for each shard (`COLUMNS`)
@@ -21,7 +19,6 @@ FAIL = 3  # [rank]: that rank raises, while the others wait for it
 TURN = 4  # exchange again and again until somebody ends it
 KILL = 5  # [rank]: that rank kills its process, while the others wait for it
 ECHO = 6  # arrays -> the same arrays
-HOLD = 7  # compute without a word to the others, until `Plan.gate` is open
 
 #: The columns of `FACTS`.
 COLUMNS = ("pid", "blas", "sigint_ignored", "mapped", "writeable", "checksum")
@@ -51,7 +48,6 @@ class Plan:
     error: type[Exception] = ServantError
     exit: int = -1
     cycle: bool = False
-    gate: threading.Event | None = None
 
 
 @dataclass
@@ -95,16 +91,16 @@ class RankWorker:
             self.me = self
         own = len(comm.own_shards)
         self.plan, self.comm, self.data = plan, comm, data
-        self.flat = comm.once(lambda: np.zeros(plan.size))
+        self.flat = np.zeros(plan.size)
         self.parts = [np.zeros(plan.size) for _ in range(own)]
         self.exchange = comm.exchange(self.parts, self.flat)
         n_shards = comm.shards.n_shards
-        self.table = comm.once(lambda: np.zeros((n_shards, n_shards * len(COLUMNS))))
+        self.table = np.zeros((n_shards, n_shards * len(COLUMNS)))
         self.commit: Message | None = None
 
     def handle(self, message: Message) -> Message:
         acts = (self.add, self.facts, self.fail, self.turn, self.kill, self.echo)
-        return (*acts, self.hold)[message.op - 1](*message.arrays)
+        return acts[message.op - 1](*message.arrays)
 
     def last_commit(self) -> Message | None:
         return self.commit
@@ -159,11 +155,6 @@ class RankWorker:
 
     def echo(self, *arrays: np.ndarray) -> Message:
         return Message(ECHO, arrays)
-
-    def hold(self) -> Message:
-        assert self.plan.gate is not None
-        assert self.plan.gate.wait(HANG_S)
-        return Message(HOLD)
 
 
 def build(plan: Plan, comm: Communicator, data: Data) -> RankWorker:

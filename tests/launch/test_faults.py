@@ -22,7 +22,7 @@ from skmlp.launch.loky.background_parallel import JoblibCall
 from skmlp.launch.loky.rendezvous import Door
 from skmlp.training.protocol import Message, RankFailed, RankGroup
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
-from tests.launch.servants import ADD, ECHO, HOLD, KILL, TURN, Plan
+from tests.launch.servants import ADD, ECHO, KILL, TURN, Plan
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
@@ -183,17 +183,6 @@ def test_an_interrupt_at_the_start_leaves_nothing(where, holders, seconds):
             gang.request(Message(TURN))
 
     interrupted_after(seconds, work)
-
-
-def test_a_thread_that_does_not_end_is_named_and_waited_for_again():
-    gate = threading.Event()
-    gang = start("threads", plan=Plan(gate=gate), close_limit=0.2)
-    interrupted_after(0.2, lambda: gang.request(Message(HOLD)))
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"ranks 0, 1 .*did not end within 0\.2"):
-            gang.close()
-    gate.set()
-    gang.close()
 
 
 # ---- The driver --------------------------------------------------------------------

@@ -9,15 +9,13 @@ import weakref
 
 import numpy as np
 import pytest
-from joblib import Parallel, delayed, parallel_config
-from joblib.parallel import SequentialBackend, ThreadingBackend
+from joblib.parallel import SequentialBackend
 
 from skmlp.threads import blas_threads_now
 from skmlp.training.protocol import Message
 from tests.launch.launchers import (
     GANGS,
     ONE_EACH,
-    PAIRS,
     an_order,
     facts,
     leaving_nothing,
@@ -87,22 +85,20 @@ def test_ranks_live_where_they_should_under_the_limit_asked_for(where, holders):
 
 @pytest.mark.parametrize("error", [ServantError, Unpicklable])
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("where", "holders"), PAIRS)
-def test_an_error_of_the_servant_is_the_first_cause(where, holders, rank, error):
+def test_an_error_of_the_servant_is_the_first_cause(rank, error):
     # What can't be pickled is told of by a RuntimeError.
-    travels = where != "processes" or error is ServantError
-    kind = error if travels else RuntimeError
+    kind = error if error is ServantError else RuntimeError
     with pytest.raises(kind, match=f"{rank}.*not built") as caught:
-        start(where, holders, Plan(fails=rank, error=error))
-    if not travels:
+        start("processes", plan=Plan(fails=rank, error=error))
+    if error is Unpicklable:
         assert "Unpicklable" in str(caught.value)
-    with start(where, holders, Plan(error=error)) as gang:
+    with start("processes", plan=Plan(error=error)) as gang:
         gang.request(Message(ADD, (np.ones(5),)))
         with pytest.raises(kind, match=f"{rank}.*not handled"):
             gang.request(an_order(FAIL, rank))
         with pytest.raises(RuntimeError, match=r"serves no more.*not handled"):
             gang.request(Message(ECHO))
-    with start(where, holders) as gang:
+    with start("processes") as gang:
         gang.request(Message(ECHO))
 
 
@@ -154,44 +150,14 @@ def test_a_gang_that_is_dropped_ends(where, holders):
             assert not thread.is_alive(), thread
 
 
-def test_threads_run_in_the_callers_context_and_have_names():
-    with np.errstate(all="raise"), start("threads", (0, 1, 2)) as gang:
-        names = {t.name for t in threading.enumerate()}
-        assert names >= {f"skmlp-rank-{k}" for k in range(3)} | {"skmlp-joblib"}
-        with pytest.raises(FloatingPointError):
-            gang.request(Message(ADD, (np.full(5, 1e308),)))
-
-
-@pytest.mark.parametrize(("where", "holders"), PAIRS)
-def test_ranks_that_would_run_one_after_another_are_refused(where, holders):
+def test_ranks_that_would_run_one_after_another_are_refused():
     with pytest.raises(RuntimeError, match="2 ranks one after another"):
-        start(where, holders, backend=SequentialBackend(nesting_level=2))
+        start("processes", backend=SequentialBackend(nesting_level=2))
 
 
-class Narrow(ThreadingBackend):
-    """A backend that has two workers, whatever it is asked for."""
-
-    def configure(self, n_jobs=1, parallel=None, **options):
-        return super().configure(2, parallel, **options)
-
-
-def test_a_rank_without_a_worker_is_missed():
-    with pytest.raises(RuntimeError, match=r"rank 2 of 3 had not begun after 0\.3 s"):
-        start("threads", (0, 1, 2), backend=Narrow(), start_limit=0.3)
-
-
-@pytest.mark.parametrize(("where", "holders"), PAIRS)
-def test_the_active_backend_stays_free_for_the_caller(where, holders):
-    backend = {"threads": "threading", "processes": "loky"}[where]
-    with parallel_config(backend), start(where, holders) as gang:
-        gang.request(Message(ADD, (np.ones(5),)))
-        if where == "threads":
-            assert Parallel(n_jobs=2)(delayed(abs)(-k) for k in range(4)) == [*range(4)]
-        (flat,) = gang.request(Message(ADD, (np.ones(5),))).arrays
-        np.testing.assert_array_equal(flat, np.full(5, 6.0))
-
-
-@pytest.mark.parametrize(("where", "holders"), PAIRS)
+@pytest.mark.parametrize(
+    ("where", "holders"), [("in process", (0, 0)), ("processes", (0, 1))]
+)
 def test_gangs_of_several_threads_do_not_disturb_each_other(where, holders):
     results: dict[int, list[float]] = {}
 

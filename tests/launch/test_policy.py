@@ -18,9 +18,13 @@ SMALL, MIDDLE, WIDE = (20, 100, 1), (512, 512, 1), (512, 1024, 1024, 10)
 @pytest.mark.parametrize(
     ("place", "units", "rows", "expected"),
     [
-        (Place("threads", 2), SMALL, 200, 1),
-        (Place("threads", 2), WIDE, 1024, 2),
-        (Place("threads", 16), WIDE, 1024, 8),  # no more than there are cores
+        (Place("processes", 2), SMALL, 200, 1),
+        (
+            Place("processes", 16),
+            (512, *(2048,) * 3, 10),
+            1024,
+            8,
+        ),  # no more than cores
         (Place("processes", 2), WIDE, 1024, 2),
         (Place("dask", 16, n_threads=16), WIDE, 1024, 16),
         (Place("dask", 16, n_threads=16), MIDDLE, 1024, 4),

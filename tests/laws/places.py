@@ -45,6 +45,8 @@ class Place:
         The current one, where there is a cluster.
     bring : callable
         Turns X, y and weights into what `fit` is handed.
+    one_rank : bool
+        All shards of joblib's processes on one rank, in this process.
     """
 
     where: str
@@ -54,6 +56,7 @@ class Place:
     context: Mapping[str, Any] = field(default_factory=dict)
     client: Any = None
     bring: Callable[[Any, Any, Any], Sequence[Any]] = _as_is
+    one_rank: bool = False
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
@@ -64,6 +67,8 @@ class Place:
                 stack.enter_context(self.client.as_current())
             if self.context:
                 stack.enter_context(joblib.parallel_config(**self.context))
+            if self.one_rank:
+                stack.enter_context(testing.shards_in_this_process())
             yield
 
     @contextlib.contextmanager
@@ -100,12 +105,19 @@ HERE = Place("in process")
 
 
 def threads(n: int) -> Place:
-    return Place("threads", n, n, n_jobs=n) if n > 1 else Place("in process", n_jobs=1)
+    """joblib's threads, which change nothing: a fit here has its step threads."""
+    return Place("in process", n_jobs=n, context={"backend": "threading"})
 
 
 def processes(n: int) -> Place:
     """With n_jobs from the context: None in the estimator asks for that."""
     return Place("processes", n, n, context={"backend": "loky", "n_jobs": n})
+
+
+def all_shards_here(n: int) -> Place:
+    """The shards of so many processes, on one rank in this process."""
+    context = {"backend": "loky", "n_jobs": n}
+    return Place("in process", 1, n, context=context, one_rank=True)
 
 
 def on_dask(client: Any, n_workers: int, n_shards: int) -> Place:

@@ -276,7 +276,11 @@ def test_a_resumed_fit_keeps_its_parts(on, tmp_path):
 )
 def test_ranks_are_not_asked_for_where_lanes_do(kernels, n_threads, n_ranks):
     """Then any `n_jobs` gives the same bits. But BLAS must have threads for them."""
-    with testing.worthwhile_ranks(n_threads), config_context(kernels=kernels):
+    with (
+        testing.worthwhile_ranks(n_threads),
+        config_context(kernels=kernels),
+        joblib.parallel_config(backend="loky"),
+    ):
         one, two = fitted(), fitted(n_jobs=2)
         assert two.n_shards_ == n_ranks
         if n_ranks == 1:

@@ -14,13 +14,13 @@ from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.laws.places import (
     HERE,
     TABLE,
+    all_shards_here,
     alone,
     assert_same_bits,
     assert_same_model,
     dask_arrays,
     gangs_seen,
     processes,
-    threads,
 )
 from tests.laws.twins import data_of
 
@@ -62,7 +62,7 @@ def client():
 @EVERY_FIT
 def test_on_every_place_of_this_host(name):
     here = TABLE[name].run(HERE)
-    for place in (threads(2), threads(3), processes(2)):
+    for place in (processes(2), all_shards_here(3)):
         assert_same_model(TABLE[name].run(place), here, **TABLE[name].tolerances)
     assert_same_bits(TABLE[name].run(HERE), here)
 

@@ -52,7 +52,7 @@ def test_a_fit_whose_processes_are_killed_again_and_again_goes_on_here(task, tmp
         pytest.warns(RuntimeWarning, match="goes on in this process"),
     ):
         model = train(task)
-    gangs = [("processes", 2, 2)] * FAILURES + [("threads", 2, 2)]
+    gangs = [("processes", 2, 2)] * FAILURES + [("in process", 1, 2)]
     assert seen_here()[before:] == gangs
     assert len(model.restarts_) == FAILURES
     assert_same_bits(model, undisturbed)

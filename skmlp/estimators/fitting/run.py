@@ -25,6 +25,7 @@ from skmlp.estimators.fitting.hyperparameters import hidden_sizes
 from skmlp.estimators.fitting.judge import Judge
 from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.launch import policy
+from skmlp.launch.in_process import InProcessGroup
 from skmlp.launch.local_launcher import LocalLauncher
 from skmlp.launch.policy import Place
 from skmlp.optim.solvers import SOLVERS
@@ -32,7 +33,7 @@ from skmlp.plan import Plan
 from skmlp.state import Record
 from skmlp.training import build, fused_epoch, lbfgs
 from skmlp.training import supervisor as training_supervisor
-from skmlp.training.protocol import Launcher
+from skmlp.training.protocol import Launcher, RankGroup
 from skmlp.training.rank import most_bytes
 from skmlp.training.supervisor import Supervisor
 
@@ -174,33 +175,34 @@ def keep_layout(
         plan = replace(plan, lanes=1)
     if plan.n_shards == 1:
         return plan, policy.HERE
-    kind = "threads" if place.kind == "process" else place.kind
-    n_ranks = min(place.n_ranks or 1, plan.n_shards)
-    return plan, replace(place, kind=kind, n_ranks=n_ranks)
+    return plan, replace(place, n_ranks=min(place.n_ranks or 1, plan.n_shards))
 
 
 def launcher(plan: Plan, rows: Any, place: Place) -> Launcher:
     """How the ranks on this host start."""
-    n_ranks = place.n_ranks or 1
-    shards = Shards(tuple(k * n_ranks // plan.n_shards for k in range(plan.n_shards)))
+    n_ranks, n_shards = place.n_ranks or 1, plan.n_shards
+
+    def here() -> RankGroup:
+        limit = plan.blas_threads
+        return InProcessGroup(build.on_source, plan, rows, n_shards, limit)
+
     if place.kind == "process":
-        from skmlp.launch.in_process import InProcessGroup
-
-        return LocalLauncher(lambda: InProcessGroup(build.on_source, plan, rows))
-    from skmlp.launch.in_process import ThreadGang
-
-    what = build.on_source, plan, rows, shards
-    limits = {"backend": place.backend, "blas_threads": plan.blas_threads}
-    if place.kind == "threads":
-        return LocalLauncher(lambda: ThreadGang(*what, **limits))
+        return LocalLauncher(here)
     from skmlp.launch.loky.process_group import LokyGroup
 
-    here = {**limits, "backend": "threading"}
-    limits["max_bytes"] = most_bytes(plan)
-    limits["worker_timeout"] = get_config()["worker_timeout"]
-    return LocalLauncher(
-        lambda: LokyGroup(*what, **limits), lambda: ThreadGang(*what, **here)
-    )
+    def processes() -> RankGroup:
+        return LokyGroup(
+            build.on_source,
+            plan,
+            rows,
+            Shards(tuple(k * n_ranks // n_shards for k in range(n_shards))),
+            backend=place.backend,
+            blas_threads=plan.blas_threads,
+            max_bytes=most_bytes(plan),
+            worker_timeout=get_config()["worker_timeout"],
+        )
+
+    return LocalLauncher(processes, here)
 
 
 def supervised(estimator: Any, launcher: Launcher) -> Supervisor:

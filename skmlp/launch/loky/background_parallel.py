@@ -17,18 +17,17 @@ from joblib.parallel import (
     LokyBackend,
     MultiprocessingBackend,
     ParallelBackendBase,
-    ThreadingBackend,
 )
 
 #: A task of joblib: a module-level function and its arguments.
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 #: joblib's own kinds of backends that hold what a running call uses.
-_STATEFUL = (LokyBackend, MultiprocessingBackend, ThreadingBackend)
+_STATEFUL = (LokyBackend, MultiprocessingBackend)
 
 
 def make_parallel(
-    n_jobs: int, backend: str | ParallelBackendBase | None, require: str | None
+    n_jobs: int, backend: str | ParallelBackendBase | None
 ) -> joblib.Parallel:
     """Make a `joblib.Parallel` that starts one task per worker, all at once.
 
@@ -41,13 +40,9 @@ def make_parallel(
         Number of workers.
     backend : str, joblib backend or None
         None is the active one.
-    require : {"sharedmem", None}
-        "sharedmem" takes joblib's threads where the active backend has no shared
-        memory.
     """
     if backend is None:
-        hints = {} if require is None else {"require": require}
-        backend = joblib.parallel.get_active_backend(**hints)[0]
+        backend = joblib.parallel.get_active_backend()[0]
     if isinstance(backend, ParallelBackendBase) and type(backend) in _STATEFUL:
         # The caller's thread may use its active backend while the ranks run; a fresh
         # one of the same kind keeps the two apart.
@@ -63,7 +58,6 @@ def make_parallel(
         backend=backend,
         batch_size=1,
         pre_dispatch="all",
-        require=require,
     )
 
 

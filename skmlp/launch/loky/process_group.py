@@ -128,7 +128,7 @@ class LokyGroup(RankGroup):
         self._last: Message | None = None
         self._call: JoblibCall | None = None
         # With one worker, joblib would run the task in this process.
-        parallel = make_parallel(max(2, n_ranks), backend, None)
+        parallel = make_parallel(max(2, n_ranks), backend)
         # A group that is dropped without `close` must not leave its ranks waiting.
         self._open: list[Door | socket.socket] = []
         self._let_go = weakref.finalize(self, let_go, self._open)
