@@ -7,7 +7,7 @@ again. A state travels as a few flat arrays (`TrainState.to_arrays`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,15 @@ class TrainState:
     status: int = RUNNING
     rng: tuple[bytes, int] | None = None
     records: list[Record] = field(default_factory=list)
+
+    def copy(self) -> TrainState:
+        """The same state, with arrays of its own."""
+        return replace(
+            self,
+            params=self.params.copy(),
+            moments=tuple(moment.copy() for moment in self.moments),
+            best_params=self.best_params.copy(),
+        )
 
     def to_arrays(self, *, lean: bool = False) -> tuple[Array, ...]:
         """Flat arrays, without copying the large ones.

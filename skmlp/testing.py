@@ -76,7 +76,10 @@ SETTINGS = {
     # Where the system counts the processes that it has killed for want of memory.
     "vmstat_file": ("skmlp.launch.loky.deaths.VMSTAT",),
     # Seconds that ranks elsewhere have to finish their epoch after Ctrl-C.
-    "pause_s": ("skmlp.launch.loky.process_group.PAUSE", "skmlp.dask.rank_group.PAUSE"),
+    "grace_s": (
+        "skmlp.launch.loky.process_group.GRACE_S",
+        "skmlp.dask.rank_group.GRACE_S",
+    ),
 }
 
 

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skmlp.comm.base import SoloCommunicator
 from skmlp.rng_state import twister_state
 from skmlp.state import Record, TrainState
-from skmlp.training.snapshots import Commits
 
 
 @pytest.mark.parametrize("n_moments", [0, 1, 2])
@@ -51,27 +49,12 @@ def test_a_missing_moment_is_an_error():
         TrainState.from_arrays(state.to_arrays()[:-1])
 
 
-def test_a_commit_is_copied_when_the_next_epoch_begins():
-    """The last epoch of a run is never copied; what was kept is safe from the next."""
-    params, best, moment = (np.full(4, float(k)) for k in range(3))
-    commits = Commits(SoloCommunicator(), [params, best, moment], [slice(0, 4)])
-    state = TrainState(params, (moment,), 0.1, np.inf, best, epoch=1)
-    assert commits.last() is None
-    for epoch in (1, 2):
-        commits.release()
-        params += 10.0
-        if epoch == 2:
-            kept = commits.last()
-            assert kept.epoch == 1
-            assert_array_equal(kept.params, np.full(4, 10.0))
-        state.epoch = epoch
-        commits.keep(state)
-        assert commits.last().params is params
-    commits.release()
-    # Once more before an epoch: a state that was loaded is no part of it.
-    params[:] = np.nan
-    commits.release()
-    kept = commits.last()
-    assert kept.epoch == 2
-    assert_array_equal(kept.params, np.full(4, 20.0))
-    assert_array_equal([*kept.moments, kept.best_params], [[2.0] * 4, [1.0] * 4])
+def test_a_copy_has_arrays_of_its_own():
+    state = TrainState(np.zeros(2), (np.ones(2),), 0.1, 0.0, np.full(2, 2.0), epoch=7)
+    other = state.copy()
+    for array in (state.params, *state.moments, state.best_params):
+        array[:] = np.nan
+    assert other.epoch == 7
+    assert_array_equal(
+        [other.params, *other.moments, other.best_params], [[0, 0], [1, 1], [2, 2]]
+    )

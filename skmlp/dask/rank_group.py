@@ -28,14 +28,14 @@ from skmlp.dask.rpc import results, together
 from skmlp.dask.worker.rank import Duty, Packed, pack, unpack
 from skmlp.dask.worker.tasks import serve_rank
 from skmlp.dask.worker_group import CALL, Limits
-from skmlp.training.protocol import PAUSE, Build, Message, RankFailed, RankGroup
+from skmlp.training.protocol import GRACE_S, Build, Message, RankFailed, RankGroup
 
 __all__ = ["DaskGroup", "Limits", "adopt"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for the lead to tell its last commit; it is asked when something is amiss.
-COMMIT = 3.0
+#: Seconds for the lead to hand over what it has, after its time for the epoch.
+ANSWER_S = 3.0
 
 
 class DaskGroup(RankGroup):
@@ -91,7 +91,6 @@ class DaskGroup(RankGroup):
         self._locks = data.locks
         self._keeps_locks = keeps_locks
         self._tasks: list[Future[Any]] = []
-        self._commit: Message | None = None
         self._closed = False
         self._over = ""
         try:
@@ -110,17 +109,7 @@ class DaskGroup(RankGroup):
         self._over = ""
         return unpack(answers[0]["answer"])
 
-    def last_commit(self) -> Message | None:
-        """What the lead's servant says, if it can be reached within moments.
-
-        Otherwise what it said when it was asked last.
-        """
-        if not self._closed and self._rpc.open:
-            with contextlib.suppress(RankFailed):
-                self._commit = self._rpc.run(self._ask_commit())
-        return self._commit
-
-    def interrupt(self) -> Message | None:
+    def finish_epoch(self) -> Message | None:
         """End the service at the end of the epoch, if that is near; see the base.
 
         Not of a group that has failed: its ranks have stopped anywhere.
@@ -213,17 +202,10 @@ class DaskGroup(RankGroup):
         facts = {"run": self._group.run, "generation": self._generation}
         # Not through the group, for which a late answer means a lost worker.
         told = await self._rpc.call(
-            self._group.workers[0], "pause", PAUSE + COMMIT, limit=PAUSE, **facts
+            self._group.workers[0], "pause", GRACE_S + ANSWER_S, limit=GRACE_S, **facts
         )
         answer = told.get("answer")
         return None if answer is None else unpack(answer)
-
-    async def _ask_commit(self) -> Message | None:
-        answer = await self._group.call(
-            0, "commit", COMMIT, generation=self._generation
-        )
-        commit = answer.get("commit")
-        return None if commit is None else unpack(commit)
 
     async def _call_all(
         self, verb: str, limit: float | None = None, /, **facts: Any

@@ -63,7 +63,6 @@ class Kind(IntEnum):
     ABORTED = 9  # a rank ends because it was told to
     ALIVE = 10  # a rank's sign of life
     PAUSE = 11  # to the lead: end the order under way after this epoch
-    COMMIT = 12  # the lead's answer to that: the state after an earlier epoch
 
 
 def text_message(text: str) -> Message:

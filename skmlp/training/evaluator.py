@@ -50,10 +50,6 @@ class Evaluator(ShardWork):
                 return self._judge(message)
             return self._evaluate(message.arrays[0])
 
-    def last_commit(self) -> Message | None:
-        """Return nothing: an evaluation leaves no state."""
-        return None
-
     def _evaluate(self, params: Array) -> Message:
         began, exchanged = time.perf_counter(), self._exchange.seconds
         np.copyto(self._params, params)

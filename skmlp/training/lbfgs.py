@@ -170,7 +170,7 @@ def minimize(
                 callback=accepted,
             )
     except KeyboardInterrupt:
-        supervisor.interrupt()
+        supervisor.finish_epoch()
         result = None
     except _Stopped:
         last.stopped = not last.out_of_time

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from skmlp.comm.base import Communicator
-from skmlp.comm.solo import SoloCommunicator
 from skmlp.data.sampler import Source
 from skmlp.data.shuffle import Order
 from skmlp.optim import schedules, wrappers
@@ -35,20 +34,13 @@ from skmlp.training import stopping
 from skmlp.training.fused_epoch import CompiledSteps, in_runs
 from skmlp.training.protocol import Message
 from skmlp.training.rank import CONSTANT, LOSS, PREDICT, TRAIN
-from skmlp.training.snapshots import Commits, FarCommits
 from skmlp.training.validation import Validating
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
 # rank, where it alone writes the seconds that it computed, and the validation's parts.
-_LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _SECONDS, _COLUMNS = 0, 1, 2, 3, 4, 5, 6
-
-#: Seconds of an epoch from which on, where several are done at once for a driver in
-#: another process, the state after each is kept for it: the ranks may then not finish
-#: their epoch soon enough after a Ctrl-C. Handing the moments round, as it takes, costs
-#: about as much as one step.
-LONG = 0.5
+_LOSS, _NORM, _BROKEN, _GRADIENT, _PAUSE, _COLUMNS = 0, 1, 2, 3, 4, 5
 
 
 def n_moments(plan: Plan) -> int:
@@ -141,14 +133,6 @@ class Trainer(Validating):
             self._order = source.row_order(plan)
         self._state: TrainState | None = None
         self._paused = False
-        live = [self._params, self._best, *self._moments]
-        #: The driver shares this process's memory.
-        self._near = isinstance(comm, SoloCommunicator)
-        self._commits = Commits(live if self._near else [])
-        self._far_commits = FarCommits()
-        self.long_epoch = LONG
-        #: Whether the last epoch was a long one: the same on all ranks.
-        self._long = False
         # What the model will have: the parameters or their moving mean.
         self._model = self._params if plan.average is None else self._moments[-1]
         self._model_views = plan.layout.views(self._model)
@@ -186,22 +170,8 @@ class Trainer(Validating):
         if self._compiled is not None:
             self._compiled.close()
 
-    def last_commit(self) -> Message | None:
-        """Return the state after the last finished epoch, as far as one is kept."""
-        if not self._near:
-            far = self._far_commits.last()
-            return None if far is None else Message(TRAIN, far)
-        state = self._commits.last()
-        if state is None:
-            return None
-        if self._order is not None:
-            self._order.seek(state.shuffles)
-            state.rng = self._order.rng
-        return Message(TRAIN, state.to_arrays())
-
     def _load(self, state: TrainState) -> None:
         """Go on from `state`."""
-        self._commits.release()
         np.copyto(self._params, state.params)
         for moment, value in zip(self._moments, state.moments, strict=True):
             np.copyto(moment, value if value.size else 0)
@@ -220,25 +190,16 @@ class Trainer(Validating):
         if state is None:
             raise ValueError("the first order to train must bring a state")
         state.records = []
-        for left in reversed(range(n_epochs)):
+        for _ in range(n_epochs):
             if state.status != RUNNING or self._paused:
                 break
-            self._commits.release()
             self._epoch(state)
-            self._commits.keep(state)
-            if left and self._long and not self._near:
-                self._make_whole(state)
-                if self._comm.rank == 0:
-                    self._far_commits.keep(state)
-        self._make_whole(state)
-        return Message(TRAIN, state.to_arrays())
-
-    def _make_whole(self, state: TrainState) -> None:
-        """Bring all that belongs to the state to all ranks."""
+        # The answer needs all that belongs to the state on the lead.
         for exchange in self._moment_exchanges:
             exchange.all_gather()
         if self._order is not None:
             state.rng = self._order.rng
+        return Message(TRAIN, state.to_arrays())
 
     def _epoch(self, state: TrainState) -> None:
         plan = self._plan
@@ -266,11 +227,8 @@ class Trainer(Validating):
         computing = time.perf_counter() - began - exchanged
         self._table[self._own[0], self._times][self._comm.rank] = computing
         self._table[self._own[0], _PAUSE] = self._pausing
-        self._table[self._own[0], _SECONDS] = time.perf_counter() - began
         sums = self._comm.all_reduce(self._table)
         self._paused = bool(sums[_PAUSE])
-        mean = float(sums[_SECONDS]) / self._comm.shards.n_ranks
-        self._long = mean >= self.long_epoch
         standstill = self._finish_epoch(state, sums)
         state.records.append(
             Record(

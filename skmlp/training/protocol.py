@@ -25,8 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Ends the service of a rank; every other code belongs to the rank worker.
 CLOSE = 0
 
-#: Seconds that ranks in other processes get to finish their epoch at an interrupt.
-PAUSE = 1.0
+#: Seconds that ranks in other processes get to finish their epoch after Ctrl-C.
+GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,15 @@ class RankWorker(Protocol):
         """Do what the message says, together with the other ranks, and answer."""
         ...
 
-    def last_commit(self) -> Message | None:
-        """The state after the last finished epoch, at any moment, from any thread."""
-        ...
-
     def pause(self) -> None:
-        """Answer the order under way after the present epoch. From any thread.
+        """Answer the request under way after this epoch. From any thread.
 
-        One rank is told; it sees to it that all of them do so.
+        One of them is told, and it sees to it that all do so.
         """
         ...
 
     def close(self) -> None:
-        """End what else runs for it. The last word to it but for `last_commit`."""
+        """End what else runs for it."""
         ...
 
 
@@ -105,6 +101,8 @@ class RankGroup(ABC):
 
     shards: Shards
     where: str
+    #: Answers show the ranks' own arrays, to which the next request writes.
+    shares_memory = False
 
     @abstractmethod
     def request(self, message: Message) -> Message:
@@ -119,20 +117,11 @@ class RankGroup(ABC):
         """
 
     @abstractmethod
-    def last_commit(self) -> Message | None:
-        """The state after the last finished epoch, if it is within reach."""
+    def finish_epoch(self) -> Message | None:
+        """End the service after a Ctrl-C in a request.
 
-    def interrupt(self) -> Message | None:
-        """End the service in the midst of an order; see `close`.
-
-        Returns
-        -------
-        Message or None
-            The state after the last finished epoch, as far as it is within reach.
+        Returns the answer if the ranks finish their epoch within `GRACE_S`, or None.
         """
-        # Ranks that are still computing would write to what is read.
-        self.close()
-        return self.last_commit()
 
     @abstractmethod
     def close(self) -> None:

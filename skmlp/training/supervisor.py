@@ -180,9 +180,20 @@ class Supervisor:
         """Where the ranks are."""
         return "" if self._group is None else self._group.where
 
-    def interrupt(self) -> Message | None:
-        """End the group; return the state after the last epoch that it can tell of."""
-        return None if self._group is None else self._group.interrupt()
+    @property
+    def shares_memory(self) -> bool:
+        """Whether answers show the ranks' own arrays."""
+        return self._group is not None and self._group.shares_memory
+
+    def finish_epoch(self) -> Message | None:
+        """End the group after a Ctrl-C; return the answer to the request under way.
+
+        None if the ranks don't finish their epoch in time, or after another Ctrl-C.
+        """
+        try:
+            return None if self._group is None else self._group.finish_epoch()
+        except KeyboardInterrupt:
+            return None
 
     def close(self) -> None:
         """End the group."""
@@ -275,6 +286,8 @@ def train(
     outcome = Outcome(state, list(records))
     del state  # where ranks share this process's memory, it is in the way
     n_epochs = 1
+    # Whether the state's arrays are those that the ranks go on with.
+    live = False
     # Whether the ranks must be told of a state that has changed here.
     changed = False
 
@@ -289,11 +302,15 @@ def train(
                 watch.begin(outcome)
             began, restarts = time.perf_counter(), len(supervisor.restarts)
             known = len(outcome.records)
+            if live:
+                # So a Ctrl-C within the round leaves the state of the one before.
+                outcome.state = outcome.state.copy()
             answer = supervisor.request(order)
             if score is None:
                 _take_over(outcome, answer, observe)
             else:
                 changed = _take_scored(outcome, answer, observe, plan, score)
+            live = supervisor.shares_memory and score is None
             late = deadline is not None and time.monotonic() >= deadline
             if late and outcome.state.status == RUNNING:
                 outcome.state.status = OUT_OF_TIME
@@ -313,10 +330,10 @@ def train(
                 n_epochs = min(n_epochs, max(left, 1))
     except KeyboardInterrupt:
         outcome.interrupted = True
-        commit = supervisor.interrupt()
-        # A scored state is a copy; what came after it has no score.
-        if commit is not None and score is None:
-            _take_over(outcome, commit, observe)
+        last = supervisor.finish_epoch()
+        # Where the driver scores, an epoch without a score does not count.
+        if last is not None and score is None:
+            _take_over(outcome, last, observe)
     if watch is not None:
         watch.close(outcome)
     return outcome
@@ -378,16 +395,10 @@ def _take_scored(
 
 
 def _take_over(outcome: Outcome, message: Message, observe: Observe) -> None:
-    """Adopt the state of an answer or of a commit, and the records that are news.
-
-    A commit of the epoch that was answered last is taken too: the answer of a rank in
-    this process shows its arrays as they are now, in the midst of the next epoch.
-    """
+    """Adopt the state of an answer and its records, unless they are known."""
     state = TrainState.from_arrays(message.arrays)
     news = state.epoch - outcome.state.epoch
-    if news < 0:
-        return
-    outcome.state = state
-    if news:
+    if news > 0:
+        outcome.state = state
         outcome.records += state.records[-news:]
         observe(state.records[-news:])

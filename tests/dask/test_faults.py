@@ -28,7 +28,16 @@ from tests.launch.dask_clusters import (
     pids,
     until,
 )
-from tests.launch.dask_servants import COUNT, N, RowPlan, X, Y, ask, gang_on
+from tests.launch.dask_servants import (
+    COUNT,
+    N,
+    RowPlan,
+    X,
+    Y,
+    ask,
+    gang_on,
+    until_turning,
+)
 from tests.limits import HANG_S
 
 
@@ -62,7 +71,7 @@ def when_it_turns(gang, action) -> threading.Thread:
     """Do something to a gang that is in the middle of an order."""
 
     def wait_and_act():
-        until(gang.last_commit, "a commit")
+        until_turning(gang._rpc.client)
         action()
 
     thread = threading.Thread(target=wait_and_act)

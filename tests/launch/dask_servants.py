@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from distributed import Client
 
 from skmlp.comm.base import Communicator
 from skmlp.dask.ingest.load import AdoptedData
 from skmlp.dask.rank_group import DaskGroup
 from skmlp.data.partitions import LocalRows
 from skmlp.training.protocol import Message
-from tests.launch.servants import Data, Plan, RankWorker
+from tests.launch.dask_clusters import until
+from tests.launch.servants import Data, Plan, RankWorker, is_turning
 
 COUNT = 10  # -> how often each row is there; its number stands in the first column
 SUMS = 11  # -> the sums of X, y and w over all rows, added up shard by shard
@@ -114,3 +116,8 @@ def gang_on(data: AdoptedData, **kwargs) -> DaskGroup:
 def ask(gang: DaskGroup, op: int, *arrays: np.ndarray) -> np.ndarray:
     (answer,) = gang.request(Message(op, arrays)).arrays
     return answer
+
+
+def until_turning(client: Client) -> None:
+    """Wait until a rank on the cluster is in a `TURN`."""
+    until(lambda: any(client.run(is_turning).values()), "a rank that turns")

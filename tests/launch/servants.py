@@ -82,6 +82,9 @@ def checksum(data: Data) -> float:
 class RankWorker:
     """Keeps a flat array and answers questions about its rank."""
 
+    #: Whether a rank of this process is in a `TURN`.
+    turning = False
+
     def __init__(self, plan: Plan, comm: Communicator, data: Data) -> None:
         if plan.exit == comm.rank:
             os._exit(3)
@@ -91,22 +94,20 @@ class RankWorker:
             self.me = self
         own = len(comm.own_shards)
         self.plan, self.comm, self.data = plan, comm, data
+        self.paused = False
         self.flat = np.zeros(plan.size)
         self.parts = [np.zeros(plan.size) for _ in range(own)]
         self.exchange = comm.exchange(self.parts, self.flat)
         n_shards = comm.shards.n_shards
         self.table = np.zeros((n_shards, n_shards * len(COLUMNS)))
-        self.commit: Message | None = None
 
     def handle(self, message: Message) -> Message:
         acts = (self.add, self.facts, self.fail, self.turn, self.kill, self.echo)
         return acts[message.op - 1](*message.arrays)
 
-    def last_commit(self) -> Message | None:
-        return self.commit
-
     def pause(self) -> None:
-        """There are no epochs here."""
+        """End a `TURN`, where no other rank turns as well."""
+        self.paused = self.comm.shards.n_ranks == 1
 
     def close(self) -> None:
         """There is nothing else here."""
@@ -120,8 +121,7 @@ class RankWorker:
         ):
             self.flat[segment] += total
         self.exchange.all_gather()
-        self.commit = Message(ADD, (self.flat.copy(),))
-        return self.commit
+        return Message(ADD, (self.flat.copy(),))
 
     def facts(self) -> Message:
         big = [a for a in arrays_of(self.data) if a.nbytes > 1 << 20]
@@ -145,8 +145,13 @@ class RankWorker:
         return self.facts()
 
     def turn(self) -> Message:
-        while True:
-            self.add(np.ones(self.plan.size))
+        RankWorker.turning = True
+        try:
+            while not self.paused:
+                self.add(np.ones(self.plan.size))
+        finally:
+            RankWorker.turning = False
+        return Message(TURN, (self.flat.copy(),))
 
     def kill(self, rank: np.ndarray) -> Message:
         if self.comm.rank == rank[0]:
@@ -159,3 +164,8 @@ class RankWorker:
 
 def build(plan: Plan, comm: Communicator, data: Data) -> RankWorker:
     return RankWorker(plan, comm, data)
+
+
+def is_turning() -> bool:
+    """Whether a rank of this process is in a `TURN`."""
+    return RankWorker.turning

@@ -163,16 +163,31 @@ def test_a_rank_that_works_without_a_word_is_killed_at_the_end():
 
 
 @pytest.mark.parametrize(("where", "holders"), ONE_EACH)
-def test_an_interrupt_ends_the_ranks_and_keeps_the_last_state(where, holders):
+def test_an_interrupt_ends_the_ranks(where, holders):
+    """In this process the request is finished; two processes that turn are ended."""
     with start(where, holders) as gang:
-        (before,) = gang.request(Message(ADD, (np.ones(5),))).arrays
-        before = before.copy()
+        gang.request(Message(ADD, (np.ones(5),)))
         interrupted_after(0.2, lambda: gang.request(Message(TURN)))
-        gang.close()
-        (after,) = gang.last_commit().arrays
-        assert np.all(after >= before)
+        answer = gang.finish_epoch()
+        assert (answer is None) == (where == "processes")
+        assert answer is None or np.all(answer.arrays[0] > 1)
     with start(where, holders) as gang:
         gang.request(Message(ECHO))
+
+
+def test_in_process_the_second_interrupt_ends_a_request_at_once():
+    pressed = []
+
+    def press_again() -> None:
+        pressed.append(signal.getsignal(signal.SIGINT))
+        signal.raise_signal(signal.SIGINT)
+
+    with start("in process") as gang:
+        gang._worker.pause = press_again
+        interrupted_after(0.2, lambda: gang.request(Message(TURN)))
+        assert gang.finish_epoch() is None
+    assert pressed != [signal.default_int_handler]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.03, 0.1])

@@ -128,10 +128,8 @@ class Post:
         #: Whether the rank's task has begun.
         self.begun = False
         self._busy = False
-        #: What becomes of the order under way, and what came of the last one: arrays
-        #: that the next one writes to.
+        #: What becomes of the request under way, or became of the last one.
         self._answer: asyncio.Future[Packed] | None = None
-        self._done: Message | None = None
         self._stop: str | None = None
         #: Why the rank serves no more; set once.
         self._end: Packed | None = None
@@ -154,28 +152,16 @@ class Post:
         return await asyncio.shield(answer)
 
     async def pause(self, limit: float) -> Packed:
-        """Have the order under way end early; tell what came of it, or of the last.
-
-        If it takes more than `limit` seconds, the servant's last commit.
-        """
+        """Have the request under way end early, and tell what came of it in time."""
         with self._lock:
             servant = self._servant
         if servant is not None:
             servant.pause()
         if self._answer is not None:
             await asyncio.wait([self._answer], timeout=limit)
-        with self._lock:
-            done = None if self._busy else self._done
-        if done is None and servant is not None:
-            done = servant.last_commit()
-        return {"kind": Kind.DONE, "answer": None if done is None else pack(done)}
-
-    def last_commit(self) -> Packed:
-        """The servant's last commit, while it works or not."""
-        with self._lock:
-            servant = self._servant
-        commit = None if servant is None else servant.last_commit()
-        return {"kind": Kind.DONE, "commit": None if commit is None else pack(commit)}
+            if self._answer.done():
+                return self._answer.result()
+        return {"kind": Kind.DONE}
 
     def stop(self, reason: str) -> None:
         """End the service: at once if the rank is idle, else by aborting its work."""
@@ -296,7 +282,7 @@ class Post:
                 self._tell(answer, describe(error))
                 raise
             with self._lock:
-                self._busy, self._done = False, done
+                self._busy = False
             # Only the lead's answer is wanted; what the others return stays here.
             packed = pack(done) if self.rank == 0 else None
             self._tell(answer, {"kind": Kind.DONE, "answer": packed})
@@ -305,7 +291,7 @@ class Post:
         """Leave nothing behind, and let go of everybody who waits here."""
         with self._lock:
             comm, servant = self._comm, self._servant
-            self._comm = self._servant = self._done = None
+            self._comm = self._servant = None
             self._end = end
         try:
             if servant is not None:

@@ -283,10 +283,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         post = self.post(run, generation)
         return GONE if post is None else await post.pause(limit)
 
-    async def _on_commit(self, run: Run, generation: int) -> Packed:
-        post = self.post(run, generation)
-        return GONE if post is None else post.last_commit()
-
     async def _on_abort(self, run: Run, generation: int, reason: str) -> Packed:
         """Stop the rank; `idle` says that its task had not even begun."""
         post = self.post(run, generation)

@@ -156,7 +156,7 @@ class Baseline:
             return False
         except KeyboardInterrupt:
             outcome.interrupted = True
-            self._supervisor.interrupt()
+            self._supervisor.finish_epoch()
             return False
 
     def judge_minimum(self, minimum: Minimum) -> bool:
@@ -172,7 +172,7 @@ class Baseline:
             return False
         except KeyboardInterrupt:
             minimum.result = None
-            self._supervisor.interrupt()
+            self._supervisor.finish_epoch()
             return False
 
 

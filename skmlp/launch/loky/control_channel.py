@@ -68,8 +68,6 @@ class Controls:
         #: The ranks that have not answered yet, and what the lead has answered.
         self._waiting: set[int] = set()
         self._lead = Message(CLOSE)
-        #: What the lead has kept of an earlier epoch, told when it was to pause.
-        self.commit: Message | None = None
         #: What ranks said at their end, and those that ended without a word, together
         #: with those that the same look found.
         self._farewells: dict[int, tuple[Kind, str]] = {}
@@ -153,8 +151,8 @@ class Controls:
         Returns
         -------
         Message or None
-            The lead's answer, if all ranks have answered; else `commit` is what there
-            is. None also where nothing has been asked.
+            The lead's answer, if all ranks have answered. None also where nothing has
+            been asked.
         """
         if not self._waiting:
             return None
@@ -213,9 +211,6 @@ class Controls:
         kind, message = framing.receive(self._sockets[rank], self._max_bytes)
         self._pulse.heard(rank)
         if kind is Kind.ALIVE:
-            return None
-        if kind is Kind.COMMIT:
-            self.commit = message
             return None
         if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
             return message

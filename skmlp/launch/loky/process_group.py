@@ -32,7 +32,7 @@ from skmlp.launch.loky.process_rank import (
     serve,
 )
 from skmlp.launch.loky.rendezvous import Door, let_go
-from skmlp.training.protocol import CLOSE, PAUSE, Build, Message, RankGroup
+from skmlp.training.protocol import CLOSE, GRACE_S, Build, Message, RankGroup
 
 #: Seconds until the first rank must have arrived: the pool may have to be started, or
 #: may have other work, and large arrays are written to a file first.
@@ -125,7 +125,6 @@ class LokyGroup(RankGroup):
         self._close_limit = close_limit
         self._max_bytes = max_bytes
         self._trouble: str | None = "it has not begun"
-        self._last: Message | None = None
         self._call: JoblibCall | None = None
         # With one worker, joblib would run the task in this process.
         parallel = make_parallel(max(2, n_ranks), backend)
@@ -191,32 +190,27 @@ class LokyGroup(RankGroup):
                 f"{self._max_bytes} that were agreed"
             )
         try:
-            self._last = self._or_why(lambda: self._order(message))
+            answer = self._or_why(lambda: self._order(message))
         except BaseException as error:
             self._trouble = f"it ended with {type(error).__name__}: {error}"
             raise
-        return self._last
+        return answer
 
     def _order(self, message: Message) -> Message:
         """Hand out an order, and wait for all."""
         self._controls.tell(Kind.ORDER, message)
         return self._controls.hear()
 
-    def last_commit(self) -> Message | None:
-        """Return the last answer: what came after it is in the ranks' memory only."""
-        return self._last
-
-    def interrupt(self) -> Message | None:
+    def finish_epoch(self) -> Message | None:
         """End the service at the end of the epoch, if that is near. See the base."""
+        answer = None
         if self._call is not None:
-            answer = self._controls.pause(PAUSE)
-            if answer is not None:
-                # The ranks are idle, and can be told that it is over.
-                self._last, self._trouble = answer, None
-            elif self._controls.commit is not None:
-                self._last = self._controls.commit
+            answer = self._controls.pause(GRACE_S)
+        if answer is not None:
+            # The ranks are idle, and can be told that it is over.
+            self._trouble = None
         self.close()
-        return self._last
+        return answer
 
     def close(self) -> None:
         """End the ranks and wait for them. See `RankGroup.close`.

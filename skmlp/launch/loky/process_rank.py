@@ -44,7 +44,7 @@ from skmlp.launch.framing import Kind
 from skmlp.launch.heartbeat import Beat
 from skmlp.launch.loky.background_parallel import check_worker
 from skmlp.threads import blas_limit
-from skmlp.training.protocol import CLOSE, Build, Message, RankWorker
+from skmlp.training.protocol import CLOSE, Build, Message
 
 #: Where the driver and the ranks of one host listen.
 HOST = "127.0.0.1"
@@ -339,7 +339,7 @@ def _work(
             remains.append(weakref.ref(thing))
         except TypeError:  # of a built-in type: nobody knows
             remains.append(object)
-    line.at_pause = partial(_pause, servant, line)
+    line.at_pause = servant.pause
     line.say(Kind.READY, Message(0))
     try:
         while (message := line.inbox.get()).op != CLOSE:
@@ -350,15 +350,6 @@ def _work(
                 line.say(Kind.DONE, Message(0))
     finally:
         servant.close()
-
-
-def _pause(servant: RankWorker, line: _Line) -> None:
-    """Have the order under way end early; tell what is there if that takes long."""
-    servant.pause()
-    commit = servant.last_commit()
-    if commit is not None:
-        with contextlib.suppress(_DriverGone):
-            line.say(Kind.COMMIT, commit)
 
 
 def _can_travel(error: BaseException) -> bool:
