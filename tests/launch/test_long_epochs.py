@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from skmlp import testing
-from tests.laws.places import assert_same_model
+from tests.laws.places import assert_same_model, gangs_seen
 from tests.laws.test_faults_in_every_place import (
     ADAM,
     client,
@@ -21,6 +21,12 @@ from tests.laws.test_faults_in_every_place import (
 )
 
 __all__ = ["client", "place"]  # fixtures
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count():
+    with gangs_seen():
+        yield
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pthread_kill")
