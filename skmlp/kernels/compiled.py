@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from skmlp.kernels import activations, losses
 from skmlp.kernels.activations import BACKWARD, DERIVING, scaled_backward
-from skmlp.kernels.dropout import csr_dropout, dropout_mask
 from skmlp.kernels.losses import LOSS
-from skmlp.kernels.missing import gather_known, scatter_known
+from skmlp.kernels.masks import (
+    csr_dropout,
+    dropout_mask,
+    gather_known,
+    scatter_known,
+)
 from skmlp.kernels.solvers import (
     STEP,
     absolute_sum,

@@ -28,10 +28,26 @@ from numba import typeof, types
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
 from skmlp.kernels.jit import compiled, inner
+from skmlp.kernels.network import (
+    ABSOLUTE,
+    AVERAGE,
+    GATHER,
+    LOSS,
+    MASK,
+    ROWS,
+    SCATTER,
+    SHRINK,
+    SOLVER,
+    SQUARE,
+    as_array,
+    gradient,
+    of_layers,
+    of_product,
+    signatures,
+)
 from skmlp.kernels.pointers import (
     address_of,
     call,
-    call_for_index,
     call_for_number,
     far_line,
     far_table,
@@ -40,8 +56,6 @@ from skmlp.kernels.pointers import (
     part_of,
     table,
 )
-from skmlp.kernels.products.blas import address_of_gemm, blas_product
-from skmlp.kernels.products.gemm import AB, ABT, ATB, tiled_product
 from skmlp.kernels.solvers import DIVISOR, N_NUMBERS, SHARE, THRESHOLD
 from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
 
@@ -57,137 +71,9 @@ GRADIENT, REDUCE, NORM, UPDATE = 1, 2, 4, 8
 #: bound on the gradient looks at. Then comes room for a step's numbers.
 LOSS_SUM, PENALTY_SUM, GRADIENT_SUM, NORM_SUM, _ROOM = range(5)
 
-#: Places of the kernels' addresses. 0 stands for a kernel that a fit does not need.
-_PRODUCT, _GEMM, _LOSS, _SOLVER, _MASK, _GATHER, _SCATTER = range(7)
-_ABSOLUTE, _SHRINK, _AVERAGE, _NORM = range(7, 11)
-#: Then follow three for each hidden layer.
-_FORWARD, _DERIVING, _BACKWARD, _OF_A_LAYER = 11, 12, 13, 3
-
-#: What each part has for itself: its rows of each layer, the gradient by them, the
-#: derivatives, the masks of dropout, what the layers above see; a matrix; its rows of a
-#: minibatch; the numbers whose target is known.
-_LAYERS, _DELTAS, _DERIVED, _MASKS, _SEEN, _MATRIX, _ROWS, _KNOWN = range(8)
-
 #: Real options of a fit: the bound on the gradient's norm (0 for none), the L2 penalty,
 #: the share of the L1 penalty, and the solver's epsilon.
 CLIP, ALPHA, L1_RATIO, EPSILON = range(4)
-
-
-@inner
-def _drop(kernels, dropout, layer, rows, width, mask, numbers, stream):
-    """Write what the units of a layer are multiplied by."""
-    n_layers = dropout.size // 2
-    call(
-        kernels[_MASK],
-        (mask, numbers, stream, layer, int(dropout[layer]), dropout[n_layers + layer]),
-    )
-
-
-@inner
-def _times(a, b, out, size):
-    """Write the product of each pair of numbers."""
-    first, second = line(a, 0, size), line(b, 0, size)
-    result = line(out, 0, size)
-    for i in range(size):
-        result[i] = first[i] * second[i]
-
-
-@inner
-def _loss_of_known(kernels, settings, z, b, y, w, grad_b, room):
-    """Compute the loss, and its gradient, of the targets that are not missing."""
-    if kernels[_GATHER] == 0:
-        return call_for_number(kernels[_LOSS], (z, b, y, w, grad_b, settings))
-    width, size = z.size // y.size, z.size
-    known_z = table(room, 0, y.size, width)
-    known_y = table(room, size, y.size, 1)
-    known_w = line(room, size + y.size, y.size if w.size else 0)
-    n = call_for_index(kernels[_GATHER], (z, b, y, w, known_z, known_y, known_w))
-    if n == y.size:
-        return call_for_number(kernels[_LOSS], (z, b, y, w, grad_b, settings))
-    loss = 0.0
-    known_z = table(room, 0, n, width)
-    if n:
-        rest = size + 2 * y.size
-        no_bias, grad = line(room, rest, width), line(room, rest + width, width)
-        for j in range(width):
-            no_bias[j] = 0
-        known_y = table(room, size, n, 1)
-        known_w = line(room, size + y.size, n if w.size else 0)
-        loss = call_for_number(
-            kernels[_LOSS], (known_z, no_bias, known_y, known_w, grad, settings)
-        )
-    call(kernels[_SCATTER], (known_z, y, z, grad_b))
-    return loss
-
-
-@inner
-def _gradient(kernels, units, trained, settings, dropout, params, total, room, block):
-    """Write the gradient of some rows' loss to `total`; return the loss."""
-    x, y, w, numbers, stream = block
-    layers, deltas, derivatives = room[_LAYERS], room[_DELTAS], room[_DERIVED]
-    product, gemm, matrix = kernels[_PRODUCT], kernels[_GEMM], room[_MATRIX]
-    last, rows, n_weights, width = units.size - 2, x.shape[0], 0, 0
-    drops, lowest = dropout.size // 2, last + 1
-    for i in range(last, -1, -1):
-        n_weights += units[i] * units[i + 1]
-        width += units[i + 1]
-        lowest = i if trained[i] else lowest
-    most = layers.size // width
-    # Forward: `a` is what a layer is given, `z` what it gives.
-    a, z = x, x
-    bias, weight, place = n_weights, 0, 0
-    for i in range(last + 1):
-        n, m = units[i], units[i + 1]
-        W = table(params, weight, n, m)
-        z = table(layers, place, rows, m)
-        call(product, (gemm, a, W, z, AB, matrix))
-        a = z
-        if i < last:
-            b, of_layer = line(params, bias, m), _OF_A_LAYER * i
-            if kernels[_DERIVING + of_layer] != 0:
-                d = table(derivatives, place, rows, m)
-                call(kernels[_DERIVING + of_layer], (z, b, d))
-            else:
-                call(kernels[_FORWARD + of_layer], (z, b))
-            if drops and dropout[i + 1]:
-                mask = table(room[_MASKS], place, rows, m)
-                a = table(room[_SEEN], place, rows, m)
-                _drop(kernels, dropout, i + 1, rows, m, mask, numbers, stream)
-                _times(z, mask, a, rows * m)
-            weight += n * m
-            bias += m
-            place += most * m
-    m = units[last + 1]
-    b, grad_b = line(params, bias, m), line(total, bias, m)
-    loss = _loss_of_known(kernels, settings, z, b, y, w, grad_b, room[_KNOWN])
-    # Backward: `delta` is the gradient by what the layer gave before its bias.
-    delta = z
-    for i in range(last, lowest - 1, -1):
-        n, m = units[i], units[i + 1]
-        out = table(total, weight, n, m)
-        if i == 0:
-            call(product, (gemm, x, delta, out, ATB, matrix))
-            break
-        place -= most * n
-        bias -= n
-        own = table(layers, place, rows, n)
-        dropped = drops and dropout[i]
-        if trained[i]:
-            seen = table(room[_SEEN], place, rows, n) if dropped else own
-            call(product, (gemm, seen, delta, out, ATB, matrix))
-        if lowest == i:
-            break
-        W, below = table(params, weight, n, m), table(deltas, place, rows, n)
-        call(product, (gemm, delta, W, below, ABT, matrix))
-        if dropped:
-            _times(below, table(room[_MASKS], place, rows, n), below, rows * n)
-        of_layer = _OF_A_LAYER * (i - 1)
-        if kernels[_DERIVING + of_layer] != 0:
-            own = table(derivatives, place, rows, n)
-        call(kernels[_BACKWARD + of_layer], (own, below, line(total, bias, n)))
-        delta = below
-        weight -= units[i - 1] * n
-    return loss
 
 
 @inner
@@ -196,22 +82,22 @@ def _update(kernels, settings, options, state, first, size, penalised, numbers):
     params, total = line(state[0], first, size), line(state[1], first, size)
     moment, scale = line(state[2], first, size), line(state[3], first, size)
     absolute = 0.0
-    if kernels[_SHRINK] != 0:
-        absolute = call_for_number(kernels[_ABSOLUTE], (params, penalised))
+    if kernels[SHRINK] != 0:
+        absolute = call_for_number(kernels[ABSOLUTE], (params, penalised))
     norm = call_for_number(
-        kernels[_SOLVER],
+        kernels[SOLVER],
         (params, total, moment, scale, penalised, numbers, settings),
     )
-    if kernels[_SHRINK] != 0:
+    if kernels[SHRINK] != 0:
         if state[3].size != state[0].size:
             scale = line(params, 0, 0)
         threshold = numbers[THRESHOLD] / numbers[DIVISOR]
-        call(kernels[_SHRINK], (params, scale, penalised, threshold, options[EPSILON]))
+        call(kernels[SHRINK], (params, scale, penalised, threshold, options[EPSILON]))
         ratio = options[L1_RATIO]
         norm = (1.0 - ratio) * norm + 2.0 * ratio * absolute
-    if kernels[_AVERAGE] != 0:
+    if kernels[AVERAGE] != 0:
         mean = line(state[4], first, size)
-        call(kernels[_AVERAGE], (mean, params, numbers[SHARE]))
+        call(kernels[AVERAGE], (mean, params, numbers[SHARE]))
     return norm
 
 
@@ -287,24 +173,19 @@ def _run(
                         )
                         x = far_table(X, start * n, params, rows, n)
                         if taken.size:
-                            x = table(own[_ROWS], 0, rows, n)
+                            x = table(own[ROWS], 0, rows, n)
                             for i in range(rows):
                                 row = far_line(X, taken[start + i] * n, params, n)
-                                copy = line(own[_ROWS], i * n, n)
+                                copy = line(own[ROWS], i * n, n)
                                 for j in range(n):
                                     copy[j] = row[j]
                         mine, stream = row_numbers, line(key, part * key.shape[1], 3)
                         if dropout.size:
                             mine = line(row_numbers, start, rows)
                             stream[2] = np.uint64(numbers[number, 2] - 1)
-                            if dropout[0]:
-                                mask = table(own[_MASKS], own[_LAYERS].size, rows, n)
-                                _drop(kernels, dropout, 0, rows, n, mask, mine, stream)
-                                _times(x, mask, mask, rows * n)
-                                x = mask
                         given = line(w, start, rows) if w.size else w
                         block = x, part_of(y, start, rows), given, mine, stream
-                        sums[part, LOSS_SUM] += _gradient(
+                        sums[part, LOSS_SUM] += gradient(
                             kernels,
                             units,
                             trained,
@@ -348,7 +229,7 @@ def _run(
                     penalised = _penalised(first, length, n_weights)
                     if stage & NORM:
                         sums[part, NORM_SUM] += call_for_number(
-                            kernels[_NORM],
+                            kernels[SQUARE],
                             (
                                 line(params, first, length),
                                 line(totals, first, length),
@@ -388,28 +269,13 @@ def _run(
 
 
 @functools.cache
-def _signatures(dtype: str, y: Any) -> tuple[dict[str, Any], Any]:
-    """Return the signatures of the kernels, and of `_run`."""
+def _signatures(dtype: str, y: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return those of `_run`, and of the kernels of the loss and of missing targets."""
     real = types.float32 if dtype == "float32" else types.float64
     line, table = types.Array(real, 1, "C"), types.Array(real, 2, "C")
     doubles, rows = types.float64[::1], types.float64[:, ::1]
     index, double, nothing = types.intp, types.float64, types.void
-    longs, words = types.int64[::1], types.uint64[::1]
-    kernels = {
-        "product": nothing(index, table, table, table, index, line),
-        "loss": double(table, line, y, line, line, doubles),
-        "solver": double(*[line] * 4, index, doubles, doubles),
-        "mask": nothing(table, longs, words, index, index, double),
-        "gather": index(table, line, y, line, table, table, line),
-        "scatter": nothing(table, y, table, line),
-        "absolute": double(line, index),
-        "shrink": nothing(line, line, index, double, double),
-        "average": nothing(line, line, double),
-        "norm": double(line, line, index, double),
-        "forward": nothing(table, line),
-        "deriving": nothing(table, line, table),
-        "backward": nothing(table, table, line),
-    }
+    longs = types.int64[::1]
     run = nothing(
         *[longs] * 3,  # kernels, units, trained
         types.int64[:, ::1],  # runs
@@ -423,7 +289,12 @@ def _signatures(dtype: str, y: Any) -> tuple[dict[str, Any], Any]:
         types.uint64[:, ::1],  # key
         *(rows, index, index),  # sums, phase, me
     )
-    return kernels, run
+    of_loss = (
+        double(table, line, y, line, line, doubles),
+        index(table, line, y, line, table, table, line),
+        nothing(table, y, table, line),
+    )
+    return run, of_loss
 
 
 def runner(
@@ -457,33 +328,26 @@ def runner(
     dropout, masked, l1, average, clip : bool
         What else the fit needs.
     """
-    signatures, run = _signatures(dtype, typeof(y))
-    names = kernels_by_name
-    wanted: list[tuple[str, Any]] = [
-        ("product", tiled_product if tiled else blas_product),
-        ("gemm", None),
-        ("loss", names.LOSS[loss]),
-        ("solver", names.STEP[solver]),
-        ("mask", names.dropout_mask if dropout else None),
-        ("gather", names.gather_known if masked else None),
-        ("scatter", names.scatter_known if masked else None),
-        ("absolute", names.absolute_sum if l1 else None),
-        ("shrink", names.soft_threshold if l1 else None),
-        ("average", names.move_average if average else None),
-        ("norm", names.gradient_norm if clip else None),
-    ]
-    for name in activations:
-        deriving = names.DERIVING.get(name)
-        wanted += [
-            ("forward", None if deriving else names.FORWARD[name]),
-            ("deriving", deriving),
-            ("backward", names.scaled_backward if deriving else names.BACKWARD[name]),
-        ]
-    addresses = [
-        0 if kernel is None else address_of(kernel, signatures[kind])
-        for kind, kernel in wanted
-    ]
-    if not tiled:
-        addresses[_GEMM] = address_of_gemm(dtype)
+    kernels, names = signatures(dtype), kernels_by_name
+    wanted: list[tuple[int, Any, Any]] = [(SOLVER, names.STEP[solver], "solver")]
+    if dropout:
+        wanted.append((MASK, names.dropout_mask, "mask"))
+    if l1:
+        wanted.append((ABSOLUTE, names.absolute_sum, "absolute"))
+        wanted.append((SHRINK, names.soft_threshold, "shrink"))
+    if average:
+        wanted.append((AVERAGE, names.move_average, "average"))
+    if clip:
+        wanted.append((SQUARE, names.gradient_norm, "square"))
+    run, of_loss = _signatures(dtype, typeof(y))
+    addresses = {
+        **of_product(dtype, tiled),
+        **of_layers(dtype, activations, train=True),
+        **{place: address_of(kernel, kernels[kind]) for place, kernel, kind in wanted},
+        LOSS: address_of(names.LOSS[loss], of_loss[0]),
+    }
+    if masked:
+        addresses[GATHER] = address_of(names.gather_known, of_loss[1])
+        addresses[SCATTER] = address_of(names.scatter_known, of_loss[2])
     _run.compile(run)
-    return functools.partial(_run, np.array(addresses, np.int64))
+    return functools.partial(_run, as_array(addresses, len(activations)))

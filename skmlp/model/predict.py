@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from skmlp import kernels as kernel_sets
+from skmlp.cores import usable_cores
 from skmlp.model.activations import kernels_of
-from skmlp.model.losses import output_of
+from skmlp.model.losses import OUTPUT_ACTIVATIONS, output_of
+from skmlp.model.network import SMALL_STEP
+from skmlp.threads import blas_threads_allowed, products_limit
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: ``compute(X, out)`` writes the outputs of a block of rows.
+Compute = Callable[[Any, Array], None]
 
 #: Numbers that the widest layer of a block may hold: 8 MB in float64.
 BLOCK_NUMBERS = 2**20
 #: Rows that a block has in any case.
 LEAST_ROWS = 64
+
+#: Multiply-adds from which on a compiled pass with step threads pays.
+_WORTH_THREADS = 4 * 10**7
+#: Rows that a thread takes at once: so many that the BLAS does not only arrange the
+#: weights, and so few that they stay in a core's cache; and how often, for all to help.
+_MOST_ROWS, _LEAST_BLOCKS = 512, 16
+#: Multiply-adds of a call, about: then a Ctrl-C is heard.
+_PASS = 10**10
+#: Numbers in two cache lines, of float32: what different threads write lies so apart.
+LINE = 32
 
 _FLOATS = (np.float32, np.float64)
 
@@ -60,53 +76,184 @@ def forward(
         In the dtype that `X` and the layers have in common. With `finish`, what it
         makes of all rows.
     """
-    tables = kernel_sets.load(kernels)
-    layers = list(zip(coefs, intercepts, strict=True))
-    dtype = X.dtype
-    if dtype not in _FLOATS or any(_unlike(W, dtype) for pair in layers for W in pair):
-        arrays = [np.asarray(a) for pair in layers for a in pair]
-        dtype = np.result_type(X.dtype, *arrays)
-        if dtype not in _FLOATS:
-            dtype = np.dtype(np.float64)
-        layers = [
-            (W.astype(dtype, copy=False), np.ascontiguousarray(b, dtype=dtype))
-            for W, b in zip(arrays[::2], arrays[1::2], strict=True)
-        ]
+    dtype, layers = _in_one_dtype(X, coefs, intercepts)
     if sparse.issparse(X):
         X = X.tocsr()
-    n = X.shape[0]
-    widest = max(X.shape[1], *(W.shape[1] for W, _ in layers))
-    size = min(n, max(BLOCK_NUMBERS // widest, LEAST_ROWS))
-    buffers = [np.empty((size, W.shape[1]), dtype) for W, _ in layers[:-1]]
-    outputs = np.empty((n if finish is None else size, layers[-1][0].shape[1]), dtype)
-    result = outputs if finish is None else None
-    activate = [kernels_of(activation, tables)[0] for activation in activations]
-    if isinstance(output, str) and output in tables.FORWARD:
-        activate.append(output_of(output, heads, tables))
-    else:
-        activate.append(kernels_of(output, tables)[0])
+    steps = [*activations, output], heads
+    if kernels == "compiled" and _can_share(X, layers, steps[0]):
+        with _Fused(X, layers, *steps) as fused:
+            return _in_blocks(X, dtype, fused, fused.n_rows, layers, finish)
+    compute = _by_layer(layers, *steps, kernel_sets.load(kernels))
+    widest = max(X.shape[1], *[b.size for _, b in layers])
+    return _in_blocks(X, dtype, compute, rows_of_block(widest), layers, finish)
+
+
+def _in_blocks(
+    X: Any,
+    dtype: np.dtype[Any],
+    compute: Compute,
+    size: int,
+    layers: Sequence[tuple[Array, Array]],
+    finish: Callable[[Array, slice], Any] | None,
+) -> Any:
+    """Compute the outputs of so many rows at a time; see `forward`."""
+    n, width = X.shape[0], layers[-1][1].size
     with np.errstate(all="ignore"):
+        if n <= size:  # of a single row each microsecond counts
+            out = np.empty((n, width), dtype)
+            compute(X.astype(dtype, copy=False), out)
+            return out if finish is None else finish(out, slice(0, n))
+        result: Any = np.empty((n, width), dtype) if finish is None else None
+        block = np.empty((0 if finish is None else size, width), dtype)
         for start in range(0, n, size):
-            rows = slice(start, start + size)
-            a = X[rows].astype(dtype, copy=False)
-            n_rows = a.shape[0]
-            outs = [z[:n_rows] for z in buffers]
-            outs.append(outputs[rows] if finish is None else outputs[:n_rows])
-            for (W, b), z, function in zip(layers, outs, activate, strict=True):
-                if isinstance(a, np.ndarray):
-                    np.dot(a, W, out=z)
-                else:
-                    np.copyto(z, a @ W)
-                function(z, b)
-                a = z
+            rows = slice(start, min(start + size, n))
+            out = result[rows] if finish is None else block[: rows.stop - start]
+            compute(X[rows].astype(dtype, copy=False), out)
             if finish is not None:
-                result = _with_block(result, finish(a, rows), rows, n)
+                result = _with_block(result, finish(out, rows), rows, n)
     return result
+
+
+def _in_one_dtype(
+    X: Any, coefs: Sequence[Any], intercepts: Sequence[Any]
+) -> tuple[np.dtype[Any], list[tuple[Array, Array]]]:
+    """The dtype that rows and layers have in common, and the layers in it."""
+    layers = list(zip(coefs, intercepts, strict=True))
+    dtype = X.dtype
+    if dtype in _FLOATS and not any(_unlike(a, dtype) for pair in layers for a in pair):
+        return dtype, layers
+    arrays = [np.asarray(a) for pair in layers for a in pair]
+    dtype = np.result_type(X.dtype, *arrays)
+    if dtype not in _FLOATS:
+        dtype = np.dtype(np.float64)
+    return dtype, [
+        (W.astype(dtype, copy=False), np.ascontiguousarray(b, dtype=dtype))
+        for W, b in zip(arrays[::2], arrays[1::2], strict=True)
+    ]
+
+
+def _by_layer(
+    layers: Sequence[tuple[Array, Array]],
+    activations: Sequence[Any],
+    heads: Sequence[int],
+    kernels: ModuleType,
+) -> Compute:
+    """Make what computes a block layer by layer, with the threads of the BLAS."""
+    *hidden, output = activations
+    functions = [kernels_of(activation, kernels)[0] for activation in hidden]
+    if isinstance(output, str) and output in OUTPUT_ACTIVATIONS:
+        functions.append(output_of(output, heads, kernels))
+    else:
+        functions.append(kernels_of(output, kernels)[0])
+    buffers: list[Array] = []
+
+    def compute(X: Any, out: Array) -> None:
+        rows = len(out)
+        if not buffers:
+            buffers.extend(np.empty((rows, len(b)), out.dtype) for _, b in layers[:-1])
+        zs = [*(buffer[:rows] for buffer in buffers), out]
+        for (W, b), z, function in zip(layers, zs, functions, strict=True):
+            if isinstance(X, np.ndarray):
+                np.dot(X, W, out=z)
+            else:
+                np.copyto(z, X @ W)
+            function(z, b)
+            X = z
+
+    return compute
+
+
+def _can_share(
+    X: Any, layers: Sequence[tuple[Array, Array]], activations: Sequence[Any]
+) -> bool:
+    """Whether a compiled pass that threads share is possible, and pays."""
+    if X.shape[0] <= LEAST_ROWS or not isinstance(X, np.ndarray):
+        return False
+    named = all(isinstance(name, str) for name in activations)
+    work = X.shape[0] * sum(W.size for W, _ in layers)
+    return named and work >= _WORTH_THREADS
+
+
+class _Fused:
+    """Blocks of dense rows through all layers: compiled calls that threads share.
+
+    Into how many blocks the rows are cut depends on their number and on the widths
+    alone, so that the bits do not depend on the threads.
+    """
+
+    def __init__(
+        self,
+        X: Array,
+        layers: Sequence[tuple[Array, Array]],
+        activations: Sequence[str],
+        heads: Sequence[int],
+    ) -> None:
+        # Not above: numba takes its time to import.
+        from skmlp.kernels import network, sync
+        from skmlp.kernels.step_threads import Lanes
+
+        weights, biases = zip(*layers, strict=True)
+        units = (X.shape[1], *map(len, biases))
+        dtype, work = biases[0].dtype, sum(W.size for W in weights)
+        wide = sum(units[1:-1])
+        most = min(_MOST_ROWS, max(-(-len(X) // _LEAST_BLOCKS), LEAST_ROWS))
+        self._most = max(min(most, BLOCK_NUMBERS // max(wide, 1)), LEAST_ROWS)
+        # Rows that are to be converted are copied before.
+        copied = X.dtype != dtype or not X.flags.c_contiguous
+        size = min(rows_of_block(units[0] if copied else units[-1]), _PASS // work)
+        #: Rows of a call.
+        self.n_rows = max(size // self._most, 1) * self._most
+        n_threads = min(usable_cores(), blas_threads_allowed() or 1)
+        self._counters, self._done = sync.counters(2), 0
+        self._threads = Lanes(n_threads, self._counters)
+        self._predict = network.predictor(
+            dtype.name,
+            activations[:-1],
+            activations[-1],
+            tiled=_MOST_ROWS * work * (dtype.itemsize // 4) <= SMALL_STEP,
+        )
+        self._arrays = (
+            np.array(units, np.int64),
+            np.array(heads, np.int64),
+            np.concatenate([*map(np.ravel, weights), *biases]),
+        )
+        each = -(-self._most * wide // LINE) * LINE
+        self._room = np.empty(n_threads * each, dtype), n_threads, self._most
+        self._limit = products_limit()
+
+    def __enter__(self) -> _Fused:
+        self._limit.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            self._threads.close()
+        finally:
+            self._limit.__exit__(*exc_info)
+
+    def __call__(self, X: Array, out: Array) -> None:
+        X = np.require(X, requirements=["C", "A"])
+        begin, self._done = self._done, self._done - (-len(out) // self._most)
+        self._threads.run(
+            self._predict,
+            *self._arrays,
+            X.ctypes.data,
+            out,
+            *self._room,
+            self._counters.ctypes.data,
+            begin,
+            self._done,
+        )
+
+
+def rows_of_block(width: int) -> int:
+    """So few rows that tables of this width stay small."""
+    return max(BLOCK_NUMBERS // max(width, 1), LEAST_ROWS)
 
 
 def row_blocks(n: int, width: int) -> list[slice]:
     """Slices of n rows, each of so few that tables of this width stay small."""
-    size = max(BLOCK_NUMBERS // max(width, 1), LEAST_ROWS)
+    size = rows_of_block(width)
     return [slice(start, start + size) for start in range(0, n, size)]
 
 

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp import kernels as kernel_sets
-from skmlp.kernels import compiled, dropout, reference
+from skmlp.kernels import compiled, masks, reference
 from skmlp.model.dropout import Dropout
 from skmlp.model.initializers import uniform
 from skmlp.model.layout import Layout
@@ -39,7 +39,7 @@ def test_known_answers(counter, key, expected):
     words = [np.uint64(int(w, 16)) for w in counter.split()]
     keys = [np.uint64(int(w, 16)) for w in key.split()]
     answer = [int(w, 16) for w in expected.split()]
-    assert list(dropout.philox(*words, *keys)) == answer
+    assert list(masks.philox(*words, *keys)) == answer
     arrays = [np.array([w]) for w in words]
     assert [int(w[0]) for w in reference.philox(*arrays, *map(int, keys))] == (answer)
 
