@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skmlp.display.history import history_frame
     from skmlp.display.scaling import ScalingDisplay
     from skmlp.display.weights import FirstLayerWeightsDisplay
-    from skmlp.estimators.callbacks import TrainingProgress
+    from skmlp.estimators.callbacks import Callback, TrainingProgress, training_of
     from skmlp.estimators.checkpoint import Checkpoint
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Callback",
     "Checkpoint",
     "CommunicationWarning",
     "FirstLayerWeightsDisplay",
@@ -60,11 +61,13 @@ __all__ = [
     "set_config",
     "show_versions",
     "to_onnx",
+    "training_of",
 ]
 
 # Imported at their first use: worker processes import this package for its lower
 # floors, and need not wait for scikit-learn's estimators.
 _LATER = {
+    "Callback": "skmlp.estimators.callbacks",
     "Checkpoint": "skmlp.estimators.checkpoint",
     "FirstLayerWeightsDisplay": "skmlp.display.weights",
     "HiddenLayerTransformer": "skmlp.estimators.transformer",
@@ -81,6 +84,7 @@ _LATER = {
     "load": "skmlp.estimators.saving",
     "save": "skmlp.estimators.saving",
     "to_onnx": "skmlp.onnx",
+    "training_of": "skmlp.estimators.callbacks",
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from skmlp.comm.base import Communicator, Shards
 from skmlp.data.split import split_rows
-from skmlp.estimators.callbacks import EPOCH, OwnCallback, training_of
+from skmlp.estimators.callbacks import EPOCH, Callback, training_of
 from skmlp.kernels import step_threads as threads_module
 from skmlp.launch.in_process import InProcessGroup
 from skmlp.model.activations import ACTIVATIONS
@@ -179,7 +179,7 @@ def on_start(callback: Callable[[str, int, int], Any]) -> AbstractContextManager
     return patch.object(Supervisor, "_ready", observed)
 
 
-class AfterEpoch(OwnCallback):
+class AfterEpoch(Callback):
     """A callback that calls a function with the number of each finished epoch."""
 
     def __init__(self, function: Callable[[int], Any]) -> None:

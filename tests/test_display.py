@@ -70,8 +70,18 @@ def test_loss_curves():
         "MLPClassifier, training loss",
         "MLPClassifier, validation loss",
         "MLPClassifier, validation score",
+        f"MLPClassifier, best epoch: {model.best_epoch_}",
     ]
+    assert list(display.best_line_.get_xdata()) == [model.best_epoch_] * 2
     drawn(display)
+    # All is inside the figure, and the legend is no part of the axes' own area.
+    box = display.figure_.bbox
+    legend = display.score_ax_.get_legend().get_window_extent()
+    label = display.score_ax_.yaxis.label.get_window_extent()
+    for inside in (legend, label):
+        assert box.contains(inside.x0, inside.y0)
+        assert box.contains(inside.x1, inside.y1)
+    assert not legend.overlaps(display.ax_.bbox)
 
 
 def test_loss_curves_share_axes():
@@ -128,6 +138,35 @@ def test_first_weights_as_images():
     assert wide.images_[0].get_array().shape == (1, 9)
     with pytest.raises(ValueError, match=r"8 pixels, but there are 9 features"):
         skmlp.FirstLayerWeightsDisplay.from_estimator(model, shape=(2, 4))
+
+
+def test_first_weights_of_a_table_have_names():
+    import pandas as pd
+
+    frame = pd.DataFrame(X, columns=[f"column {k}" for k in range(9)])
+    model = skmlp.MLPClassifier(5, max_iter=2, random_state=0).fit(frame, Y)
+    display = skmlp.FirstLayerWeightsDisplay.from_estimator(model)
+    (image,), (ax,) = display.images_, display.axes_
+    assert image.get_array().shape == (9, 5)
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(frame)
+    drawn(display)
+    wide = skmlp.FirstLayerWeightsDisplay(np.ones((200, 3))).plot()
+    assert len(wide.axes_[0].get_yticks()) == 40
+
+
+def test_what_they_say_of_themselves():
+    model = fitted(early_stopping=True)
+    said = [
+        repr(skmlp.LossCurveDisplay.from_estimator(model)),
+        repr(skmlp.LearningRateDisplay.from_estimator(model)),
+        repr(skmlp.FirstLayerWeightsDisplay.from_estimator(model)),
+        repr(skmlp.ScalingDisplay([1, 2], [8.0, 4.2])),
+    ]
+    told = f"MLPClassifier: {model.n_iter_} epochs, loss {model.loss_:.4g}"
+    assert said[0] == f"<LossCurveDisplay {told}>"
+    assert said[1].endswith("MLPClassifier: from 0.001 to 0.001 in 6 epochs>")
+    assert "5 units, 9 features" in said[2]
+    assert said[3].endswith("an epoch on 1, 2 workers takes 8 s, 4.2 s>")
 
 
 @pytest.fixture
@@ -297,10 +336,17 @@ def test_the_summary_and_the_picture_in_notebooks():
     assert lines[5].startswith("Trained in process, 6 epochs in ")
     assert lines[5].endswith(f"loss {model.loss_:.4g}")
     page = model._repr_html_()
-    assert "<td>5 x 4</td>" in page
+    # Inside scikit-learn's box, in the style of its tables.
+    box = page.index('<div class="sk-toggleable__content')
+    assert box < page.index("skmlp-summary") < page.index("<td>5 x 4</td>")
+    assert page.index("<td>5 x 4</td>") < page.index("hidden_layer_sizes", box)
+    assert page.count("<div") == page.count("</div>")
     assert "skmlp-summary" in page
     assert model._repr_mimebundle_()["text/html"].count("skmlp-summary") == 1
     assert "skmlp-summary" not in skmlp.MLPClassifier()._repr_html_()
     with processes(2).around():
         shared = skmlp.MLPClassifier(5, max_iter=2, batch_size=20).fit(X, Y)
     assert "Trained on 2 processes, 2 epochs" in shared.summary()
+    model._trained_where = ("dask", 16)
+    model.best_validation_score_, model._moments = 0.987654, [np.zeros(2**20)]
+    assert max(map(len, model.summary().splitlines())) <= 80

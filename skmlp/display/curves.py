@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skmlp.display.history import axes_for, column, history_of
+from skmlp.display.history import axes_for, column, history_of, legend_beside
 from skmlp.display.inside import network_of
 
 
@@ -25,6 +25,8 @@ class LossCurveDisplay:
         For the legend.
     first_epoch : int, default=1
         The number of the first of these epochs.
+    best_epoch : int, default=None
+        The epoch of the best score, which is marked.
 
     Attributes
     ----------
@@ -36,6 +38,8 @@ class LossCurveDisplay:
         The figure.
     lines_ : list of matplotlib.lines.Line2D
         The curves.
+    best_line_ : matplotlib.lines.Line2D or None
+        The mark of the best epoch.
 
     See Also
     --------
@@ -58,12 +62,18 @@ class LossCurveDisplay:
         validation_score: Any = None,
         estimator_name: str | None = None,
         first_epoch: int = 1,
+        best_epoch: int | None = None,
     ) -> None:
         self.loss = loss
         self.validation_loss = validation_loss
         self.validation_score = validation_score
         self.estimator_name = estimator_name
         self.first_epoch = first_epoch
+        self.best_epoch = best_epoch
+
+    def __repr__(self) -> str:
+        name, losses = self.estimator_name or "", np.asarray(self.loss)
+        return f"<LossCurveDisplay {name}: {len(losses)} epochs, loss {losses[-1]:.4g}>"
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -89,10 +99,14 @@ class LossCurveDisplay:
             for name in ("validation_loss", "validation_score")
             if not np.isnan(values := column(history, name)).all()
         }
-        name = type(network_of(estimator)).__name__
-        first = history[0]["epoch"]
-        losses = column(history, "loss")
-        display = cls(losses, estimator_name=name, first_epoch=first, **given)
+        model = network_of(estimator)
+        display = cls(
+            column(history, "loss"),
+            estimator_name=type(model).__name__,
+            first_epoch=history[0]["epoch"],
+            best_epoch=getattr(model, "best_epoch_", None),
+            **given,
+        )
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
@@ -136,10 +150,15 @@ class LossCurveDisplay:
             )
             self.score_ax_.set_ylabel("Validation score")
             lines = list(self.lines_)
+        self.best_line_ = None
+        if self.best_epoch is not None and self.best_epoch >= self.first_epoch:
+            text = f"{label}best epoch: {self.best_epoch}"
+            self.best_line_ = self.ax_.axvline(
+                self.best_epoch, color="gray", linestyle=":", label=text
+            )
+            lines.append(self.best_line_)
         # On the axes that are drawn last, or the score's curve would run over it.
-        (self.score_ax_ or self.ax_).legend(
-            lines, [str(line.get_label()) for line in lines], loc="center right"
-        )
+        legend_beside(self.score_ax_ or self.ax_, lines, alone=ax is None)
         return self
 
 
@@ -183,6 +202,11 @@ class LearningRateDisplay:
         self.learning_rate = learning_rate
         self.estimator_name = estimator_name
         self.first_epoch = first_epoch
+
+    def __repr__(self) -> str:
+        name, rates = self.estimator_name or "", np.asarray(self.learning_rate)
+        told = f"from {rates[0]:.4g} to {rates[-1]:.4g} in {len(rates)} epochs"
+        return f"<LearningRateDisplay {name}: {told}>"
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -246,5 +270,5 @@ class LearningRateDisplay:
         else:
             self.ax_.set_ylim(bottom=0)
         if self.line_.get_label() and not str(self.line_.get_label()).startswith("_"):
-            self.ax_.legend()
+            legend_beside(self.ax_, [self.line_], alone=ax is None)
         return self

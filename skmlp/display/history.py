@@ -25,7 +25,8 @@ def axes_for(ax: Any) -> tuple[Any, Any]:
         ) from error
     if ax is not None:
         return ax.figure, ax
-    figure, new = plt.subplots()
+    # What is beside the axes, such as a legend, finds its place in the figure.
+    figure, new = plt.subplots(layout="constrained")
     return figure, new
 
 
@@ -113,6 +114,15 @@ def history_frame(estimator: Any) -> Any:
         rows.append(row)
     frame = pd.DataFrame(rows).set_index("epoch")
     return frame.dropna(axis=1, how="all")
+
+
+def legend_beside(ax: Any, lines: Sequence[Any], *, alone: bool) -> None:
+    """A legend below the axes; where they are not `alone`, in the emptiest corner."""
+    labels = [str(line.get_label()) for line in lines]
+    place: dict[str, Any] = {"loc": "best"}
+    if alone:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+    ax.legend(lines, labels, **place)
 
 
 def column(history: Sequence[Mapping[str, Any]], name: str) -> Array:

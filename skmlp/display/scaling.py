@@ -50,6 +50,11 @@ class ScalingDisplay:
         self.seconds = seconds
         self.estimator_name = estimator_name
 
+    def __repr__(self) -> str:
+        seconds = ", ".join(f"{s:.3g} s" for s in self.seconds)
+        workers = ", ".join(map(str, self.n_workers))
+        return f"<ScalingDisplay: an epoch on {workers} workers takes {seconds}>"
+
     @classmethod
     def from_estimator(
         cls,

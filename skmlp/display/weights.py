@@ -12,19 +12,22 @@ from skmlp.display.inside import network_of
 
 
 class FirstLayerWeightsDisplay:
-    """Weights of the first layer as images: what each hidden unit looks for.
+    """Weights of the first layer: what each hidden unit looks for.
 
     Parameters
     ----------
     weights : ndarray of shape (n_features, n_units)
         The first layer's.
-    shape : tuple of (int, int)
-        Height and width of the image that the features are, row by row.
+    shape : tuple of (int, int), default=None
+        Height and width of the image that the features are, row by row. None draws a
+        table instead: a row for each feature, a column for each unit.
+    feature_names : array-like of str of shape (n_features,), default=None
+        For the rows of the table.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib.axes.Axes
-        One for each unit shown.
+        One for each unit shown; one for a table.
     figure_ : matplotlib.figure.Figure
         The figure.
     images_ : list of matplotlib.image.AxesImage
@@ -39,9 +42,23 @@ class FirstLayerWeightsDisplay:
     >>> FirstLayerWeightsDisplay.from_estimator(clf)  # doctest: +SKIP
     """
 
-    def __init__(self, weights: Any, *, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        weights: Any,
+        *,
+        shape: tuple[int, int] | None = None,
+        feature_names: Any = None,
+    ) -> None:
         self.weights = weights
         self.shape = shape
+        self.feature_names = feature_names
+
+    def __repr__(self) -> str:
+        n_features, n_units = np.shape(self.weights)
+        return (
+            f"<FirstLayerWeightsDisplay: {n_units} units, {n_features} features, "
+            f"weights up to {np.abs(self.weights).max():.3g}>"
+        )
 
     @classmethod
     def from_estimator(
@@ -61,7 +78,8 @@ class FirstLayerWeightsDisplay:
             several, give one.
         shape : tuple of (int, int), default=None
             Height and width of the images. By default a square, if the number of
-            features is one, else a single row.
+            features is one and they have no names; otherwise all units are columns of
+            one table, with the features as rows.
         max_units : int, default=36
             The most units to show: those with the largest weights, the largest first.
         **kwargs : dict
@@ -86,16 +104,18 @@ class FirstLayerWeightsDisplay:
         weights = np.asarray(model.coefs_[0])
         n_features = weights.shape[0]
         side = math.isqrt(n_features)
-        if shape is None:
-            shape = (side, side) if side * side == n_features else (1, n_features)
-        if math.prod(shape) != n_features:
+        names = getattr(model, "feature_names_in_", None)
+        if shape is None and side * side == n_features and names is None:
+            shape = side, side
+        if shape is not None and math.prod(shape) != n_features:
             raise ValueError(
                 f"shape={shape!r} has {math.prod(shape)} pixels, but there are "
                 f"{n_features} features"
             )
         norms = (weights.astype(float) ** 2).sum(axis=0)
         largest = np.argsort(-norms, kind="stable")[:max_units]
-        return cls(weights[:, largest], shape=shape).plot(**kwargs)
+        display = cls(weights[:, largest], shape=shape, feature_names=names)
+        return display.plot(**kwargs)
 
     def plot(self, *, figure: Any = None, **kwargs: Any) -> Self:
         """Draw.
@@ -112,16 +132,37 @@ class FirstLayerWeightsDisplay:
         FirstLayerWeightsDisplay
         """
         weights = np.asarray(self.weights)
-        n_units = weights.shape[1]
-        columns = math.ceil(math.sqrt(n_units))
-        rows = math.ceil(n_units / columns)
+        limit = float(np.abs(weights).max()) or 1.0
+        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, **kwargs}
         if figure is None:
             figure, first = axes_for(None)
             first.remove()
         self.figure_ = figure
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        limit = float(np.abs(weights).max()) or 1.0
-        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, **kwargs}
+        draw = self._plot_table if self.shape is None else self._plot_images
+        axes = draw(weights, style)
+        figure.colorbar(self.images_[0], ax=list(axes), shrink=0.8, label="Weight")
+        return self
+
+    def _plot_table(self, weights: Any, style: dict[str, Any]) -> Any:
+        """One image of all weights, with a name at each row that has room for it."""
+        n_features, n_units = weights.shape
+        names = self.feature_names
+        names = np.arange(n_features) if names is None else np.asarray(names)
+        ax = self.figure_.subplots()
+        self.axes_ = np.array([ax])
+        self.images_ = [ax.imshow(weights, **{"aspect": "auto", **style})]
+        step = math.ceil(n_features / 40)
+        ax.set_yticks(np.arange(0, n_features, step), names[::step])
+        ax.set(xlabel=f"Hidden unit (the {n_units} largest first)", ylabel="Feature")
+        return self.axes_
+
+    def _plot_images(self, weights: Any, style: dict[str, Any]) -> Any:
+        """An image of each unit."""
+        assert self.shape is not None
+        n_units = weights.shape[1]
+        columns = math.ceil(math.sqrt(n_units))
+        rows = math.ceil(n_units / columns)
+        axes = self.figure_.subplots(rows, columns, squeeze=False).ravel()
         self.axes_ = axes[:n_units]
         self.images_ = [
             ax.imshow(weights[:, k].reshape(self.shape), **style)
@@ -129,5 +170,4 @@ class FirstLayerWeightsDisplay:
         ]
         for ax in axes:
             ax.set_axis_off()
-        figure.colorbar(self.images_[0], ax=list(axes), shrink=0.8, label="Weight")
-        return self
+        return axes

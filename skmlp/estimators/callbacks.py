@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,30 +27,14 @@ FIT, EPOCH, ITERATION = "fit", "epoch", "iteration"
 
 @dataclass
 class Training:
-    """A fit under way.
+    """A fit under way; see `training_of`.
 
-    Attributes
-    ----------
-    plan : Plan or None
-        What is to be done; None before the first epoch.
-    state : TrainState or None
-        After the last finished epoch. Its arrays may be those that the next epoch
-        writes to. None with L-BFGS.
-    records : list of Record
-        The finished epochs.
-    losses : list of float
-        The loss of each finished epoch or iteration.
-    n_ranks : int
-        Ranks that train now.
-    n_restarts : int
-        How often ranks were replaced so far.
-    began : float
-        When the fit did, by `time.perf_counter`.
+    The arrays of `state` may be those that the next epoch writes to.
     """
 
-    plan: Plan | None = None
-    state: TrainState | None = None
-    records: list[Record] = field(default_factory=list)
+    plan: Plan | None = field(default=None, repr=False)
+    state: TrainState | None = field(default=None, repr=False)
+    records: list[Record] = field(default_factory=list, repr=False)
     losses: list[float] = field(default_factory=list)
     n_ranks: int = 1
     n_restarts: int = 0
@@ -58,36 +42,135 @@ class Training:
 
 
 def training_of(estimator: Any) -> Training | None:
-    """The fit under way of an estimator of this package; None for any other."""
+    """What is known of a fit under way, for a `Callback`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As a callback gets it.
+
+    Returns
+    -------
+    Training or None
+        None if it is no network of this package, such as a pipeline. Its attributes:
+
+        - ``losses``, a list with the loss of each finished epoch or iteration;
+        - ``records``, one for each finished epoch, with ``loss``, ``score`` and
+          ``validation_loss`` (NaN without validation rows), ``learning_rate``,
+          ``gradient_norm`` and ``seconds``; empty for 'lbfgs';
+        - ``n_ranks``, how many workers train now, and ``n_restarts``, how often some
+          were replaced;
+        - ``began``, when the fit did, by `time.perf_counter`.
+
+    See Also
+    --------
+    Callback : An example.
+    """
     found = getattr(estimator, "_training", None)
     return found if isinstance(found, Training) else None
 
 
-class OwnCallback(ABC):
-    """What the callbacks of this package have in common.
+class Callback:
+    """What watches a fit: four methods, with empty bodies here.
 
-    They need no more than the estimator, so they work with scikit-learn 1.7 and 1.8
-    too, where there is no callback support to build on.
+    Derive from it, and write those that you need. It follows scikit-learn's protocol
+    `sklearn.callback.FitCallback`, and works with scikit-learn 1.7 and 1.8 too. A fit
+    is a task (``context.task_name`` is "fit"), and so is each of its epochs ("epoch";
+    of 'lbfgs' each "iteration"). `training_of` tells what they have brought.
+
+    Set it on the network. With ``max_propagation_depth = None`` as a class attribute
+    it is one of scikit-learn's auto-propagated callbacks instead: set it on the
+    outermost estimator, which hands it on to the networks inside.
+
+    See Also
+    --------
+    training_of : The loss, score and time of the epochs.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skmlp import Callback, MLPClassifier, training_of
+    >>> class StopBelow(Callback):
+    ...     def __init__(self, loss):
+    ...         self.loss = loss
+    ...
+    ...     def on_fit_task_end(self, estimator, context):
+    ...         return training_of(estimator).losses[-1] < self.loss
+    >>> clf = MLPClassifier(random_state=0).set_callbacks(StopBelow(0.6))
+    >>> bool(clf.fit(*load_iris(return_X_y=True)).loss_ < 0.6)
+    True
     """
 
-    @abstractmethod
     def setup(self, estimator: Any, context: Any) -> None:
-        """Make ready, before the fit begins."""
+        """Make ready, before the fit begins.
 
-    @abstractmethod
+        Parameters
+        ----------
+        estimator : estimator
+            That is being fitted.
+        context : sklearn.callback.CallbackContext
+            Of the fit.
+        """
+
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Look at where an epoch, or the fit, begins."""
+        """Look at where an epoch, or the fit, begins.
 
-    @abstractmethod
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Clean up, also after a fit that failed."""
+        Parameters
+        ----------
+        estimator : estimator
+            That is being fitted.
+        context : sklearn.callback.CallbackContext
+            Of the task.
+        """
 
-    @abstractmethod
     def on_fit_task_end(self, estimator: Any, context: Any) -> bool | None:
-        """Look at what an epoch, or the fit, has brought; True stops the fit."""
+        """Look at what an epoch, or the fit, has brought.
+
+        Parameters
+        ----------
+        estimator : estimator
+            That is being fitted.
+        context : sklearn.callback.CallbackContext
+            Of the task.
+
+        Returns
+        -------
+        bool or None
+            True stops the fit, which keeps what it has. An exception ends it, and
+            leaves the estimator as it was.
+        """
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Clean up, also after a fit that failed.
+
+        Parameters
+        ----------
+        estimator : estimator
+            That was being fitted.
+        context : sklearn.callback.CallbackContext
+            Of the fit.
+        """
 
 
-class TrainingProgress(OwnCallback):
+#: The methods of every callback.
+METHODS = ("setup", "on_fit_task_begin", "on_fit_task_end", "teardown")
+
+
+def check_callbacks(callbacks: Iterable[Any]) -> None:
+    """TypeError that names the method which a callback lacks."""
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(f"{name} is a class: set an instance of it, {name}(...)")
+        for method in METHODS:
+            if not callable(getattr(callback, method, None)):
+                raise TypeError(
+                    f"{type(callback).__name__} is no callback: it lacks the method "
+                    f"{method}. Derive from skmlp.Callback, which has all of them"
+                )
+
+
+class TrainingProgress(Callback):
     """A progress bar with epochs, loss, score, speed, workers and the time left.
 
     Beside `sklearn.callback.ProgressBar`, which counts the epochs of any estimator,
@@ -177,7 +260,7 @@ class TrainingProgress(OwnCallback):
         training = training_of(estimator)
         if training is None:
             return
-        told = tell(training) if training.losses else ""
+        told = tell(training) if training.losses else []
         seen = {
             "key": (os.getpid(), id(estimator), training.began),
             "name": type(estimator).__name__,
@@ -209,9 +292,8 @@ class _Bars:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[told]}"),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            # Of a fit that has ended, the time that it took.
+            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             transient=transient,
         )
@@ -232,8 +314,16 @@ class _Bars:
                 self._tasks[key] = self._progress.add_task(
                     seen["name"], total=seen["total"], told=""
                 )
+            told, total = seen["told"], len(str(seen["total"]))
+            room = self._progress.console.width - len(seen["name"]) - 2 * total - 20
+            while len(", ".join(told)) > room and len(told) > 1:
+                told = told[:-1]
             self._progress.update(
-                self._tasks[key], completed=seen["completed"], told=seen["told"]
+                self._tasks[key],
+                # A fit that has converged needs no more epochs.
+                total=seen["completed"] if seen["ended"] else seen["total"],
+                completed=seen["completed"],
+                told=", ".join(told),
             )
             if seen["ended"]:
                 self._ended.add(key)
@@ -244,8 +334,8 @@ class _Bars:
         self._progress.stop()
 
 
-def tell(training: Training) -> str:
-    """What the progress bar says beside the bar, after the first epoch."""
+def tell(training: Training) -> list[str]:
+    """What the progress bar says after an epoch; what matters least comes last."""
     assert training.plan is not None
     n_rows = training.plan.n_rows
     said = [f"loss {training.losses[-1]:.4g}"]
@@ -255,11 +345,11 @@ def tell(training: Training) -> str:
         if np.isfinite(last.score):
             said.append(f"score {last.score:.4f}")
         seconds, n_epochs = last.seconds, 1
-    said.append(f"{_short(n_rows * n_epochs / max(seconds, 1e-9))} rows/s")
     said.append(f"{training.n_ranks} worker{'s' if training.n_ranks > 1 else ''}")
     if training.n_restarts:
         said.append(f"{training.n_restarts} restarts")
-    return ", ".join(said)
+    said.append(f"{_short(n_rows * n_epochs / max(seconds, 1e-9))} rows/s")
+    return said
 
 
 def _short(number: float) -> str:

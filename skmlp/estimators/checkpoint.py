@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from skmlp import persistence
-from skmlp.estimators.callbacks import FIT, OwnCallback, Training, training_of
+from skmlp.estimators.callbacks import FIT, Callback, Training, training_of
 from skmlp.plan import Plan
 
 
-class Checkpoint(OwnCallback):
+class Checkpoint(Callback):
     """Keep the state of training in a file, so that a fit can go on after a crash.
 
     The file is written next to its place and moved there in one step, so there is

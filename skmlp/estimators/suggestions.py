@@ -16,37 +16,26 @@ from sklearn.utils._param_validation import StrOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: What Keras, torch, skorch, xgboost and LightGBM call a parameter, without "_".
+#: What Keras, torch, skorch, xgboost and LightGBM call a parameter or an option, in
+#: lower case, without "_", "-" and " ".
 _OTHER_NAMES = {
-    "activation": "act activationfunction nonlinearity",
-    "alpha": "l2 l2reg reglambda regularization penalty",
-    "batch_size": "bs minibatchsize",
-    "beta_1": "betas",
-    "class_weight": "scaleposweight",
+    "activation": "activationfunction nonlinearity",
+    "alpha": "l2 l2reg reglambda",
     "clip_norm": "gradclip gradientclipval maxgradnorm",
-    "dropout": "dropoutrate dropoutprob",
-    "epsilon": "eps",
     "hidden_layer_sizes": "hiddenlayers hiddensize hiddenunits hiddendims layers units",
     "learning_rate": "scheduler lrscheduler lrschedule",
     "learning_rate_init": "lr eta",
     "loss": "criterion objective lossfunction lossfn",
-    "max_iter": "epochs nepochs numepochs maxepochs nbepoch nestimators numboostround",
-    "max_time": "timeout timelimit",
+    "max_iter": "epochs nepochs numepochs maxepochs nestimators numboostround",
     "n_iter_no_change": "patience earlystoppingrounds",
     "n_jobs": "nworkers numworkers nthread nthreads numthreads",
     "random_state": "seed randomseed",
     "scoring": "metric metrics evalmetric",
-    "solver": "optimizer optimiser optim",
-    "tol": "mindelta tolerance",
+    "solver": "optimizer optimiser",
     "validation_fraction": "validationsplit valsize",
-    "verbose": "verbosity",
 }
-#: The same of options, in lower case, without "_", "-" and " ".
 _OTHER_OPTIONS = {
-    "absolute_error": "mae l1 meanabsoluteerror",
-    "accuracy": "acc",
-    "adaptive": "reduceonplateau reducelronplateau",
-    "average_precision": "aucpr",
+    "absolute_error": "mae l1",
     "huber": "smoothl1",
     "identity": "linear",
     "logistic": "sigmoid",
@@ -57,21 +46,17 @@ _OTHER_OPTIONS = {
     "quantile": "pinball",
     "roc_auc": "auc",
     "silu": "swish",
-    "squared_error": "mse l2 meansquarederror",
+    "squared_error": "mse l2",
 }
-#: What is no parameter here: what to do instead, and what it is called.
+#: What is no parameter here: what to do instead.
 _INSTEAD = {
-    "Use set_callbacks(...) of the estimator": "callback callbacks",
-    "Networks are trained on the CPU; n_jobs, joblib.parallel_config and Dask "
-    "collections say on which workers": "device gpu cuda accelerator",
-    "Validation rows are arguments of fit: fit(X, y, X_val=..., y_val=...)": (
-        "evalset validationdata validationset valdata xval yval"
+    "callback callbacks": "Use set_callbacks(...) of the estimator",
+    "device gpu cuda": "Networks are trained on the CPU; n_jobs says on which workers",
+    "evalset validationdata validationset xval yval": (
+        "Validation rows are arguments of fit: fit(X, y, X_val=..., y_val=...)"
     ),
-    "The weights of rows are an argument of fit: sample_weight": (
-        "sampleweight classweight"
-    ),
-    "A classifier's loss is the log loss; label_smoothing and class_weight change "
-    "it": "loss",
+    "sampleweight classweight": "Use the argument sample_weight of fit",
+    "loss": "A classifier has the log loss; see label_smoothing and class_weight",
 }
 
 
@@ -117,9 +102,9 @@ def for_name(cls: Any, name: str, known: Iterable[str]) -> str:
     parameters, own = cls._get_param_names(), [*known]
     meant = _called(name, _OTHER_NAMES) or name
     if meant not in (*parameters, *own):
-        instead = _called(meant, _INSTEAD)
-        if instead:
-            return instead
+        for names, instead in _INSTEAD.items():
+            if _key(meant) in names.split():
+                return instead
         meant = _closest(name, own) or _closest(name, parameters)
     if meant in own:
         return f"Did you mean {meant!r}?"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
+_COLUMNS = 80
 _HEAD = ("layer", "shape", "activation", "parameters", "memory")
 
 
@@ -23,8 +26,8 @@ class Describable:
         -------
         str
             A table of the layers with their shapes, activations, parameters and
-            memory, and a line on the training: to be printed. A notebook shows the
-            same below the parameters.
+            memory, and a line on the training: to be printed, 80 columns wide at most.
+            A notebook shows the same above the parameters.
 
         Raises
         ------
@@ -46,32 +49,36 @@ class Describable:
         check_is_fitted(self)
         rows = [_HEAD, *_rows(self)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(_HEAD))]
-        lines = [_title(self)]
+        lines = textwrap.wrap(_title(self), _COLUMNS)
         for row in rows:
             cells = [
                 cell.rjust(width) if k > 2 else cell.ljust(width)
                 for k, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append("  ".join(cells).rstrip())
-        lines.append(_training(self))
+        lines += textwrap.wrap(training_of(self), _COLUMNS)
         return "\n".join(lines)
 
     def _html_repr(self) -> str:
-        """scikit-learn's diagram, and the summary below it."""
+        """scikit-learn's diagram, with the summary in its box."""
         shown: str = estimator_html_repr(self)
         if not hasattr(self, "coefs_"):
             return shown
         table = "".join(
-            "<tr>"
+            '<tr class="default">'
             + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
             + "</tr>"
             for tag, row in (("th", _HEAD), *(("td", row) for row in _rows(self)))
         )
-        return (
-            f'{shown}<details class="skmlp-summary"><summary>'
-            f"{html.escape(_title(self))}</summary><table>{table}</table>"
-            f"<p>{html.escape(_training(self))}</p></details>"
+        table = (
+            '<div class="estimator-table skmlp-summary"><details><summary>'
+            f"{html.escape(_title(self))}</summary>"
+            f'<table class="parameters-table"><tbody>{table}</tbody></table>'
+            f"<p>{html.escape(training_of(self))}</p></details></div>"
         )
+        box = re.search(r'<div class="sk-toggleable__content[^>]*>', shown)
+        end = box.end() if box else len(shown)
+        return shown[:end] + table + shown[end:]
 
 
 def _title(model: Any) -> str:
@@ -107,10 +114,11 @@ def _is_one(activation: Any) -> bool:
 
 
 def _name(activation: Any) -> str:
-    return activation if isinstance(activation, str) else type(activation).__name__
+    own = not isinstance(activation, str)
+    return (type(activation).__name__ if own else activation)[:24]
 
 
-def _training(model: Any) -> str:
+def training_of(model: Any) -> str:
     """Where and how long it was trained, as far as that is known."""
     history = getattr(model, "history_", None) or []
     epochs = getattr(model, "n_iter_", len(history))

@@ -79,7 +79,7 @@ def test_optuna():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stopped = []
 
-    class Prune(skmlp.estimators.callbacks.OwnCallback):
+    class Prune(skmlp.Callback):
         """Reports the loss of each epoch; stops a fit that optuna gives up."""
 
         def __init__(self, trial: Any) -> None:
@@ -95,7 +95,7 @@ def test_optuna():
             pass
 
         def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
-            training = skmlp.estimators.callbacks.training_of(estimator)
+            training = skmlp.training_of(estimator)
             if context.task_name == "fit":
                 return False
             self.trial.report(training.losses[-1], len(training.losses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,7 @@ def test_the_progress_bars_count_epochs():
     assert "MLPClassifier" in drawn
     assert f"loss {model.loss_:.4g}" in drawn
     assert f"{model.n_iter_}/4" in drawn
-    assert "rows/s, 1 worker" in drawn
+    assert "1 worker, " in drawn
     assert "score 0." in drawn
     copy = pickle.loads(pickle.dumps(bar))
     assert copy._bars == bar._bars == {}
@@ -277,6 +278,62 @@ def test_older_versions_of_scikit_learn_say_so():
     own = skmlp.Checkpoint("model.skmlp")
     assert estimator.set_callbacks(own)._skl_callbacks == [own]
     assert not vars(estimator.set_callbacks())
+
+
+def test_a_callback_that_lacks_a_method_is_refused():
+    class Half:
+        def setup(self, estimator, context):
+            """Make ready."""
+
+    model = skmlp.MLPClassifier()
+    for bad, told in {
+        Half(): "Half is no callback: it lacks the method on_fit_task_begin",
+        7: "int is no callback: it lacks the method setup",
+        Half: r"Half is a class: set an instance of it, Half\(\.\.\.\)",
+    }.items():
+        with pytest.raises(TypeError, match=told):
+            model.set_callbacks(bad)
+    assert not hasattr(model, "_skl_callbacks")
+
+
+class Prune(skmlp.Callback):
+    """Ends a fit by an exception, as Optuna's `TrialPruned`, at a score of 2 epochs."""
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        training = skmlp.training_of(estimator)
+        assert len(training.losses) == len(training.records)
+        assert np.isfinite(training.records[-1].score)
+        if context.task_name == "epoch" and len(training.losses) == 2:
+            raise InterruptedError("pruned")
+
+
+def test_a_callback_of_one_method():
+    model = skmlp.MLPClassifier(**SHORT).set_callbacks(Prune())
+    with pytest.raises(InterruptedError, match="pruned"):
+        make_pipeline(StandardScaler(), model).fit(
+            X, Y, mlpclassifier__X_val=X, mlpclassifier__y_val=Y
+        )
+    assert skmlp.training_of(model) is None
+    assert model.set_callbacks(skmlp.Callback()).fit(X, Y).n_iter_ == 4
+
+
+def test_the_progress_bar_fits_80_columns():
+    rich = pytest.importorskip("rich.console", reason="rich is an extra, progress")
+    console = rich.Console(file=io.StringIO(), width=80, force_terminal=True)
+    bars = callbacks._Bars(console, False)
+    told = [
+        "loss 1.235e-05",
+        "score -0.8765",
+        "12 workers",
+        "1 restarts",
+        "1.23M rows/s",
+    ]
+    seen = {"key": 0, "name": "MLPClassifier", "total": 10_000, "completed": 1234}
+    bars.show({**seen, "told": told, "ended": False})
+    bars.stop()
+    drawn = re.sub(r"\x1b\[[0-9;?]*\w", "", console.file.getvalue())
+    assert " 1234/10000 loss 1.235e-05, score -0.8765 " in drawn
+    assert "…" not in drawn
 
 
 def test_own_callbacks_work_without_scikit_learns(monkeypatch, tmp_path):

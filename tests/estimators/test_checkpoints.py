@@ -63,7 +63,7 @@ class Crash(Exception):
 def crashes_after(epochs: int) -> Any:
     """A callback that ends a fit by an error."""
 
-    class Crashing(skmlp.estimators.callbacks.OwnCallback):
+    class Crashing(skmlp.Callback):
         def setup(self, estimator: Any, context: Any) -> None:
             self.left = epochs
 

@@ -34,7 +34,7 @@ NAMES = {
     "validation_data": "fit(X, y, X_val=..., y_val=...)",
     "X_val": "fit(X, y, X_val=..., y_val=...)",
     "class_weights": "Did you mean 'class_weight'?",
-    "criterion": "A classifier's loss is the log loss",
+    "criterion": "A classifier has the log loss",
     "Seed": "Did you mean 'random_state'?",
 }
 
@@ -57,7 +57,7 @@ def test_a_parameter_that_is_none(name):
 def test_other_parameters_of_the_regressor():
     with pytest.raises(TypeError, match=r"Did you mean 'loss'\?$"):
         MLPRegressor(objective="mae")
-    with pytest.raises(TypeError, match="an argument of fit: sample_weight"):
+    with pytest.raises(TypeError, match="the argument sample_weight of fit"):
         MLPRegressor(class_weight="balanced")
 
 

@@ -63,7 +63,8 @@ def test_the_score_is_that_of_the_given_rows(task, weighted):
     score = model.score(X_val, y_val, weights)
     assert model.validation_scores_[-1] == pytest.approx(score, rel=1e-9, abs=1e-12)
     assert len(model.validation_loss_curve_) == len(model.validation_scores_) == 3
-    assert model.best_validation_score_ is None
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    assert model.best_epoch_ == 1 + np.argmax(model.validation_scores_)
     assert model.best_loss_ is not None
     assert model.history_[-1]["validation_loss"] == model.validation_loss_curve_[-1]
     if task.startswith("poisson"):

@@ -24,9 +24,13 @@ STOCHASTIC = {
     "best_loss_",
     "validation_scores_",
     "best_validation_score_",
+    "best_epoch_",
 }
 #: Public fitted attributes that skmlp has beyond scikit-learn's.
-ADDED = {"validation_loss_curve_", "n_shards_", "history_", "restarts_"}
+ADDED = {
+    *("validation_loss_curve_", "best_epoch_"),
+    *("n_shards_", "history_", "restarts_"),
+}
 
 ROWS, COLUMNS = 64, 7
 

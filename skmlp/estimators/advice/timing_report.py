@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from skmlp.config import get_config
+from skmlp.estimators import summary
 from skmlp.exceptions import CommunicationWarning
+from skmlp.launch import policy
+from skmlp.plan import Plan
 from skmlp.state import Record
 from skmlp.training.supervisor import Supervisor
 
+#: What services listen to: all that ``verbose=2`` prints, at level INFO.
+logger = logging.getLogger("skmlp")
+
 #: Seconds of communicating below which nobody minds how large its share is.
 WORTH_A_WORD = 5.0
+
+
+def teller(estimator: Any) -> Callable[..., None]:
+    """Make a function that logs a line, and prints it if `verbose`.
+
+    It takes what to print with ``verbose=1`` (or True), and what to add with 2.
+    """
+    level = int(estimator.verbose)
+
+    def tell(text: str, more: str = "") -> None:
+        # scikit-learn prints the same at each level.
+        told = text + more if level == 2 else text
+        if level and told:
+            print(told)
+        logger.info("%s", text + more)
+
+    return tell if level or logger.isEnabledFor(logging.INFO) else _nothing
+
+
+def _nothing(text: str, more: str = "") -> None:
+    """Tell nothing."""
 
 
 def shares(records: Sequence[Record]) -> tuple[float, float, float]:
@@ -36,31 +64,27 @@ def shares(records: Sequence[Record]) -> tuple[float, float, float]:
     return 1 - waiting - communicating, waiting, communicating
 
 
-def tell(records: Sequence[Record], *, show: bool) -> None:
-    """Print the shares, if `show`, and warn where communication took more than half.
+def tell_iterations(records: Sequence[Record]) -> None:
+    """Log the iterations of L-BFGS; those that are printed are SciPy's own lines."""
+    for i, record in enumerate(records, 1):
+        logger.info("Iteration %d, loss = %.8f, %.3g s", i, record.loss, record.seconds)
 
-    Parameters
-    ----------
-    records : list of Record
-        Of the fit.
-    show : bool
-        Whether to print.
 
-    Warns
-    -----
-    CommunicationWarning
-        Not in a fit that communicates for moments only, nor where the user has said by
-        ``config_context(ranks="as_asked")`` that the number of ranks is no question.
+def _tell_shares(estimator: Any, records: Sequence[Record]) -> None:
+    """Tell the shares; warn where communication took more than half.
+
+    No `CommunicationWarning` for a fit that communicates for moments only, nor where
+    the user has said by ``config_context(ranks="as_asked")`` that the number of ranks
+    is no question.
     """
     shared = [r for r in records if len(r.computing) > 1 and r.seconds > 0]
     if not shared:
         return
     computing, waiting, communicating = shares(shared)
-    if show:
-        print(
-            f"The ranks spent {computing:.0%} of their time computing, {waiting:.0%} "
-            f"waiting for the busiest one, {communicating:.0%} communicating."
-        )
+    teller(estimator)(
+        f"The ranks spent {computing:.0%} of their time computing, {waiting:.0%} "
+        f"waiting for the busiest one, {communicating:.0%} communicating."
+    )
     seconds = sum(record.communicating for record in shared)
     as_asked = get_config()["ranks"] == "as_asked"
     if communicating > 0.5 and seconds > WORTH_A_WORD and not as_asked:
@@ -76,9 +100,9 @@ def tell(records: Sequence[Record], *, show: bool) -> None:
 
 
 def tell_fewer(estimator: Any, n_taken: int, n_asked: int, batch_rows: int) -> None:
-    """Print that fewer ranks train than were asked for, if `verbose`."""
-    if n_taken < n_asked and estimator.verbose:
-        print(
+    """Tell that fewer ranks train than were asked for; of one, `end` says why."""
+    if 1 < n_taken < n_asked:
+        teller(estimator)(
             f"Training on {n_taken} of {n_asked} ranks: with this network and "
             f"{batch_rows} rows a step, more would not be faster."
         )
@@ -95,16 +119,35 @@ def tell_missing(estimator: Any, n_ranks: int, n_asked: int | None) -> None:
         f"{n_asked} Dask workers were asked for, and {n_ranks} can take part now, with "
         "larger parts of each minibatch. More are taken in as they come"
     )
-    if estimator.verbose:
-        print(f"{text}.")
+    teller(estimator)(f"{text}.")
     warnings.warn(text, UserWarning, stacklevel=2)
 
 
-def ranks(estimator: Any, supervisor: Supervisor) -> Any:
-    """Keep where the last ranks were, and the restarts; return the estimator."""
+def end(
+    estimator: Any, supervisor: Supervisor, plan: Plan, records: Sequence[Record]
+) -> Any:
+    """Tell where the ranks were and why; keep it, and the restarts, as attributes."""
     estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     estimator.restarts_ = [
         {"epoch": restart.epoch, "reason": restart.reason}
         for restart in supervisor.restarts
     ]
+    _tell_shares(estimator, records)
+    tell = teller(estimator)
+    if tell is not _nothing:
+        tell("", f"{summary.training_of(estimator)}: {_why(estimator, plan)}")
     return estimator
+
+
+def _why(estimator: Any, plan: Plan) -> str:
+    """Why a fit was where it was."""
+    where, n_ranks = estimator._trained_where
+    asked = policy.choose(estimator.n_jobs)
+    if where == "dask" and asked.kind != "dask":
+        return "the rows are on these workers"
+    if asked.kind == "process":
+        return f"n_jobs={estimator.n_jobs!r} asks for no other process"
+    if n_ranks > 1:
+        return f"n_jobs={estimator.n_jobs!r} asks for workers"
+    rows = f"{plan.batch_size} rows a step"
+    return f"with this network and {rows}, sharing the work would not be faster"

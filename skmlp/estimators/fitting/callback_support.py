@@ -23,8 +23,9 @@ from skmlp.estimators.callbacks import (
     EPOCH,
     FIT,
     ITERATION,
-    OwnCallback,
+    Callback,
     Training,
+    check_callbacks,
 )
 from skmlp.estimators.checkpoint import Checkpoint, check_same_fit, record_of
 from skmlp.estimators.fitting import fitted_attributes
@@ -67,27 +68,11 @@ class _PlainSupport(BaseEstimator):
     """`set_callbacks` where scikit-learn has no callbacks yet."""
 
     def set_callbacks(self, *callbacks: Any) -> Self:
-        """Set the callbacks of `fit`.
-
-        Parameters
-        ----------
-        *callbacks : callback instances
-            With this version of scikit-learn, those of this package only.
-
-        Returns
-        -------
-        self : estimator
-            The estimator.
-
-        Raises
-        ------
-        RuntimeError
-            A callback needs scikit-learn 1.9.
-        """
+        """Set the callbacks of `fit`."""
         for callback in callbacks:
-            if not isinstance(callback, OwnCallback):
+            if not isinstance(callback, Callback):
                 raise RuntimeError(
-                    "callbacks other than those of skmlp need scikit-learn 1.9 or "
+                    "callbacks that are no skmlp.Callback need scikit-learn 1.9 or "
                     f"newer; {sklearn.__version__} is installed"
                 )
         if callbacks:
@@ -107,7 +92,38 @@ class _HandsNothingOn:
     """What meta-estimators inherit where scikit-learn hands no callbacks on."""
 
 
-CallbackSupport: Any = CallbackSupportMixin or _PlainSupport
+_Support: Any = CallbackSupportMixin or _PlainSupport
+
+
+class CallbackSupport(_Support):
+    """`set_callbacks` that says what a callback lacks."""
+
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set the callbacks of `fit`.
+
+        Parameters
+        ----------
+        *callbacks : Callback or other callback instances
+            They follow scikit-learn's protocol. Without any, those that were set
+            before are taken away.
+
+        Returns
+        -------
+        self : estimator
+            The estimator.
+
+        Raises
+        ------
+        TypeError
+            One of them lacks a method; the message names it.
+        RuntimeError
+            One of them is no `skmlp.Callback`, and needs scikit-learn 1.9.
+        """
+        check_callbacks(callbacks)
+        super().set_callbacks(*callbacks)
+        return self
+
+
 MetaCallbackSupport: Any = CallbackSupportMixin or _HandsNothingOn
 
 

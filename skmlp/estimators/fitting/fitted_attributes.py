@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
-from skmlp.estimators.advice import early_stopping, quality
+from skmlp.estimators.advice import early_stopping, quality, timing_report
 from skmlp.estimators.fitting.judge import Judge
 from skmlp.model.layout import Array
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
@@ -37,14 +37,12 @@ _VALIDATION = {
 CURVES = ("loss_curve_", "history_", *_VALIDATION)
 
 
-def silent(records: Sequence[Record]) -> None:
-    """Print nothing."""
+def printer(
+    estimator: Any, plan: Plan, epoch: int = 0
+) -> Callable[[Sequence[Record]], None]:
+    """Make a function that tells of epochs, as scikit-learn words them.
 
-
-def printer(plan: Plan, epoch: int = 0) -> Callable[[Sequence[Record]], None]:
-    """Make a function that prints an epoch's lines, as scikit-learn words them.
-
-    `epoch` is the number of those that were printed before.
+    `epoch` is the number of those that were told of before.
     """
     adaptive = SOLVERS[plan.solver].scheduled and plan.learning_rate == "adaptive"
     what = "Validation score" if plan.early_stopping else "Training loss"
@@ -53,22 +51,24 @@ def printer(plan: Plan, epoch: int = 0) -> Callable[[Sequence[Record]], None]:
         f"{what} did not improve more than tol={plan.tol:f} "
         f"for {patience} consecutive epochs."
     )
+    tell = timing_report.teller(estimator)
 
     def show(records: Sequence[Record]) -> None:
         nonlocal epoch
         for record in records:
             epoch += 1
-            print(f"Iteration {epoch}, loss = {record.loss:.8f}")
+            line = f"Iteration {epoch}, loss = {record.loss:.8f}"
+            tell(line, f", {record.seconds:.3g} s")
             if plan.n_validation:
-                print(f"Validation score: {record.score:f}")
+                tell(f"Validation score: {record.score:f}")
             if not record.standstill:
                 continue
             if not adaptive:
-                print(standstill + " Stopping.")
+                tell(standstill + " Stopping.")
             elif record.learning_rate <= SMALLEST_ADAPTIVE:
-                print(standstill + " Learning rate too small. Stopping.")
+                tell(standstill + " Learning rate too small. Stopping.")
             else:
-                print(f"{standstill} Setting learning rate to {record.next_rate:f}")
+                tell(f"{standstill} Setting learning rate to {record.next_rate:f}")
 
     return show
 
@@ -174,6 +174,7 @@ def attributes_of_minimum(
             "best_loss_",
             *_VALIDATION,
             "best_validation_score_",
+            "best_epoch_",
             "_no_improvement_count",
             "_split_record",
         )
@@ -229,11 +230,10 @@ def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
             _extend(estimator, before, name, values)
         else:
             setattr(estimator, name, None)
-    stopping = plan.early_stopping
-    estimator.best_validation_score_ = state.best if stopping else None
-    estimator.best_loss_ = None if stopping else state.best
     history = before.get("history_")
     epoch = history[-1]["epoch"] if history else 0
+    estimator.best_loss_ = None if plan.early_stopping else state.best
+    _set_best(estimator, before, plan, end, epoch)
     told = [
         {
             "epoch": epoch + i,
@@ -256,6 +256,24 @@ def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
     estimator._learning_rate_from = plan.learning_rate_init
     if start.split_record is not None:
         estimator._split_record = start.split_record
+
+
+def _set_best(
+    estimator: Any, before: Mapping[str, Any], plan: Plan, end: Outcome, epoch: int
+) -> None:
+    """Set the best validation score, and its epoch; `epoch` is the last one before."""
+    best, at = before.get("best_validation_score_"), before.get("best_epoch_")
+    # A call of `partial_fit` that stops early starts from nothing.
+    if best is None or (plan.incremental and plan.early_stopping):
+        best = -np.inf
+    for i, record in enumerate(end.records, epoch + 1):
+        if record.score > best:
+            best, at = record.score, i
+    if plan.early_stopping:
+        best = end.state.best
+    scored = plan.n_validation > 0
+    estimator.best_validation_score_ = best if scored and np.isfinite(best) else None
+    estimator.best_epoch_ = at if scored else None
 
 
 def _keep_order(estimator: Any, plan: Plan, start: Any, state: TrainState) -> None:

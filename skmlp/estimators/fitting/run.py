@@ -243,8 +243,8 @@ def run(
         as_bad = baseline.judge_minimum(minimum)
         fitted_attributes.minimum(estimator, plan, start, minimum)
         quality.tell(estimator, baseline, as_bad)
-        timing_report.tell(minimum.records, show=bool(estimator.verbose))
-        return timing_report.ranks(estimator, supervisor)
+        timing_report.tell_iterations(minimum.records)
+        return timing_report.end(estimator, supervisor, plan, minimum.records)
     first = [initial_state.first_state(estimator, plan, start)]
     records: list[Record] = []
     # From here on the supervisor has the parameters; nobody else holds them.
@@ -257,9 +257,7 @@ def run(
         supervisor,
         plan,
         first.pop(),
-        fitted_attributes.printer(plan, len(records))
-        if estimator.verbose
-        else fitted_attributes.silent,
+        fitted_attributes.printer(estimator, plan, len(records)),
         watch,
         records,
         score=score,
@@ -268,5 +266,4 @@ def run(
     as_bad = baseline.judge(outcome)
     fitted_attributes.outcome(estimator, plan, start, outcome, score)
     quality.tell(estimator, baseline, as_bad)
-    timing_report.tell(outcome.records, show=bool(estimator.verbose))
-    return timing_report.ranks(estimator, supervisor)
+    return timing_report.end(estimator, supervisor, plan, outcome.records)
