@@ -39,7 +39,9 @@ def test_two_adds_seconds_and_where_it_trained(capsys):
     assert re.fullmatch(r"Iteration 1, loss = [\d.]+, [\d.e-]+ s", lines[0])
     assert lines[1].startswith("Validation score: ")
     assert lines[-1].startswith("Trained in process, 2 epochs in ")
-    assert lines[-1].endswith(": n_jobs=None asks for no other process")
+    assert lines[-1].endswith(
+        ": n_jobs=None and joblib's backend ask for no other process"
+    )
     assert len(lines) == 5
 
 

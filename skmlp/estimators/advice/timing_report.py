@@ -146,7 +146,9 @@ def _why(estimator: Any, plan: Plan) -> str:
     if where == "dask" and asked.kind != "dask":
         return "the rows are on these workers"
     if asked.kind == "process":
-        return f"n_jobs={estimator.n_jobs!r} asks for no other process"
+        return (
+            f"n_jobs={estimator.n_jobs!r} and joblib's backend ask for no other process"
+        )
     if n_ranks > 1:
         return f"n_jobs={estimator.n_jobs!r} asks for workers"
     rows = f"{plan.batch_size} rows a step"
