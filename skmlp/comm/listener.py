@@ -78,6 +78,9 @@ class Listener:
 
     def close(self) -> None:
         """Give back port and descriptors. Abort a rendezvous under way before."""
+        with contextlib.suppress(OSError):  # macOS does not shut down what listens
+            # A process that was forked in the meantime may hold the port, too.
+            self.socket.shutdown(socket.SHUT_RDWR)
         for sock in (self.socket, self.wake_up, self._waker):
             sock.close()
 

@@ -107,6 +107,7 @@ class _Rendezvous:
         hello: Hello,
         limit: float,
         contexts: Contexts | None,
+        between: float | None,
     ) -> None:
         self._listener = listener
         self._addresses = addresses
@@ -116,7 +117,7 @@ class _Rendezvous:
         self._expected = Expected(
             hello.run, hello.generation, hello.fingerprint, callers
         )
-        self._limit = limit
+        self._limit, self._between = limit, between
         self._deadline = time.monotonic() + limit
         self._contexts = contexts
         self._missing = {*range(hello.rank), *callers}
@@ -164,7 +165,8 @@ class _Rendezvous:
         self._selector.register(descriptor, selectors.EVENT_READ, function)
 
     def _name(self, rank: int) -> str:
-        return f"rank {rank} at {format_address(self._addresses[rank])}"
+        host, _ = address = self._addresses[rank]
+        return f"rank {rank}" + (f" at {format_address(address)}" if host else "")
 
     def _describe_missing(self) -> str:
         names = [
@@ -176,8 +178,9 @@ class _Rendezvous:
             )
             for rank in sorted(self._missing)
         ]
-        text = f"rank {self._hello.rank} waited {self._limit:g} s for "
-        text += "; ".join(names)
+        rank = self._hello.rank
+        text = "the driver" if rank < 0 else f"rank {rank}"
+        text += f" waited {self._limit:g} s for {'; '.join(names)}"
         if self._n_refused:
             text += f" ({self._n_refused} refused, the last one: {self._last_refusal})"
         return text
@@ -293,6 +296,9 @@ class _Rendezvous:
         self._connections[rank] = pending.sock
         self._missing.discard(rank)
         self._dialing.pop(rank, None)
+        if self._between is not None:
+            self._limit = self._between
+            self._deadline = time.monotonic() + self._between
 
     # -- handshakes: generators of events to wait for ----------------------------------
 
@@ -338,8 +344,12 @@ def meet(
     hello: Hello,
     limit: float,
     contexts: Contexts | None = None,
+    between: float | None = None,
 ) -> dict[int, socket.socket]:
     """Connect this rank with all others, within `limit` seconds.
+
+    The driver of a group takes part as rank -1, which all others dial, with addresses
+    without a host. `between` is the limit from one arrival to the next.
 
     `addresses` are the listeners' ones, by rank; the other ranks must show `hello` too,
     but for the rank; with `contexts`, all connections are TLS. Strangers are refused
@@ -356,4 +366,6 @@ def meet(
     Aborted
         `Listener.abort` was called for this generation or a later one.
     """
-    return _Rendezvous(listener, addresses, secret, hello, limit, contexts).run()
+    return _Rendezvous(
+        listener, addresses, secret, hello, limit, contexts, between
+    ).run()

@@ -8,17 +8,22 @@ groups, ``skmlp-rows`` and ``skmlp-rank``, and submits in one graph what goes to
 
 from __future__ import annotations
 
+import builtins
 import operator
 import pickle
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar
 
 import dask
 from dask._task_spec import Task
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Future
+from distributed.protocol.pickle import dumps
+
+T = TypeVar("T")
 
 #: Annotation of our tasks. The scheduler keeps every span for ever, and begins another
 #: one for tasks without whenever it was idle: several for each fit. This one is the
@@ -58,13 +63,24 @@ def stay_key() -> str:
     return f"skmlp-rank-{uuid.uuid4().hex}-stay"
 
 
+def by_value(function: Callable[..., T]) -> Callable[..., T]:
+    """A copy of a function that is pickled by value: there may be no skmlp to import.
+
+    It uses nothing but its arguments and builtins.
+    """
+    copy = FunctionType(function.__code__, {"__builtins__": builtins})
+    # Of no module, so it can't be found by name.
+    copy.__module__ = None  # type: ignore[assignment]  # a str for all others
+    return copy
+
+
 def plain(key: str, function: Callable[..., Any], *arguments: Any) -> Task:
     """A task that is plain data until it runs, if its arguments are.
 
     The scheduler reads tasks, and so does each worker as they arrive: one that can't
     import what a task names would end. Here, only the task fails.
     """
-    load = Task(None, pickle.loads, pickle.dumps(function))
+    load = Task(None, pickle.loads, dumps(function))
     return Task(key, operator.call, load, *arguments)
 
 

@@ -19,7 +19,7 @@ from skmlp.dask.ingest.choose_and_load import TRIES
 from skmlp.dask.ingest.load import AdoptedData
 from skmlp.dask.locks import LockTimeout
 from skmlp.dask.rank_group import DaskGroup
-from skmlp.dask.worker_group import CALL, Limits
+from skmlp.dask.worker_group import CALL_LIMIT_S, Limits
 from skmlp.dask.workers import able_workers, look_at
 from skmlp.training.protocol import Build, Launcher, RankFailed, RankGroup
 
@@ -143,7 +143,7 @@ class DaskLauncher(Launcher):
         """Whether a worker can take part; if not, it is not asked again."""
         rpc = self._data.group.rpc
         try:
-            (server_id,) = await rpc.server_ids([worker], CALL)
+            (server_id,) = await rpc.server_ids([worker], CALL_LIMIT_S)
             wrong = await look_at(rpc, [worker])
         except RankFailed as error:
             logger.info("one more while others are looked for: %s", error)
@@ -171,7 +171,7 @@ class DaskLauncher(Launcher):
         if worker not in shunned:
             return False
         try:
-            (server_id,) = await self._data.group.rpc.server_ids([worker], CALL)
+            (server_id,) = await self._data.group.rpc.server_ids([worker], CALL_LIMIT_S)
         except WorkerLost:
             return True
         return server_id == shunned[worker]

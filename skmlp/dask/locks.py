@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import dask
 from dask.utils import parse_timedelta
@@ -32,11 +33,6 @@ TELL_S = 10.0
 TIMEOUT = "skmlp.lock-timeout"
 #: Names of our requests begin so; others have ids of Dask's.
 PREFIX = "skmlp's "
-#: Evaluated on the scheduler, which may lack skmlp: who holds each lock.
-_HOLDERS = (
-    "lambda names, dask_scheduler: {name: users[0] for name in names if "
-    "(users := dask_scheduler.extensions['multi_locks'].locks.get(name))}"
-)
 
 
 class LockTimeout(RankFailed):
@@ -154,11 +150,17 @@ def _name(group: WorkerGroup) -> str:
     return f"fit {group.run[:8]} of {group.rpc.owner}"
 
 
+def _holders(names: Sequence[str], dask_scheduler: Any) -> dict[str, Any]:
+    """On the scheduler: which request holds each lock."""
+    locks = dask_scheduler.extensions["multi_locks"].locks
+    return {name: locks[name][0] for name in names if locks.get(name)}
+
+
 async def _who_holds(group: WorkerGroup) -> str:
     """For whom the fit waits, as a sentence."""
     names = list(group.workers)
     try:
-        holders = await group.rpc.on_scheduler(_HOLDERS, names)
+        holders = await group.rpc.on_scheduler(_holders, names)
     except Exception as error:
         logger.info("the holders of locks are not known", exc_info=error)
         holders = {}

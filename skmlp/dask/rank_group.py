@@ -1,10 +1,10 @@
-"""The group of a fit on the workers of a Dask cluster.
+"""The ranks of a fit on the workers of a Dask cluster.
 
 A group has the locks of its workers (`skmlp.dask.locks`), so that two never stand
 in each other's way on workers of one thread. Each rank is one long task, pinned to its
-worker, which takes none of its threads once it has begun. Orders go to the workers'
-event loops (`skmlp.dask.worker.service.Host`), and all waiting there is raced against
-the loss of a worker.
+worker, which takes none of its threads once it has begun. Requests go to the workers'
+event loops (`skmlp.dask.worker.service`), and all waiting there is raced against the
+loss of a worker.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import dask
 from distributed import Future
+from distributed.protocol import to_serialize
 from distributed.protocol.pickle import dumps
 
 from skmlp.comm.handshake import Secret
@@ -25,16 +26,18 @@ from skmlp.dask.ingest.choose_and_load import adopt
 from skmlp.dask.ingest.load import AdoptedData
 from skmlp.dask.ports import is_encrypted, ports_setting
 from skmlp.dask.rpc import results, together
-from skmlp.dask.worker.rank import Duty, Packed, pack, unpack
+from skmlp.dask.worker.mailbox import Answer, DaskRankSpec, message_of
 from skmlp.dask.worker.tasks import serve_rank
-from skmlp.dask.worker_group import CALL, Limits
+from skmlp.dask.worker_group import CALL_LIMIT_S, Limits
+from skmlp.launch import framing
+from skmlp.launch.framing import Kind
 from skmlp.training.protocol import GRACE_S, Build, Message, RankFailed, RankGroup
 
 __all__ = ["DaskGroup", "Limits", "adopt"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for the lead to hand over what it has, after its time for the epoch.
+#: Seconds for rank 0 to hand over what it has, after its time for the epoch.
 ANSWER_S = 3.0
 
 
@@ -44,9 +47,9 @@ class DaskGroup(RankGroup):
     Parameters
     ----------
     build : callable
-        ``build(plan, comm, rows)`` makes a rank's servant; ``rows`` is a dict with the
-        `skmlp.data.partitions.LocalRows` of each shard that the rank holds. It must be
-        known to the workers, as a function of a module that they can import.
+        ``build(plan, comm, rows)`` makes a rank's worker object; ``rows`` is a dict
+        with the `skmlp.data.partitions.LocalRows` of each shard that the rank holds. It
+        must be known to the workers, as a function of a module that they can import.
     plan : object
         Handed to `build`.
     data : AdoptedData
@@ -103,11 +106,12 @@ class DaskGroup(RankGroup):
         """Hand `message` to all ranks; see `RankGroup.request`."""
         if self._closed or self._over:
             raise RuntimeError(self._over or "this group has been closed")
-        # Unless it comes back, this was the last order.
+        # Unless it comes back, this was the last request.
         self._over = "this group has failed, or was interrupted"
-        answers = self._rpc.run(self._ask(message))
+        frame = to_serialize(framing.pack(Kind.REQUEST, message))
+        answers = self._rpc.run(self._call_all("request", frame=frame))
         self._over = ""
-        return unpack(answers[0]["answer"])
+        return message_of(answers[0]["frame"])
 
     def finish_epoch(self) -> Message | None:
         """End the service at the end of the epoch, if that is near; see the base.
@@ -138,45 +142,40 @@ class DaskGroup(RankGroup):
                 task.release()
             self._tasks = []
 
-    # -- on the client's event loop: start ---------------------------------------------
+    # -- on the client's event loop ----------------------------------------------------
 
     async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
+        run, generation, rpc = self._group.run, self._generation, self._rpc
         await self._locks.acquire(self._group, self._limits.lock)
-        answers = await self._call_all("listen", CALL, ports=ports_setting())
-        addresses = tuple(
-            (host, port) for host, port in (a["address"] for a in answers)
-        )
+        listening = await self._call_all("listen", CALL_LIMIT_S, ports=ports_setting())
         # Where any part of the cluster is encrypted, all ranks talk TLS.
-        client = self._rpc.client
-        encrypted = is_encrypted(client.security, client.scheduler.address)
-        encrypted |= any(answer["encrypted"] for answer in answers)
-        duty = Duty(
-            run=self._group.run,
+        encrypted = is_encrypted(rpc.client.security, rpc.client.scheduler.address)
+        spec = DaskRankSpec(
+            run=bytes.fromhex(run),
             shards=self.shards,
-            addresses=addresses,
             secret=Secret.new(),
-            encrypted=encrypted,
+            blas_threads=blas_threads or self._data.threads,
+            limit=self._limits.start,
+            step_limit=self._limits.step,
+            addresses=tuple((a["host"], a["port"]) for a in listening),
+            encrypted=encrypted or any(answer["encrypted"] for answer in listening),
             build=build,
             plan=plan,
             stats=self._data.stats,
-            blas_threads=blas_threads or self._data.threads,
-            meet_limit=self._limits.start,
-            step_limit=self._limits.step,
         )
-        await self._call_all("duty", duty=dumps(duty))
-        run, generation = self._group.run, self._generation
+        await self._call_all("spec", spec=dumps(spec))
         calls = {}
         for rank, worker in enumerate(self._group.workers):
             key = rank_key(run, generation, rank)
             calls[worker] = key, serve_rank, (run, generation, self._group.ids[worker])
         held = dask.get_annotations().get("resources", {})
-        self._tasks = submit_to_each(self._rpc.client, calls, resources=held)
+        self._tasks = submit_to_each(rpc.client, calls, resources=held)
         ready = map(self._ready, range(self.shards.n_ranks))
         start = self._limits.start
-        await self._group.call_all(self._generation, self._limits, ready, start)
+        await self._group.call_ranks(generation, self._limits, ready, start)
 
-    async def _ready(self, rank: int) -> Packed:
-        """Wait until a rank's servant is built."""
+    async def _ready(self, rank: int) -> Answer:
+        """Wait until a rank is ready."""
         call = self._group.call(rank, "ready", generation=self._generation)
         # The task may end before its rank begins: on a worker that was started again.
         end = results(self._rpc.client, [self._tasks[rank]])
@@ -189,49 +188,49 @@ class DaskGroup(RankGroup):
                     raise WorkerLost(
                         self._group.workers[rank], f"ended its rank at once: {text}"
                     )
-            answer: Packed = ready.result()
+            answer: Answer = ready.result()
             return answer
-
-    # -- orders ------------------------------------------------------------------------
-
-    async def _ask(self, message: Message) -> list[Packed]:
-        return await self._call_all("ask", order=pack(message))
-
-    async def _pause(self) -> Message | None:
-        """Have the lead stop after its epoch, and the others with it."""
-        facts = {"run": self._group.run, "generation": self._generation}
-        # Not through the group, for which a late answer means a lost worker.
-        told = await self._rpc.call(
-            self._group.workers[0], "pause", GRACE_S + ANSWER_S, limit=GRACE_S, **facts
-        )
-        answer = told.get("answer")
-        return None if answer is None else unpack(answer)
 
     async def _call_all(
         self, verb: str, limit: float | None = None, /, **facts: Any
-    ) -> list[Packed]:
+    ) -> list[Answer]:
         """Call all ranks; wait for all, or raise the first cause of a failure."""
-        facts["generation"] = self._generation
+        generation = self._generation
         calls = [
-            self._group.call(rank, verb, limit, **facts)
+            self._group.call(rank, verb, limit, generation=generation, **facts)
             for rank in range(self.shards.n_ranks)
         ]
-        return await self._group.call_all(self._generation, self._limits, calls)
+        return await self._group.call_ranks(generation, self._limits, calls)
 
-    # -- the end -----------------------------------------------------------------------
+    async def _pause(self) -> Message | None:
+        """Have rank 0 stop after its epoch, and the others with it."""
+        # Not through the group, for which a late answer means a lost worker.
+        told = await self._rpc.call(
+            self._group.workers[0],
+            "pause",
+            GRACE_S + ANSWER_S,
+            run=self._group.run,
+            generation=self._generation,
+            limit=GRACE_S,
+        )
+        return message_of(told["frame"]) if "frame" in told else None
 
     async def _end(self) -> None:
         """Leave nothing of the group on the cluster, as far as it can be reached."""
         limit = self._limits.end
         answers = await self._group.call_living(
-            "end", limit + CALL, generation=self._generation, patience=limit
+            "end",
+            limit + CALL_LIMIT_S,
+            generation=self._generation,
+            patience=limit,
         )
-        for answer in answers:
+        for rank, answer in answers.items():
             if answer.get("late"):
                 logger.warning(
-                    "%s did not end within %g s; it will, at its next look at the "
-                    "other ranks",
-                    answer["late"],
+                    "rank %d on %s did not end within %g s; it will, at its next look "
+                    "at the other ranks",
+                    rank,
+                    self._group.workers[rank],
                     limit,
                 )
         if not self._keeps_locks:

@@ -20,9 +20,10 @@ from distributed import Client, Future
 from distributed.protocol.pickle import dumps
 
 from skmlp.dask.errors import DataLost, WorkerLost, WorkerSilent, gone
-from skmlp.dask.graph import submit_to_each
-from skmlp.dask.worker.handlers import NAME
-from skmlp.dask.worker.rank import Kind, Packed
+from skmlp.dask.graph import by_value, submit_to_each
+from skmlp.dask.worker.mailbox import Answer
+from skmlp.dask.worker.service import NAME
+from skmlp.launch.framing import Kind
 from skmlp.training.protocol import RankFailed
 
 T = TypeVar("T")
@@ -183,15 +184,15 @@ class ClusterRPC:
 
     async def call(
         self, address: str, verb: str, limit: float | None = None, /, **facts: Any
-    ) -> Packed:
-        """Call the `Host` of a worker.
+    ) -> Answer:
+        """Call the `WorkerService` of a worker.
 
         Parameters
         ----------
         address : str
             The worker's.
         verb : str
-            What to do: ``Host._on_<verb>``.
+            What to do: ``WorkerService._on_<verb>``.
         limit : float, optional
             Seconds; without it the call is to be raced against `watch`.
         **facts
@@ -209,7 +210,7 @@ class ClusterRPC:
 
     async def _broadcast(
         self, address: str, limit: float | None, /, **message: Any
-    ) -> Packed:
+    ) -> Answer:
         """Have the scheduler pass a message on to a worker; see `call`."""
         work = self.scheduler(
             "broadcast",
@@ -225,23 +226,21 @@ class ClusterRPC:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
         if isinstance(answers[address], bytes):
             raise gone(address, answers[address])
-        answer: Packed = answers[address]
+        answer: Answer = answers[address]
         return answer
 
-    async def on_scheduler(self, function: str, *arguments: Any) -> Any:
-        """Call a lambda on the scheduler, with its object as the last argument.
+    async def on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function on the scheduler, with its object as the last argument.
 
-        As a text, since the scheduler may lack skmlp.
+        The function travels by value: it uses nothing but its arguments and builtins.
 
         Raises
         ------
-        Exception
+        RuntimeError
             What went wrong there: it may not let clients run code.
         """
-        call = eval(function)
-        call.__module__ = None  # of no module, so that it travels by value
         answer = await self.scheduler(
-            "run_function", function=dumps(call), args=dumps(arguments)
+            "run_function", function=dumps(by_value(function)), args=dumps(arguments)
         )
         if answer["status"] == "error":
             raise RuntimeError(answer["exception_text"])

@@ -11,27 +11,30 @@ from typing import Any, TypeVar
 
 from skmlp.dask.errors import WorkerLost, WorkerSilent
 from skmlp.dask.rpc import ClusterRPC, together
-from skmlp.dask.worker.rank import Kind, Packed, restore
+from skmlp.dask.worker.mailbox import Answer, restore
+from skmlp.launch.framing import Kind
+from skmlp.launch.serving import first_cause
 from skmlp.training.protocol import RankFailed
 
 T = TypeVar("T")
+Calls = Sequence[asyncio.Task[Answer]]
 
 #: Seconds for a call that a worker answers at once.
-CALL = 10.0
+CALL_LIMIT_S = 10.0
 #: Seconds between two looks at the list of workers when some answer is late.
-GLANCE = 0.05
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a group waits, in seconds.
+    """How long a group of ranks waits, in seconds.
 
     Attributes
     ----------
     lock : float or None
         For other fits to leave the workers; None for as long as it takes.
     start : float
-        For all ranks to have a thread, meet, and build their servants.
+        For all ranks to have a thread, meet, and be ready.
     step : float
         For a byte from another rank within a step.
     silence : float
@@ -100,13 +103,10 @@ class WorkerGroup:
 
     async def call(
         self, rank: int, verb: str, limit: float | None = None, /, **facts: Any
-    ) -> Packed:
+    ) -> Answer:
         """Call a rank's worker; see `ClusterRPC.call`.
 
-        Raises
-        ------
-        WorkerLost
-            It is gone, or knows nothing of the fit.
+        WorkerLost if it is gone, or knows nothing of the fit.
         """
         worker = self.workers[rank]
         try:
@@ -120,13 +120,7 @@ class WorkerGroup:
         return answer
 
     async def each(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """Do all at once, and wait for all of them.
-
-        Raises
-        ------
-        Exception
-            What one of them raised; or what a worker answered that could not do it.
-        """
+        """Make calls at once; wait for all, or raise what one of them could not do."""
         async with together(*calls) as tasks:
             answers: list[T] = await asyncio.gather(*tasks)
         for answer in answers:
@@ -135,31 +129,22 @@ class WorkerGroup:
         return answers
 
     async def call_living(
-        self, verb: str, limit: float = CALL, /, **facts: Any
-    ) -> list[Packed]:
-        """Call all workers that are not lost; return the answers of those that answer.
-
-        Parameters
-        ----------
-        verb : str
-            See `ClusterRPC.call`.
-        limit : float
-            Seconds.
-        **facts
-            See `ClusterRPC.call`.
-        """
+        self, verb: str, limit: float = CALL_LIMIT_S, /, **facts: Any
+    ) -> dict[int, Answer]:
+        """Call the workers that are not lost; their answers within `limit` s, by rank."""
         ranks = [r for r, worker in enumerate(self.workers) if worker not in self.lost]
         calls = [self.call(rank, verb, limit, **facts) for rank in ranks]
         async with together(*calls) as tasks:
-            await self._wait(dict(zip(ranks, tasks, strict=True)), limit)
-            return [
-                task.result()
-                for task in tasks
+            answers = dict(zip(ranks, tasks, strict=True))
+            await self._wait(answers, limit)
+            return {
+                rank: task.result()
+                for rank, task in answers.items()
                 if task.done() and not task.cancelled() and task.exception() is None
-            ]
+            }
 
     async def _wait(
-        self, answers: Mapping[int, asyncio.Task[Packed]], limit: float
+        self, answers: Mapping[int, asyncio.Task[Answer]], limit: float
     ) -> None:
         """Wait for answers, by rank, but for those of workers that are lost."""
         end = _now() + limit
@@ -171,7 +156,7 @@ class WorkerGroup:
             ]
             if not waiting or _now() >= end:
                 return
-            await asyncio.wait(waiting, timeout=GLANCE)
+            await asyncio.wait(waiting, timeout=LOOK_S)
             if not all(answer.done() for answer in waiting):
                 await self._look()
 
@@ -181,46 +166,29 @@ class WorkerGroup:
             alive = await self.rpc.alive(self.workers)
             self._lose(*set(self.workers) - alive)
 
-    async def call_all(
+    async def call_ranks(
         self,
         generation: int,
         limits: Limits,
-        calls: Iterable[Coroutine[Any, Any, Packed]],
+        calls: Iterable[Coroutine[Any, Any, Answer]],
         limit: float | None = None,
-    ) -> list[Packed]:
-        """Wait for all ranks' answers, or for the first failure.
+    ) -> list[Answer]:
+        """Wait for the answers of all ranks of a generation within `limit` seconds.
 
-        Parameters
-        ----------
-        generation : int
-            Of the group; it is stopped after a failure.
-        limits : Limits
-            Of the group.
-        calls : iterable of coroutine
-            One for each rank.
-        limit : float, optional
-            Seconds.
-
-        Raises
-        ------
-        Exception
-            The first cause of a failure; see `first_cause`.
+        After a failure the ranks are stopped, and its first cause is raised.
         """
-        silence = limits.silence
-        watch = self.rpc.watch(self.run, self.workers, silence)
+        watch = self.rpc.watch(self.run, self.workers, limits.silence)
         async with together(watch, *calls) as (watching, *answers):
-            end = None if limit is None else _now() + limit
-            while True:
-                left = None if end is None else max(0.0, end - _now())
-                waiting = [answer for answer in answers if not answer.done()]
-                if not waiting or watching.done() or left == 0 or _failed(answers):
-                    break
-                await asyncio.wait(
-                    [watching, *waiting],
-                    timeout=left,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            if not waiting and not _failed(answers):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    while not (all(a.done() for a in answers) or _failed(answers)):
+                        waiting = [answer for answer in answers if not answer.done()]
+                        await asyncio.wait(
+                            [watching, *waiting], return_when=asyncio.FIRST_COMPLETED
+                        )
+                        if watching.done():
+                            break
+            if all(a.done() for a in answers) and not _failed(answers):
                 return [answer.result() for answer in answers]
             too_late = not watching.done() and not _failed(answers)
             news = watching.exception() if watching.done() else None
@@ -231,67 +199,44 @@ class WorkerGroup:
             reason = "another rank failed"
             told = await self.call_living("abort", generation=generation, reason=reason)
             if too_late:
-                raise self._late(answers, told, limit)
+                late = [
+                    rank for rank, answer in enumerate(answers) if not answer.done()
+                ]
+                # The others wait for those that have not even begun.
+                late = [rank for rank in told if told[rank]["idle"]] or late
+                names = ", ".join(self.workers[rank] for rank in late)
+                raise RankFailed(
+                    f"the ranks were not ready within {limit:g} s because of {names}: "
+                    "busy with other tasks?"
+                )
             # A rank that lost another one says so before the news of the other one is
             # here: all get a moment to say what they know.
             await self._wait(dict(enumerate(answers)), limits.settle)
             await self._look()
-            raise first_cause(watching, answers, self._gone())
+            raise self._first_cause([watching, *answers])
 
-    def _gone(self) -> list[WorkerLost]:
-        """The lost workers, by rank."""
-        lost = [worker for worker in self.workers if worker in self.lost]
-        return [WorkerLost(worker, "is gone") for worker in lost]
-
-    def _late(
-        self,
-        answers: Sequence[asyncio.Task[Packed]],
-        told: Sequence[Packed],
-        limit: float | None,
-    ) -> RankFailed:
-        """Name the ranks that were waited for in vain."""
-        pairs = zip(self.workers, answers, strict=True)
-        late = [worker for worker, answer in pairs if not answer.done()]
-        # The others wait for those that have not even begun.
-        late = [answer["idle"] for answer in told if answer["idle"]] or late
-        return RankFailed(
-            f"the ranks were not ready within {limit:g} s because of "
-            f"{', '.join(late)}: busy with other tasks?"
-        )
-
-
-def first_cause(
-    watching: asyncio.Task[None],
-    answers: Sequence[asyncio.Task[Packed]],
-    gone: Sequence[WorkerLost],
-) -> BaseException:
-    """Of all that is known of a failure, what came before the rest.
-
-    What a servant raised comes first, then a lost worker; that a rank lost another one
-    or was told to stop follows from something else.
-    """
-    raised: list[BaseException] = []
-    lost: list[BaseException] = []
-    texts: list[str] = []
-    tasks: list[asyncio.Task[Any]] = [watching, *answers]
-    for task in tasks:
-        if not task.done() or task.cancelled():
-            continue
-        error = task.exception()
-        if isinstance(error, RankFailed):
-            lost.append(error)
-        elif error is not None:
-            raised.append(error)
-        elif task.result()["kind"] == Kind.RAISED:
-            raised.append(restore(task.result()))
-        elif task.result()["kind"] != Kind.DONE:
-            texts.append(task.result()["text"])
-    for error in [*raised, *lost, *gone]:
-        return error
-    return RankFailed(f"a rank stopped: {'; '.join(texts) or 'nobody knows why'}")
+    def _first_cause(self, calls: Sequence[asyncio.Task[Any]]) -> BaseException:
+        """What came before the rest, of what calls came to and of lost workers."""
+        raised: list[BaseException] = []
+        lost: list[RankFailed] = []
+        texts: list[str] = []
+        for call in calls:
+            if not call.done() or call.cancelled():
+                continue
+            error = call.exception()
+            if isinstance(error, RankFailed):
+                lost.append(error)
+            elif error is not None:
+                raised.append(error)
+            elif call.result()["kind"] == Kind.FAILED:
+                raised.append(restore(call.result()))
+            elif call.result()["kind"] != Kind.DONE:
+                texts.append(call.result()["text"])
+        lost += [WorkerLost(w, "is gone") for w in self.workers if w in self.lost]
+        return first_cause(raised, lost, texts)
 
 
-def _failed(answers: Sequence[asyncio.Task[Packed]]) -> bool:
+def _failed(answers: Calls) -> bool:
     """Whether some call has failed."""
     return any(
         answer.done()

@@ -15,7 +15,7 @@ from distributed import Future
 
 from skmlp import __version__
 from skmlp.dask.demands import Demands
-from skmlp.dask.graph import put_key, submit_to_each
+from skmlp.dask.graph import by_value, put_key, submit_to_each
 from skmlp.dask.rpc import ClusterRPC, all_ended, results
 from skmlp.training.protocol import RankFailed
 
@@ -23,13 +23,6 @@ from skmlp.training.protocol import RankFailed
 FIRST_WORKER = 120.0
 #: Seconds for a worker to have a free thread, and to import skmlp.
 LOOK_S = 600.0
-#: A worker's versions of what must be the same here; if they are, it imports the rest.
-#: Of Python's own names: it may lack skmlp, or have another one.
-LOOK = (
-    "(lambda told: [told, told == {ours} and "
-    "__import__('skmlp.dask.worker.tasks')][0])"
-    "({{name: __import__(name).__version__ for name in {ours}}})"
-)
 
 
 async def present_workers(rpc: ClusterRPC, asked: Sequence[str] | None) -> list[str]:
@@ -128,9 +121,9 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
         One is gone.
     """
     ours = {"skmlp": __version__, "numpy": np.__version__}
-    look, stamp = LOOK.format(ours=ours), uuid.uuid4().hex
+    stamp = uuid.uuid4().hex
     calls = {
-        worker: (put_key(stamp, "look", number), eval, (look,))
+        worker: (put_key(stamp, "look", number), by_value(_versions), (ours,))
         for number, worker in enumerate(workers)
     }
     tasks = submit_to_each(rpc.client, calls)
@@ -153,6 +146,14 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
                 if answer[name] != version
             )
     return wrong
+
+
+def _versions(ours: dict[str, str]) -> dict[str, str]:
+    """On a worker, which may lack skmlp: its versions; it then imports the rest."""
+    told = {name: __import__(name).__version__ for name in ours}
+    if told == ours:
+        __import__("skmlp.dask.worker.tasks")
+    return told
 
 
 async def _told(rpc: ClusterRPC, task: Future[Any]) -> Any:

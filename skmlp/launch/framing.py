@@ -1,4 +1,4 @@
-"""Messages as raw frames over a socket: numbers of bounded length, never a pickle.
+"""Messages as raw frames: numbers of bounded length, never a pickle.
 
 A frame is a header of fixed length, one entry for each array, and the arrays' bytes::
 
@@ -6,14 +6,16 @@ A frame is a header of fixed length, one entry for each array, and the arrays' b
     dtype code (1 byte)  length (8 bytes)          for each array
     the numbers of all arrays, in the machine's byte order
 
-The header's own numbers are big-endian. Who sends and who receives have made sure of
-each other before, and of having the same byte order (`skmlp.comm.handshake`).
+The header's own numbers are big-endian. The two ends have authenticated each other
+before, and have the same byte order (`skmlp.comm.handshake`).
 """
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -36,9 +38,9 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
-#: Up to this many bytes a frame is joined to one piece: a copy costs less than a
-#: second call to the system.
-_JOINED = 1 << 16
+#: Up to this size a frame is sent in one piece: a copy costs less than a second call
+#: to the system.
+_ONE_PIECE_BYTES = 1 << 16
 
 
 class BadFrame(ValueError):
@@ -50,19 +52,20 @@ class Closed(ConnectionError):
 
 
 class Kind(IntEnum):
-    """What a frame is: the launcher's own word, apart from the rank worker's `op`."""
+    """What a frame, or a Dask worker's answer, is."""
 
     HERE = 1  # a rank has arrived: its process id and its port
     TABLE = 2  # the ports of all ranks
-    READY = 3  # a rank has built its rank worker
-    ORDER = 4  # a message for the rank worker
-    ANSWER = 5  # the lead's answer
-    DONE = 6  # another rank's word that it has handled the message
-    FAILED = 7  # a rank ends because its rank worker raised; the text says what
+    READY = 3  # a rank has built its worker object
+    REQUEST = 4  # a message for the worker object
+    ANSWER = 5  # rank 0's answer
+    DONE = 6  # another rank has handled the request
+    FAILED = 7  # a rank ends because its worker object raised; the text says what
     LOST = 8  # a rank ends because it lost another one; the text says how
     ABORTED = 9  # a rank ends because it was told to
-    ALIVE = 10  # a rank's sign of life
-    PAUSE = 11  # to the lead: end the order under way after this epoch
+    ALIVE = 10  # a rank's heartbeat
+    PAUSE = 11  # to rank 0: end the request under way after this epoch
+    GONE = 12  # a Dask worker knows of no such fit or rank
 
 
 def text_message(text: str) -> Message:
@@ -75,34 +78,30 @@ def text_of(message: Message) -> str:
     return "".join(a.tobytes().decode("utf-8", "replace") for a in message.arrays)
 
 
-def send(sock: socket.socket, kind: Kind, message: Message) -> None:
-    """Send one frame.
+def pack(kind: Kind, message: Message) -> bytes:
+    """Make a frame. ValueError if an array can't travel; see `_entry`."""
+    return b"".join([_head(kind, message), *(a.data for a in message.arrays)])
 
-    Parameters
-    ----------
-    sock : socket
-        Blocking, or with the time limit for each piece of progress.
-    kind : Kind
-        What it is.
-    message : Message
-        At most 255 arrays, one-dimensional and C-contiguous, of dtype int64, float64,
-        float32 or uint8.
+
+def unpack(frame: bytes) -> tuple[Kind, Message]:
+    """Read a frame of `pack`; the arrays are new ones."""
+    return _read(io.BytesIO(frame).readinto, len(frame))
+
+
+def send(sock: socket.socket, kind: Kind, message: Message) -> None:
+    """Send one frame; the socket's time limit holds for each piece of progress.
 
     Raises
     ------
     ValueError
         An array can't travel. Nothing has been sent.
     OSError
-        The connection is broken. `TimeoutError` if the other end took nothing within
-        the socket's time limit.
+        The connection is broken. `TimeoutError`: the other end took nothing in time.
     """
-    pieces = [_HEADER.pack(MAGIC, kind, _count(message), message.op)]
-    for array in message.arrays:
-        pieces.append(_ENTRY.pack(_code(array), array.size))
-    if message.nbytes <= _JOINED:
-        sock.sendall(b"".join([*pieces, *(a.data for a in message.arrays)]))
+    if message.nbytes <= _ONE_PIECE_BYTES:
+        sock.sendall(pack(kind, message))
         return
-    sock.sendall(b"".join(pieces))
+    sock.sendall(_head(kind, message))
     for array in message.arrays:
         rest = array.view(np.uint8).data
         # Not `sendall`: its time limit would be one for all of a large array.
@@ -111,35 +110,41 @@ def send(sock: socket.socket, kind: Kind, message: Message) -> None:
 
 
 def receive(sock: socket.socket, max_bytes: int) -> tuple[Kind, Message]:
-    """Receive one frame.
-
-    Parameters
-    ----------
-    sock : socket
-        Blocking, or with the time limit for each piece of progress.
-    max_bytes : int
-        The most that the arrays of the frame may hold together; nothing is allocated
-        for a frame that says it has more.
+    """Receive one frame, whose arrays hold at most `max_bytes` together.
 
     Raises
     ------
     BadFrame
-        What came is no frame, or too large.
+        What came is no frame, or too large; nothing is allocated for it.
     Closed
         The other end closed the connection, at or within a frame.
     OSError
-        The connection is broken. `TimeoutError` if nothing came within the socket's
-        time limit.
+        The connection is broken. `TimeoutError`: nothing came in time.
     """
+    return _read(sock.recv_into, max_bytes)
+
+
+def _read(
+    read_into: Callable[[memoryview], int], max_bytes: int
+) -> tuple[Kind, Message]:
+    """Read one frame by a function that fills a part of a buffer."""
+
+    def fill(view: memoryview) -> None:
+        while view:
+            n_bytes = read_into(view)
+            if not n_bytes:
+                raise Closed("the other end has closed the connection")
+            view = view[n_bytes:]
+
     header = bytearray(_HEADER.size)
-    _fill(sock, memoryview(header))
+    fill(memoryview(header))
     magic, kind, count, op = _HEADER.unpack(header)
     if magic != MAGIC:
         raise BadFrame(f"this is no frame of skmlp: it begins with {magic!r}")
     if kind not in set(Kind):
         raise BadFrame(f"a frame of unknown kind {kind}")
     table = bytearray(_ENTRY.size * count)
-    _fill(sock, memoryview(table))
+    fill(memoryview(table))
     entries = list(_ENTRY.iter_unpack(table))
     for code, _ in entries:
         if code not in _DTYPES:
@@ -149,19 +154,21 @@ def receive(sock: socket.socket, max_bytes: int) -> tuple[Kind, Message]:
         raise BadFrame(f"a frame of {size} bytes, where at most {max_bytes} may come")
     arrays = tuple(np.empty(length, _DTYPES[code]) for code, length in entries)
     for array in arrays:
-        _fill(sock, array.view(np.uint8).data)
+        fill(array.view(np.uint8).data)
     return Kind(kind), Message(op, arrays)
 
 
-def _count(message: Message) -> int:
-    """Count the arrays; the number must fit the header."""
-    if len(message.arrays) > 255:
-        raise ValueError(f"a message has at most 255 arrays, not {len(message.arrays)}")
-    return len(message.arrays)
+def _head(kind: Kind, message: Message) -> bytes:
+    """The header and the entries of a frame."""
+    count = len(message.arrays)
+    if count > 255:
+        raise ValueError(f"a message has at most 255 arrays, not {count}")
+    entries = map(_entry, message.arrays)
+    return b"".join([_HEADER.pack(MAGIC, kind, count, message.op), *entries])
 
 
-def _code(array: Array) -> int:
-    """Look up the code of an array's dtype; the array must be fit to travel."""
+def _entry(array: Array) -> bytes:
+    """The entry of an array. ValueError if it can't travel."""
     code = _CODES.get(array.dtype)
     if code is None or array.ndim != 1 or not array.flags.c_contiguous:
         raise ValueError(
@@ -169,13 +176,4 @@ def _code(array: Array) -> int:
             f"float64 or float32, not one of shape {array.shape} and dtype "
             f"{array.dtype}"
         )
-    return code
-
-
-def _fill(sock: socket.socket, view: memoryview) -> None:
-    """Receive just as many bytes as `view` has."""
-    while view:
-        got = sock.recv_into(view)
-        if not got:
-            raise Closed("the other end has closed the connection")
-        view = view[got:]
+    return _ENTRY.pack(code, array.size)

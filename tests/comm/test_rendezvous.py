@@ -46,6 +46,43 @@ def name(address):
     return re.escape("{}:{}".format(*address))
 
 
+# ---- The driver, which all ranks dial ----------------------------------------------
+
+
+def meet_ranks(listener, **options):
+    hello = Hello(RUN, GENERATION, -1, PRINT)
+    addresses = [("", 0)] * 2
+    return rendezvous.meet(listener, addresses, SECRET, hello, **options)
+
+
+def call_driver(listener, rank):
+    sock = dial(listener.address)
+    send_hello(sock, SECRET, Hello(RUN, GENERATION, rank, PRINT), LIMIT)
+    return sock
+
+
+def test_the_driver_meets_all_ranks(listeners, pool):
+    coming = pool.submit(meet_ranks, listeners[0], limit=LIMIT)
+    calls = [call_driver(listeners[0], rank) for rank in (1, 0)]
+    met = coming.result(LIMIT)
+    for rank, sock in zip((1, 0), calls, strict=True):
+        met[rank].sendall(b"%d" % rank)
+        assert sock.recv(1) == b"%d" % rank
+    for sock in (*met.values(), *calls):
+        sock.close()
+
+
+def test_the_driver_waits_less_once_a_rank_is_there(listeners, pool):
+    coming = pool.submit(meet_ranks, listeners[0], limit=3600.0, between=0.2)
+    with (
+        call_driver(listeners[0], 1),
+        pytest.raises(
+            PeerLost, match=r"^the driver waited 0\.2 s for rank 0: it did not call$"
+        ),
+    ):
+        coming.result(LIMIT)
+
+
 # ---- Ranks that are missing, gone, or different ----------------------------------
 
 

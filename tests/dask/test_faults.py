@@ -248,9 +248,10 @@ def turning(client: Client) -> int:
     """How many ranks are busy."""
 
     def count(dask_worker):
-        host = dask_worker.plugins.get("skmlp")
-        posts = [] if host is None else [run.post for run in host._runs.values()]
-        return sum(post is not None and post._busy for post in posts)
+        service = dask_worker.plugins.get("skmlp")
+        fits = [] if service is None else service._fits.values()
+        mailboxes = [fit.mailbox for fit in fits]
+        return sum(mailbox is not None and mailbox.busy for mailbox in mailboxes)
 
     return sum(client.run(count).values())
 

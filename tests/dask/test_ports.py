@@ -39,8 +39,8 @@ def ports():
 
 def listening_port(dask_worker):
     """Where the rank of a worker took its connections."""
-    (run,) = dask_worker.plugins["skmlp"]._runs.values()
-    return run.post.listener.address[1]
+    (fit,) = dask_worker.plugins["skmlp"]._fits.values()
+    return fit.mailbox.listener.address[1]
 
 
 def fit(client):

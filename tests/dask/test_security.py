@@ -78,8 +78,8 @@ def tls(tls_client):
 
 def kinds_of_links(dask_worker):
     """Of what kind a rank's connections are."""
-    (run,) = dask_worker.plugins["skmlp"]._runs.values()
-    links = run.post._comm._mesh.connections
+    (fit,) = dask_worker.plugins["skmlp"]._fits.values()
+    links = fit.mailbox._comm._mesh.connections
     kinds = []
     for sock in [link.sock for link in links.values()]:
         kinds.append("tls" if isinstance(sock, ssl.SSLSocket) else "clear")

@@ -41,11 +41,11 @@ def undisturbed(n_shards: int, n_times: int = 5) -> bytes:
 
 def door_here(dask_worker):
     """The address of a worker's rank, once its thread has come to the meeting."""
-    host = dask_worker.plugins.get("skmlp")
-    runs = [] if host is None else host._runs.values()
-    for post in [run.post for run in runs if run.post is not None]:
-        if post.begun:
-            return post.listener.address
+    service = dask_worker.plugins.get("skmlp")
+    fits = [] if service is None else service._fits.values()
+    for mailbox in [fit.mailbox for fit in fits if fit.mailbox is not None]:
+        if mailbox.begun:
+            return mailbox.listener.address
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +17,6 @@ import psutil
 import pytest
 
 from skmlp.launch.loky import control_channel
-from skmlp.launch.loky.background_parallel import JoblibCall
-from skmlp.launch.loky.rendezvous import Door
 from skmlp.training.protocol import Message, RankFailed, RankGroup
 from tests.launch.launchers import ONE_EACH, an_order, facts, leaving_nothing, start
 from tests.launch.servants import ADD, ECHO, KILL, TURN, Plan
@@ -98,30 +95,10 @@ def test_the_process_that_was_killed_is_named_whatever_the_order_of_the_looks():
         os.kill(pids[0], signal.SIGKILL)
         for pid in pids:
             eventually(partial(ended, pid), f"the end of process {pid}")
-        look = gang._controls._selector.select
-        gang._controls._selector.select = lambda limit=None: look(limit)[::-1]
+        look = gang._channel._selector.select
+        gang._channel._selector.select = lambda limit=None: look(limit)[::-1]
         with pytest.raises(RankFailed, match=f"rank 0 .process {pids[0]}. is gone"):
             gang.request(Message(ECHO))
-
-
-def test_ranks_that_come_when_it_is_over_are_let_go(monkeypatch):
-    come: list[socket.socket] = []
-    wait = Door.wait
-
-    def seeing(door, seconds):
-        found = wait(door, seconds)
-        come.extend(found.values())
-        return found
-
-    monkeypatch.setattr(Door, "wait", seeing)
-    over = JoblibCall.over.fget
-    monkeypatch.setattr(
-        JoblibCall, "over", property(lambda call: bool(come) or over(call))
-    )
-    with pytest.raises(RankFailed, match="ended without reaching"):
-        start("processes")
-    assert come
-    assert {sock.fileno() for sock in come} == {-1}
 
 
 def test_a_process_that_ends_while_it_builds_is_named():
@@ -131,7 +108,7 @@ def test_a_process_that_ends_while_it_builds_is_named():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
-    monkeypatch.setattr(control_channel, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(control_channel, "CAUSE_LIMIT_S", 0.5)
     with start("processes", backend="multiprocessing") as gang:
         (flat,) = gang.request(Message(ADD, (np.ones(5),))).arrays
         np.testing.assert_array_equal(flat, np.full(5, 3.0))
@@ -142,7 +119,7 @@ def test_multiprocessing_notices_no_death_but_the_gang_does(monkeypatch):
 
 
 def test_a_stopped_process_counts_as_lost_after_the_limit(monkeypatch):
-    monkeypatch.setattr(control_channel, "CAUSE_LIMIT", 0.5)
+    monkeypatch.setattr(control_channel, "CAUSE_LIMIT_S", 0.5)
     with start("processes", step_limit=5.0) as gang:
         pids = pids_of(gang)
         os.kill(pids[1], signal.SIGSTOP)

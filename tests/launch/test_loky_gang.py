@@ -13,7 +13,7 @@ from joblib import parallel_config
 
 from skmlp.comm.handshake import Refused
 from skmlp.launch.loky import process_group
-from skmlp.launch.loky.pool_lock import Turn
+from skmlp.launch.loky.pool_lock import PoolLock
 from skmlp.training.protocol import Message
 from tests.launch.launchers import facts, leaving_nothing, start
 from tests.launch.servants import ECHO, Data, Plan, checksum
@@ -99,16 +99,16 @@ def test_one_thread_has_one_gang_of_processes_at_a_time(folder):
 
 
 def test_turns_are_taken_one_after_another():
-    turn, inside, most = Turn(), [], []
+    turn, inside, most = PoolLock(), [], []
 
     def work() -> None:
-        token = turn.take(20)
+        token = turn.acquire(20)
         inside.append(token)
         most.append(len(inside))
         time.sleep(0.001)
         inside.remove(token)
-        turn.give(token)
-        turn.give(token)  # a second word changes nothing
+        turn.release(token)
+        turn.release(token)  # a second word changes nothing
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:

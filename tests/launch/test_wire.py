@@ -55,12 +55,12 @@ MESSAGES = {
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
 def test_a_message_arrives_as_it_was_sent(pair, message):
-    sender = threading.Thread(target=send, args=(pair[0], Kind.ORDER, message))
+    sender = threading.Thread(target=send, args=(pair[0], Kind.REQUEST, message))
     sender.start()
     kind, got = receive(pair[1], message.nbytes)
     sender.join(HANG_S)
     assert (kind, got.op, len(got.arrays)) == (
-        Kind.ORDER,
+        Kind.REQUEST,
         message.op,
         len(message.arrays),
     )
@@ -95,13 +95,13 @@ CANT_TRAVEL = {
 @pytest.mark.parametrize("arrays", CANT_TRAVEL.values(), ids=CANT_TRAVEL.keys())
 def test_what_cant_travel_is_refused_before_a_byte_is_sent(pair, arrays):
     with pytest.raises(ValueError, match=r"a message (holds|has)"):
-        send(pair[0], Kind.ORDER, Message(1, arrays))
+        send(pair[0], Kind.REQUEST, Message(1, arrays))
     pair[0].close()
     with pytest.raises(Closed):
         receive(pair[1], 100)
 
 
-HEAD = struct.pack("!4sBBq", b"skm1", Kind.ORDER, 1, 1)
+HEAD = struct.pack("!4sBBq", b"skm1", Kind.REQUEST, 1, 1)
 FALSE = {
     "a pickle": (pickle.dumps(list(range(100))), "no frame"),
     "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "no frame"),
@@ -110,7 +110,7 @@ FALSE = {
     "one byte too large": (HEAD + struct.pack("!BQ", 4, 101), "101 bytes"),
     "more than any memory": (HEAD + struct.pack("!BQ", 1, 2**64 - 1), "at most 100"),
     "too large together": (
-        struct.pack("!4sBBq", b"skm1", Kind.ORDER, 2, 1)
+        struct.pack("!4sBBq", b"skm1", Kind.REQUEST, 2, 1)
         + struct.pack("!BQ", 2, 10)
         + struct.pack("!BQ", 3, 10),
         "120 bytes",

@@ -28,7 +28,7 @@ from skmlp.dask.ingest.sources import (
 )
 from skmlp.dask.locks import Locks
 from skmlp.dask.rpc import ClusterRPC, ended, results
-from skmlp.dask.worker.rank import Packed
+from skmlp.dask.worker.mailbox import Answer
 from skmlp.dask.worker.tasks import begin_lease
 from skmlp.dask.worker_group import WorkerGroup
 from skmlp.dask.workers import refuse_differences
@@ -119,7 +119,7 @@ class AdoptedData:
         calls = {}
         for number, (worker, server_id) in enumerate(zip(workers, ids, strict=True)):
             key = lease_key(run, stamp, number)
-            arguments = run, key, rpc.owner, worker, server_id
+            arguments = run, key, worker, server_id
             calls[worker] = key, begin_lease, arguments
         leases = submit_to_each(rpc.client, calls)
         self._leases.update(zip(workers, leases, strict=True))
@@ -237,7 +237,7 @@ class AdoptedData:
         if isinstance(self.source, WithHeldOut):
             layout["held_out"] = self.source.held_out.first[:2]
 
-        def hold(rank: int) -> Coroutine[Any, Any, Packed]:
+        def hold(rank: int) -> Coroutine[Any, Any, Answer]:
             own = self.shards.held_by(rank)
             shards = [(k, list(spans[k])) for k in own if k in spans]
             return self.group.call(rank, "hold", shards=shards, layout=layout, keep=own)
@@ -247,7 +247,7 @@ class AdoptedData:
     async def _expect(self, spans: Sequence[Sequence[Span]]) -> None:
         """Tell the stores of all shards of more parts."""
 
-        def expect(rank: int) -> Coroutine[Any, Any, Packed]:
+        def expect(rank: int) -> Coroutine[Any, Any, Answer]:
             shards = [(k, list(spans[k])) for k in self.shards.held_by(rank)]
             return self.group.call(rank, "expect", shards=shards)
 
@@ -257,8 +257,8 @@ class AdoptedData:
         """The workers that live and have rows of the fit, with their shards."""
         group = self.group
         left: dict[str, list[int]] = {}
-        for answer in await group.call_living("ping"):
-            left[answer["address"]] = []
+        for rank in await group.call_living("ping"):
+            left[group.workers[rank]] = []
         for shard, home in self._homes.items():
             if home in left:
                 left[home].append(shard)

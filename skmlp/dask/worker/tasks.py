@@ -1,6 +1,6 @@
 """The tasks that skmlp runs on the workers of a Dask cluster.
 
-They find the worker's `Host`, with the fit that they belong to, through Dask.
+They find the worker's `WorkerService`, with the fit that they belong to, through Dask.
 """
 
 from __future__ import annotations
@@ -16,32 +16,23 @@ from distributed import get_worker, secede
 
 from skmlp.comm.handshake import default_facts
 from skmlp.dask.ports import tls_contexts
-from skmlp.dask.worker.fit_state import Lease
-from skmlp.dask.worker.handlers import GONE, NAME, host_of
-from skmlp.dask.worker.service import Host
+from skmlp.dask.worker.service import GONE, Fit, Lease, mailbox_of, service_of
 from skmlp.data.partitions import PartStats, merge
 from skmlp.data.store.shard_store import ShardStore
 from skmlp.training.protocol import RankFailed
 
 #: Seconds for a call of a task to its own worker's event loop, which is in the same
 #: process and only late if something blocks it.
-LOOP_LIMIT = 60.0
+LOOP_LIMIT_S = 60.0
 #: Seconds between two looks at whether a task is still wanted.
 STAY_S = 0.25
 
 
-def begin_lease(
-    run: str, key: str, owner: str, address: str, server_id: str
-) -> dict[str, Any]:
-    """Begin a fit on the worker that runs this task.
+def begin_lease(run: str, key: str, address: str, server_id: str) -> dict[str, Any]:
+    """Begin a fit on the worker that runs this task, if it is the one that is meant.
 
-    Parameters
-    ----------
-    run, key, owner, address : str
-        See `Lease`.
-    server_id : str
-        Of the worker that is meant: Dask runs a task again on one that has been
-        started in its place.
+    Dask runs a task again on a worker that has been started in another's place, which
+    has another server id.
 
     Returns
     -------
@@ -54,15 +45,10 @@ def begin_lease(
         return {}
 
     async def begin() -> None:
-        host = host_of(worker)
-        if host is None:
-            # Not by `plugin_add`, which logs it: the worker keeps its log.
-            host = worker.plugins[NAME] = Host()
-            host.setup(worker)
-        host.open(Lease(run, key, owner, address))
+        service_of(worker).begin(Lease(run, key, address))
 
     loop = worker.loop.asyncio_loop
-    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT)
+    asyncio.run_coroutine_threadsafe(begin(), loop).result(LOOP_LIMIT_S)
     return {
         "threads": worker.state.nthreads,
         "memory_limit": worker.memory_manager.memory_limit or 0,
@@ -74,15 +60,19 @@ def begin_lease(
 Lot = list[tuple[Any, Any, Any]] | None
 
 
+def _fit(run: str) -> Fit | None:
+    """The fit on the worker that runs this task, if it is not over."""
+    return service_of(get_worker()).fit_of(run)
+
+
 def _store(run: str, shard: int) -> ShardStore | None:
     """The store of a shard on the worker that runs this task.
 
     None if the fit is over, or Dask runs this again on a worker that has taken the
-    place of another one: nobody waits for what comes out.
+    place of another one: what comes out is not waited for.
     """
-    host = host_of(get_worker())
-    mine = None if host is None else host.run(run)
-    return None if mine is None else mine.stores.get(shard)
+    fit = _fit(run)
+    return None if fit is None else fit.stores.get(shard)
 
 
 def put_part(
@@ -139,7 +129,7 @@ def merge_parts(*parts: PartStats) -> PartStats:
 
 
 def stay() -> None:
-    """Keep an adaptive cluster from closing this worker, until nobody wants this task.
+    """Keep an adaptive cluster from closing this worker, while this task is wanted.
 
     It takes none of the worker's slots.
     """
@@ -152,29 +142,19 @@ def stay() -> None:
 
 
 def serve_rank(run: str, generation: int, server_id: str) -> str:
-    """Be a rank until the driver ends it.
-
-    Parameters
-    ----------
-    run : str
-        Name of the fit.
-    generation : int
-        Of the group.
-    server_id : str
-        Of the worker that this is meant for.
+    """Be a rank until the driver ends it, on the worker with this server id.
 
     Returns
     -------
     str
-        What ended it. It does not raise: who waits for the rank has been told.
+        What ended it. It does not raise: whoever waits for the rank has been told.
     """
     worker = get_worker()
-    host = host_of(worker)
-    mine = None if host is None else host.run(run)
-    post = None if mine is None else Host.post(mine, generation)
-    if mine is None or post is None or worker.id != server_id:
+    fit = _fit(run)
+    mailbox = None if fit is None else mailbox_of(fit, generation)
+    if fit is None or mailbox is None or worker.id != server_id:
         return str(GONE["text"])
     # From here on the rank's thread takes none of the worker's slots.
     secede()
-    threading.current_thread().name = f"skmlp-rank-{post.rank}"
-    return post.serve(mine.stores, worker.state.nthreads, partial(tls_contexts, worker))
+    threading.current_thread().name = f"skmlp-rank-{mailbox.rank}"
+    return mailbox.run(fit.stores, partial(tls_contexts, worker))

@@ -90,7 +90,7 @@ def check_worker(n_ranks: int) -> None:
         )
 
 
-class JoblibCall:
+class BackgroundParallel:
     """A call of `parallel` on `tasks` in a thread of its own, which `start` starts.
 
     Parameters

@@ -5,52 +5,51 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+from collections.abc import Mapping
 
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from skmlp.launch import framing
 from skmlp.launch.framing import Kind, text_of
-from skmlp.launch.heartbeat import BEAT, Pulse
+from skmlp.launch.heartbeat import HEARTBEAT_S, HeartbeatMonitor
 from skmlp.launch.loky import deaths
-from skmlp.launch.loky.background_parallel import JoblibCall
+from skmlp.launch.loky.background_parallel import BackgroundParallel
+from skmlp.launch.serving import first_cause
 from skmlp.training.protocol import CLOSE, Message, RankFailed
 
 #: Seconds that joblib has to tell why the ranks end, after the first sign of it. loky
 #: notices a killed worker in 0.1 s; multiprocessing's pools never do.
-CAUSE_LIMIT = 5.0
-
-Ready = list[tuple[selectors.SelectorKey, int]]
+CAUSE_LIMIT_S = 5.0
 
 
 class Broken(Exception):
     """A rank does not go on. The text is the first sign of it, and may be empty."""
 
 
-class Controls:
+class ControlChannel:
     """The control connections of all ranks.
 
     Parameters
     ----------
-    bell : socket
-        Ready to be read when joblib's call is over.
-    limit : float
-        Seconds for each piece of progress within a frame.
-    step_limit : float
-        Seconds for which ranks may be apart in their work.
+    call_ended : socket
+        Readable when joblib's call is over.
+    limit, step_limit : float
+        Seconds for each piece of progress within a frame, and for which ranks may be
+        apart in their work.
     max_bytes : int
         The most that the arrays of one message may hold.
     worker_timeout : float
-        Seconds without a sign of life after which a rank counts as frozen.
+        Seconds without a heartbeat after which a rank counts as frozen.
 
     Attributes
     ----------
-    pids : dict from int to int
-        The process of each rank that has come.
+    pids, ports : dict from int to int
+        The process of each rank, and the port that it listens on.
     """
 
     def __init__(
         self,
-        bell: socket.socket,
+        call_ended: socket.socket,
         *,
         limit: float,
         step_limit: float,
@@ -58,54 +57,40 @@ class Controls:
         worker_timeout: float,
     ) -> None:
         self.pids: dict[int, int] = {}
-        self._bell = bell
-        self._limit = limit
-        self._step_limit = step_limit
+        self.ports: dict[int, int] = {}
+        self._limit, self._step_limit = limit, step_limit
         self._max_bytes = max_bytes
-        self._pulse = Pulse((), worker_timeout)
         self._sockets: dict[int, socket.socket] = {}
-        self._selector = selectors.DefaultSelector()
-        #: The ranks that have not answered yet, and what the lead has answered.
+        self._monitor = HeartbeatMonitor((), worker_timeout)
+        #: The ranks that have not answered yet, and what rank 0 has answered.
         self._waiting: set[int] = set()
         self._lead = Message(CLOSE)
-        #: What ranks said at their end, and those that ended without a word, together
-        #: with those that the same look found.
-        self._farewells: dict[int, tuple[Kind, str]] = {}
+        #: What ranks told at their end.
+        self._told: dict[int, tuple[Kind, str]] = {}
+        #: Those that ended without a word; together, those that the same look found.
         self._gone: list[dict[int, str]] = []
-        self._bell_rang = False
+        self._call_ended = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(call_ended, selectors.EVENT_READ)
 
-    def enrol(self, rank: int, sock: socket.socket) -> int:
-        """Take in a rank that has arrived; return the port that it listens on.
+    def enrol(self, sockets: Mapping[int, socket.socket]) -> None:
+        """Take in the ranks' connections; learn the process and port of each rank.
 
-        Raises
-        ------
-        Broken
-            It did not say where it is.
+        The sockets belong to the caller. Broken if a rank does not tell.
         """
-        self._sockets[rank] = sock
-        sock.settimeout(self._limit)
-        try:
-            _, here = framing.receive(sock, 2 * 8)
-        except (OSError, framing.BadFrame) as error:
-            raise Broken(f"rank {rank} did not say where it is: {error}") from error
-        self.pids[rank], port = map(int, here.arrays[0])
-        return port
-
-    def begin(self) -> None:
-        """Listen to all ranks, from now on."""
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._sockets = dict(sorted(sockets.items()))
+        self._monitor = HeartbeatMonitor(sockets, self._monitor.limit)
         for rank, sock in self._sockets.items():
+            sock.settimeout(self._limit)
             self._selector.register(sock, selectors.EVENT_READ, rank)
-        self._pulse = Pulse(self._sockets, self._pulse.limit)
+            try:
+                _, here = framing.receive(sock, 2 * 8)
+            except (OSError, framing.BadFrame) as error:
+                raise Broken(f"rank {rank} did not say where it is: {error}") from error
+            self.pids[rank], self.ports[rank] = map(int, here.arrays[0])
 
-    def tell(self, kind: Kind, message: Message) -> None:
-        """Send a frame to all ranks, of which each is to answer.
-
-        Raises
-        ------
-        Broken
-            A rank takes none.
-        """
+    def send(self, kind: Kind, message: Message) -> None:
+        """Send a frame to all ranks; each is to answer. Broken if one is gone."""
         for rank, sock in self._sockets.items():
             try:
                 framing.send(sock, kind, message)
@@ -114,8 +99,8 @@ class Controls:
         # Not before: after half a frame, there can be no answer.
         self._waiting = set(self._sockets)
 
-    def hear(self) -> Message:
-        """Wait until all ranks have said that they are done; return the lead's word.
+    def receive(self) -> Message:
+        """Wait until all ranks have answered; return rank 0's answer.
 
         Raises
         ------
@@ -125,13 +110,14 @@ class Controls:
         # The first one may take all its time; then the others are due.
         due: float | None = None
         while self._waiting:
-            come = self._take(BEAT)
-            if self._over:
+            n_waiting = len(self._waiting)
+            self._read(HEARTBEAT_S)
+            if self._ended:
                 raise Broken("")
-            if frozen := self._pulse.silent():
+            if frozen := self._monitor.silent():
                 names = ", ".join(map(self._name, frozen))
-                raise Broken(f"{names}: no sign of life for {self._pulse.limit:g} s")
-            if come:
+                raise Broken(f"{names}: no sign of life for {self._monitor.limit:g} s")
+            if len(self._waiting) < n_waiting:
                 due = time.monotonic() + self._step_limit
             elif due is not None and time.monotonic() > due:
                 names = ", ".join(map(self._name, sorted(self._waiting)))
@@ -141,137 +127,103 @@ class Controls:
         return self._lead
 
     def pause(self, seconds: float) -> Message | None:
-        """Have the ranks end an order early, on which `hear` was interrupted.
-
-        Parameters
-        ----------
-        seconds : float
-            For that.
+        """Have the ranks end a request early, on which `receive` was interrupted.
 
         Returns
         -------
         Message or None
-            The lead's answer, if all ranks have answered. None also where nothing has
-            been asked.
+            Rank 0's answer, if all ranks have answered within so many seconds.
         """
         if not self._waiting:
             return None
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         try:
             framing.send(self._sockets[0], Kind.PAUSE, Message(CLOSE))
-        except OSError:  # the lead is gone
+        except OSError:  # rank 0 is gone
             return None
-        while self._waiting and not self._over:
-            left = end - time.monotonic()
+        while self._waiting and not self._ended:
+            left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            self._take(left)
+            self._read(left)
         return None if self._waiting else self._lead
 
-    def _take(self, seconds: float) -> set[int]:
-        """Wait for answers; return the ranks that have come."""
-        come = self._read_all(self._selector.select(seconds))
-        self._lead = come.get(0, self._lead)
-        self._waiting -= set(come)
-        return set(come)
-
     @property
-    def _over(self) -> bool:
+    def _ended(self) -> bool:
         """Whether a rank has ended, or joblib's call."""
-        return bool(self._bell_rang or self._gone or self._farewells)
+        return bool(self._call_ended or self._gone or self._told)
 
-    def _read_all(self, ready: Ready) -> dict[int, Message]:
-        """Read a frame of each rank that has one, and return the answers.
+    def _read(self, seconds: float) -> bool:
+        """Read a frame of each rank that has one; returns whether there was anything.
 
         A selector tells in no special order who is ready. When one process dies loky
         kills the others, so that the first to be read need not be the first that ended.
         """
-        come, gone = {}, {}
+        gone = {}
+        ready = self._selector.select(seconds)
         for key, _ in ready:
-            if key.fileobj is self._bell:
-                self._selector.unregister(self._bell)
-                self._bell_rang = True
-                continue
             rank = key.data
+            if rank is None:
+                self._selector.unregister(key.fileobj)
+                self._call_ended = True
+                continue
             try:
-                message = self._read(rank)
+                kind, message = framing.receive(self._sockets[rank], self._max_bytes)
             except (OSError, framing.BadFrame) as error:
                 self._selector.unregister(key.fileobj)
-                if rank not in self._farewells:
+                if rank not in self._told:
                     gone[rank] = f"{self._name(rank)} is gone: {error}"
-            else:
-                if message is not None:
-                    come[rank] = message
+                continue
+            self._monitor.heard(rank)
+            if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
+                self._waiting.discard(rank)
+                if rank == 0:
+                    self._lead = message
+            elif kind is not Kind.ALIVE:
+                self._told[rank] = kind, text_of(message)
         if gone:
             self._gone.append(gone)
-        return come
+        return bool(ready)
 
-    def _read(self, rank: int) -> Message | None:
-        """Read a frame of a rank; None if it is no answer. Its last word is kept."""
-        kind, message = framing.receive(self._sockets[rank], self._max_bytes)
-        self._pulse.heard(rank)
-        if kind is Kind.ALIVE:
-            return None
-        if kind in (Kind.READY, Kind.ANSWER, Kind.DONE):
-            return message
-        self._farewells[rank] = kind, text_of(message)
-        return None
+    def first_cause(self, call: BackgroundParallel, sign: str) -> BaseException:
+        """Why a rank does not go on; `sign` is what `Broken` said.
 
-    def why(self, call: JoblibCall, sign: str) -> BaseException:
-        """Find out why a rank does not go on.
-
-        The first cause comes by joblib, soon after the first sign of it: the exception
-        that a rank raised, or loky's word that a process is dead.
-
-        Parameters
-        ----------
-        call : JoblibCall
-            The call that runs the ranks. It is over, or given up, at the end.
-        sign : str
-            Of `Broken`.
+        The cause comes by joblib, soon after the first sign of it: the exception that a
+        rank raised, or loky's word that a process is dead. The call is over, or given
+        up, at the end.
         """
-        deadline = time.monotonic() + CAUSE_LIMIT
+        deadline = time.monotonic() + CAUSE_LIMIT_S
         while not call.over and (left := deadline - time.monotonic()) > 0:
-            self._listen(left)
+            self._read(left)
         if not call.over:
             # A rank is dead or stuck, and joblib does not know.
             call.give_up()
-        while self._listen(0):
+        while self._read(0):
             pass
         error = call.error if call.over else None
+        told: dict[Kind, list[str]] = {}
+        for rank, (kind, text) in self._told.items():
+            told.setdefault(kind, []).append(f"{self._name(rank)}: {text}")
+        raised: list[BaseException] = []
         if error is not None and not isinstance(error, TerminatedWorkerError):
-            return error
-        told = [
-            f"{self._name(rank)}: {text}"
-            for rank, (kind, text) in self._farewells.items()
-            if kind is not Kind.ABORTED
-        ]
-        cause: BaseException
-        if any(kind is Kind.FAILED for kind, _ in self._farewells.values()):
-            cause = RuntimeError("; ".join(told))
-        else:
-            # The first one that is gone is the cause; loky kills the others. Where
-            # they were found together, nothing tells which one it was.
-            first = self._gone[0] if self._gone else {}
-            signs = [first[rank] for rank in sorted(first)] + told
-            if not signs:
-                signs = [sign or "joblib has ended the ranks"]
-            cause = RankFailed("; ".join(signs))
-            cause.rank = min(first, default=None)
-            cause.from_outside = deaths.from_outside(error)
-        cause.__cause__ = error
+            raised.append(error)
+        raised += map(RuntimeError, told.get(Kind.FAILED, []))
+        # The first one that is gone is the cause; loky kills the others. Where they
+        # were found together, nothing tells which one it was.
+        first = self._gone[0] if self._gone else {}
+        signs = [first[rank] for rank in sorted(first)] + told.get(Kind.LOST, [])
+        lost = RankFailed("; ".join(signs) or sign or "joblib has ended the ranks")
+        lost.rank = min(first, default=None)
+        lost.from_outside = deaths.from_outside(error)
+        cause = first_cause(raised, [lost], [])
+        if cause is not error:
+            cause.__cause__ = error
         return cause
-
-    def _listen(self, seconds: float) -> bool:
-        """Read what the ranks say at their end; returns whether there was anything."""
-        ready = self._selector.select(seconds)
-        self._read_all(ready)
-        return bool(ready)
 
     def _name(self, rank: int) -> str:
         """Write a rank for people."""
         return f"rank {rank} (process {self.pids.get(rank, 'unknown')})"
 
     def close(self) -> None:
-        """Listen no more. The connections belong to who has made them."""
+        """Listen no more. The connections belong to their maker."""
         self._selector.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class Turn:
+class PoolLock:
     """Lets one group of processes at a time use joblib's pool, of which there is one.
 
     Two groups that start at once could get half of the workers each, and wait for the
@@ -17,8 +17,8 @@ class Turn:
         self._holder: threading.Thread | None = None
         self._token: object = None
 
-    def take(self, limit: float) -> object:
-        """Wait for the turn of the calling thread; returns what `give` needs.
+    def acquire(self, limit: float) -> object:
+        """Wait for the turn of the calling thread; returns what `release` needs.
 
         Raises
         ------
@@ -42,7 +42,7 @@ class Turn:
             self._holder, self._token = me, object()
             return self._token
 
-    def give(self, token: object) -> None:
+    def release(self, token: object) -> None:
         """End the turn, if it is still that of `token`. From any thread."""
         with self._free:
             if self._token is token:
