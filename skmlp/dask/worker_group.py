@@ -131,7 +131,7 @@ class WorkerGroup:
     async def call_living(
         self, verb: str, limit: float = CALL_LIMIT_S, /, **facts: Any
     ) -> dict[int, Answer]:
-        """Call the workers that are not lost; their answers within `limit` s, by rank."""
+        """Call the workers that are not lost; their answers in time, by rank."""
         ranks = [r for r, worker in enumerate(self.workers) if worker not in self.lost]
         calls = [self.call(rank, verb, limit, **facts) for rank in ranks]
         async with together(*calls) as tasks:
