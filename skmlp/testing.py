@@ -292,13 +292,13 @@ def step_thread_names() -> list[str]:
 def fused_epochs() -> Iterator[list[Any]]:
     """Give a list, to which each epoch that is one compiled call adds an entry."""
     seen: list[Any] = []
-    epoch = fused_epoch.CompiledSteps.epoch
+    run_epoch = fused_epoch.FusedEpoch.run_epoch
 
     def counted(self: Any, *arguments: Any) -> Any:
         seen.append(self)
-        return epoch(self, *arguments)
+        return run_epoch(self, *arguments)
 
-    with patch.object(fused_epoch.CompiledSteps, "epoch", counted):
+    with patch.object(fused_epoch.FusedEpoch, "run_epoch", counted):
         yield seen
 
 

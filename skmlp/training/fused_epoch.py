@@ -21,6 +21,7 @@ from skmlp.model.network import SMALL_STEP, multiplications, work_of
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.threads import products_limit
+from skmlp.training.rank import Rank
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,65 +69,35 @@ def _is_small(plan: Plan) -> bool:
     return work_of(plan.units, rows, plan.dtype) <= MOST_WORK
 
 
-class CompiledSteps:
-    """The steps of a plan for which `in_runs` holds.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is to be done.
-    solver : Solver
-        Read for its settings.
-    params, total : ndarray of shape (size,)
-        The parameters, and where the gradient may be written.
-    moments : sequence of ndarray of shape (size,)
-        The solver's, and the moving mean of the parameters if there is one.
-    shard : GatheredRows
-        The rows; dense.
-    mean_weight : float
-        Of the training rows.
-
-    Attributes
-    ----------
-    lanes : Lanes
-        The threads.
-    """
+class FusedEpoch:
+    """The steps of a plan for which `in_runs` holds; see `loop.Steps`."""
 
     def __init__(
-        self,
-        plan: Plan,
-        solver: Solver,
-        params: Array,
-        total: Array,
-        moments: Sequence[Array],
-        shard: GatheredRows,
-        mean_weight: float,
+        self, rank: Rank, rows: GatheredRows, solver: Solver, moments: Sequence[Array]
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import epoch, sync
         from skmlp.kernels.products.tiles import LONG_VECTORS
 
-        self._shard, self._n_lanes, self._solver = shard, plan.lanes, solver
+        plan, params, total = rank.plan, rank.params, rank.parts[0]
+        self._rows, self._n_lanes, self._solver = rows, plan.lanes, solver
         self._counters, self._phase = sync.counters(2 * plan.lanes), 0
         # A thread that comes late looks at the counters, and at nothing else.
         each = multiplications(plan.units)
         at_once = plan.n_rows * each >= _WORTH_A_THREAD
-        self.lanes = Lanes(plan.lanes, self._counters, at_once)
+        self.threads = Lanes(plan.lanes, self._counters, at_once)
         self._X: Array | None = None
         self._X_address = 0
         self._sums = np.zeros((plan.lanes, _LINE))
-        divisors = np.full(plan.n_batches, plan.batch_size * mean_weight)
-        rest = plan.batch(plan.n_batches - 1)
-        divisors[-1] = (rest.stop - rest.start) * mean_weight
-        self._divisors = divisors
+        self._divisors = np.array(rank.divisors())
         most = min(plan.batch_size, plan.n_rows)
         row_bytes = plan.units[0] * params.itemsize
-        most_bytes = _MAPPED_BYTES if shard.in_memory else _BYTES
+        most_bytes = _MAPPED_BYTES if rows.in_memory else _BYTES
         self._most_rows = max(most, min(_RUN // each, most_bytes // row_bytes))
         clip = plan.clip_norm is not None
         self._run = epoch.runner(
             plan.dtype,
-            shard.chunk_targets(),
+            rows.chunk_targets(),
             plan.activation,
             plan.loss,
             plan.solver,
@@ -201,22 +172,8 @@ class CompiledSteps:
         """Room for so many numbers for each lane, in cache lines of its own."""
         return np.empty(self._n_lanes * -(-size // _LINE) * _LINE, dtype)
 
-    def epoch(self, rates: Sequence[float], step: int) -> Array:
-        """Do all minibatches of an epoch.
-
-        Parameters
-        ----------
-        rates : sequence of float of length n_batches
-            The learning rate of each.
-        step : int
-            Count of the steps before.
-
-        Returns
-        -------
-        ndarray of shape (3,)
-            Sum of the loss and of the squared norms of the penalised parameters before
-            each step; the squared norm of the last minibatch's gradient.
-        """
+    def run_epoch(self, rates: Sequence[float], step: int) -> Array:
+        """All minibatches once; see `skmlp.training.loop.Steps`."""
         if self._limit is not None:
             # From now to the end: this takes as long as a step of a small network.
             limit, self._limit = self._limit, None
@@ -225,15 +182,15 @@ class CompiledSteps:
         sums.fill(0.0)
         numbers = self._solver.numbers(self._divisors, rates, step)
         while done < len(numbers):
-            X, *rows, ends = self._shard.chunk(done, self._most_rows, self._numbered)
+            X, *others, ends = self._rows.chunk(done, self._most_rows, self._numbered)
             if X is not self._X:
                 self._X, self._X_address = X, X.ctypes.data
             before, done = done, done + len(ends) - 1
-            self.lanes.run(
+            self.threads.run(
                 self._run,
                 *self._arrays,
                 self._X_address,
-                *rows,
+                *others,
                 ends,
                 numbers[before:done],
                 self._key,
@@ -241,10 +198,10 @@ class CompiledSteps:
                 self._phase,
             )
             self._phase += self._n_stages * (done - before)
-        total: Array = sums[:, :3].sum(axis=0)
+        total: Array = sums[:, :3].sum(axis=0, keepdims=True)
         return total
 
     def close(self) -> None:
         """End the lanes' threads, and the limit of the BLAS."""
         with self._held:
-            self.lanes.close()
+            self.threads.close()

@@ -1,4 +1,4 @@
-"""What every `RankWorker` has: its shards, their network, and sums over them."""
+"""What a rank has: its shards, their network, and sums over the shards of all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Communicator
+from skmlp.data.feistel import KeyedRows
 from skmlp.data.sampler import ShardRows, Source
 from skmlp.model import metrics
 from skmlp.model.dropout import Dropout
-from skmlp.model.network import Network
+from skmlp.model.network import Accumulate, Network
 from skmlp.plan import Plan
 from skmlp.training import constant
 from skmlp.training.protocol import Message
@@ -37,54 +38,78 @@ def most_bytes(plan: Plan) -> int:
     return flat + 8 * (1024 + record * plan.max_iter + validation)
 
 
-class ShardWork:
-    """The shards of a rank, and what it takes to compute on them.
+class Shard:
+    """A shard on its rank: its rows, and its part of the gradient.
 
-    Parameters
-    ----------
-    plan : Plan
-        What is to be done.
-    comm : Communicator
-        The way to the other ranks.
-    source : Source
-        The rows.
+    `number` is that of the shard. `gradient_of` writes the gradient of some rows over
+    `part`, a flat vector, and returns their loss.
     """
 
+    def __init__(
+        self,
+        number: int,
+        rows: ShardRows,
+        part: Array,
+        gradient_of: Accumulate,
+        dropout: Dropout | None,
+    ) -> None:
+        self.number, self.rows, self.part = number, rows, part
+        self.gradient_of, self._dropout = gradient_of, dropout
+        #: Summed over the minibatches of an epoch so far.
+        self.loss = 0.0
+
+    def begin_epoch(self, order: Array | KeyedRows | None) -> None:
+        """Take up the epoch's order of the rows."""
+        self.loss = 0.0
+        self.rows.begin_epoch(order)
+
+    def loss_and_gradient(self, batch: int, step: int) -> float:
+        """The loss of the shard's rows of a minibatch; their gradient is in `part`."""
+        rows = self.rows.take(batch)
+        if rows is None:
+            self.part.fill(0)
+            return 0.0
+        if self._dropout is not None:
+            self._dropout.begin(step, self.rows.numbers(batch))
+        return self.gradient_of(*rows)
+
+
+class Rank:
+    """The shards of a rank, and what it takes to compute on them."""
+
     def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
-        self._plan = plan
-        self._comm = comm
-        self._own = comm.own_shards
-        self._kernels = kernel_sets.load(plan.kernels)
-        self._dtype = np.dtype(plan.dtype)
-        layout = plan.layout
-        size = layout.size
-        self._shards: list[ShardRows] = [source.shard(plan, k) for k in self._own]
-        max_rows = max(shard.max_rows for shard in self._shards)
-        self._dropout: Dropout | None = None
+        self.plan, self.comm = plan, comm
+        self.kernels = kernel_sets.load(plan.kernels)
+        self.dtype = np.dtype(plan.dtype)
+        size, layout = plan.layout.size, plan.layout
+        rows = [source.shard(plan, k) for k in comm.own_shards]
+        max_rows = max(one.max_rows for one in rows)
+        dropout = None
         if plan.dropout:
             assert plan.dropout_key is not None
-            self._dropout = Dropout(
+            dropout = Dropout(
                 plan.dropout,
                 plan.units[:-1],
                 plan.dropout_key,
-                self._kernels,
-                self._dtype,
+                self.kernels,
+                self.dtype,
                 max_rows,
             )
-        self._network = self._make_network(max_rows, self._dropout)
-        # Zeros: of frozen layers nothing else is ever written.
-        self._parts = [np.zeros(size, self._dtype) for _ in self._own]
-        self._params: Array = np.zeros(size, self._dtype)
-        self._views = layout.views(self._params)
-        self._accumulate = [
-            self._network.bind(self._views, layout.views(part)) for part in self._parts
-        ]
+        self.network = self.make_network(max_rows, dropout)
+        self.params: Array = np.zeros(size, self.dtype)
+        self.views = layout.views(self.params)
+        self.shards = []
+        for number, one in zip(comm.own_shards, rows, strict=True):
+            # Zeros: of frozen layers nothing else is ever written.
+            part = np.zeros(size, self.dtype)
+            gradient_of = self.network.bind(self.views, layout.views(part))
+            self.shards.append(Shard(number, one, part, gradient_of, dropout))
+        self.parts = [shard.part for shard in self.shards]
         self._mean_weight = self._measure_weight()
-        self._pausing = False
 
-    def _make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
+    def make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
         """Make what computes on so many rows."""
-        plan, options = self._plan, {}
+        plan, options = self.plan, {}
         if plan.lanes > 1:
             from skmlp.kernels.products.blas import dot_of
 
@@ -93,8 +118,8 @@ class ShardWork:
             plan.layout,
             plan.activation,
             plan.loss,
-            self._kernels,
-            self._dtype,
+            self.kernels,
+            self.dtype,
             max_rows,
             dropout,
             plan.loss_settings,
@@ -103,76 +128,83 @@ class ShardWork:
             **options,
         )
 
-    def _constant(self) -> tuple[Array, float]:
-        """The best constant prediction, and its loss as it is reported."""
+    def divisor(self, rows: int) -> float:
+        """What sums over `rows` rows are divided by: their expected weight."""
+        return rows * self._mean_weight
 
-        def total(width: int, add: constant.Add) -> Array:
-            def of_shard(shard: ShardRows, row: Array) -> None:
-                for y, w in shard.training_targets():
-                    add(y, w, row)
+    def divisors(self) -> list[float]:
+        """The divisor of each minibatch."""
+        plan = self.plan
+        last = plan.batch(plan.n_batches - 1)
+        whole = [self.divisor(plan.batch_size)] * (plan.n_batches - 1)
+        return [*whole, self.divisor(last.stop - last.start)]
 
-            return self._sum_over_shards(width, of_shard)
+    def table(self, width: int) -> Array:
+        """Zeros for `Communicator.all_reduce`, a row for each shard of the fit."""
+        return np.zeros((self.comm.shards.n_shards, width), np.float64)
 
-        raw, loss = constant.constant(self._plan, total)
-        return raw, self._mean_loss(loss)
-
-    def _mean_loss(self, total: float) -> float:
-        """The summed loss of all training rows as it is reported."""
-        return total * self._plan.loss_scale / self._divisor(self._plan.n_rows)
-
-    def _judge(self, message: Message) -> Message:
-        """Answer `CONSTANT` and `LOSS`."""
-        if message.op == CONSTANT:
-            raw, mean = self._constant()
-            return Message(CONSTANT, (raw, np.array([mean])))
-        views = self._plan.layout.views(message.arrays[0])
-
-        def add(shard: ShardRows, row: Array) -> None:
-            for block in shard.training_blocks():
-                row += self._network.validate(views, *block)[1]
-
-        (loss,) = self._sum_over_shards(1, add)
-        return Message(LOSS, (np.array([self._mean_loss(loss)]),))
-
-    def pause(self) -> None:
-        """Have all ranks end the order under way after this epoch. From any thread."""
-        self._pausing = True
-
-    def close(self) -> None:
-        """End what else runs; after it nothing is asked any more."""
-
-    def _sum_over_shards(
+    def sum_over_shards(
         self, width: int, add: Callable[[ShardRows, Array], None]
     ) -> Array:
         """Sum what `add` adds to a row of numbers for each shard."""
-        comm = self._comm
-        table: Array = np.zeros((comm.shards.n_shards, width), np.float64)
-        for shard, k in zip(self._shards, self._own, strict=True):
-            add(shard, table[k])
-        return comm.all_reduce(table)
+        table = self.table(width)
+        for shard in self.shards:
+            add(shard.rows, table[shard.number])
+        return self.comm.all_reduce(table)
+
+    def constant(self) -> tuple[Array, float]:
+        """The best constant prediction, and its loss as it is reported."""
+
+        def total(width: int, add: constant.Add) -> Array:
+            def of_shard(rows: ShardRows, row: Array) -> None:
+                for y, w in rows.training_targets():
+                    add(y, w, row)
+
+            return self.sum_over_shards(width, of_shard)
+
+        raw, loss = constant.constant(self.plan, total)
+        return raw, self._mean_loss(loss)
+
+    def judge(self, message: Message) -> Message:
+        """Answer `CONSTANT` and `LOSS`."""
+        if message.op == CONSTANT:
+            raw, mean = self.constant()
+            return Message(CONSTANT, (raw, np.array([mean])))
+        views = self.plan.layout.views(message.arrays[0])
+
+        def add(rows: ShardRows, row: Array) -> None:
+            for block in rows.training_blocks():
+                row += self.network.validate(views, *block)[1]
+
+        (loss,) = self.sum_over_shards(1, add)
+        return Message(LOSS, (np.array([self._mean_loss(loss)]),))
+
+    def _mean_loss(self, total: float) -> float:
+        """The summed loss of all training rows as it is reported."""
+        return total * self.plan.loss_scale / self.divisor(self.plan.n_rows)
 
     def _measure_weight(self) -> float:
         """Mean weight of the training rows; 1 without weights and missing targets."""
-        masked = self._plan.masked
-        if not self._plan.weighted and not masked:
+        masked = self.plan.masked
+        if not self.plan.weighted and not masked:
             return 1.0
 
-        def add(shard: ShardRows, row: Array) -> None:
-            row += shard.training_weight(masked)
+        def add(rows: ShardRows, row: Array) -> None:
+            row += rows.training_weight(masked)
 
-        def add_validation(shard: ShardRows, row: Array) -> None:
-            for _, y, w in shard.validation_blocks():
+        def add_validation(rows: ShardRows, row: Array) -> None:
+            for _, y, w in rows.validation_blocks():
                 row += metrics.weight_of(y, w, masked)
 
-        total = self._positive(self._sum_over_shards(1, add), "training")
-        if self._plan.n_validation:
-            self._positive(self._sum_over_shards(1, add_validation), "validation")
-        return total / self._plan.n_rows
+        total = self._positive(self.sum_over_shards(1, add), "training")
+        if self.plan.n_validation:
+            self._positive(self.sum_over_shards(1, add_validation), "validation")
+        return total / self.plan.n_rows
 
     def _positive(self, sums: Array, which: str) -> float:
         """Refuse weights that add up to nothing."""
         if not sums[0] > 0:
-            if self._plan.masked:
+            if self.plan.masked:
                 raise ValueError(
                     f"Of the {which} rows no target is known, or none with a weight: "
                     "all others are NaN, or add up to a weight of zero or less."
@@ -183,7 +215,3 @@ class ShardWork:
                 f"{sums[0]:g}."
             )
         return float(sums[0])
-
-    def _divisor(self, rows: int) -> float:
-        """Give what sums over `rows` rows are divided by: their expected weight."""
-        return rows * self._mean_weight

@@ -38,7 +38,7 @@ from skmlp.rng_state import (
 )
 from skmlp.state import TrainState
 from skmlp.training.constant import FARTHEST
-from skmlp.training.loop import n_moments
+from skmlp.training.segments import n_moments
 
 
 @dataclass
