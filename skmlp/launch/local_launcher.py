@@ -10,15 +10,10 @@ from skmlp.training.protocol import Launcher, RankFailed, RankGroup
 
 
 class LocalLauncher(Launcher):
-    """Starts the groups of one host by a function.
+    """Starts the groups of one host by the function `start`.
 
-    Parameters
-    ----------
-    start : callable
-        Makes a group.
-    here : callable, optional
-        Makes a group of the same shards in this process, for when those that `start`
-        makes lose ranks again and again. Without it, the first loss ends the fit.
+    `here` makes a group of the same shards in this process, for when those of `start`
+    lose ranks again and again. Without it, the first loss ends the fit.
     """
 
     def __init__(

@@ -16,25 +16,15 @@ from skmlp.threads import blas_threads_allowed
 
 @dataclass(frozen=True)
 class Place:
-    """Where the ranks of a fit run.
+    """Where the ranks of a fit run."""
 
-    Attributes
-    ----------
-    kind : {"process", "processes", "dask"}
-        In this process, on joblib's processes, on a Dask cluster.
-    n_ranks : int or None
-        How many; None for all that a Dask cluster has.
-    backend : joblib backend or None
-        The active backend, for processes.
-    client : distributed.Client or None
-        The client, for Dask.
-    n_threads : int or None
-        Threads of the workers that are asked for together, for Dask.
-    """
-
+    #: "process", "processes" (joblib's), or "dask".
     kind: str
+    #: None for all that a Dask cluster has.
     n_ranks: int | None = 1
+    #: joblib's active backend, for processes.
     backend: Any = None
+    #: Dask's, and the threads of the workers that are asked for together.
     client: Any = None
     n_threads: int | None = None
 
@@ -66,16 +56,8 @@ def refuse_none(n_jobs: int | None) -> None:
 def choose(n_jobs: int | None) -> Place:
     """Read `n_jobs` as scikit-learn does: None means 1 unless joblib's context says.
 
-    Parameters
-    ----------
-    n_jobs : int or None
-        The estimator's parameter.
-
-    Returns
-    -------
-    Place
-        `HERE` inside a Dask task: a search that runs on the cluster has given every
-        worker its own fits already.
+    It is `HERE` inside a Dask task: a search that runs on the cluster has given every
+    worker its own fits already.
     """
     backend, context_jobs = get_active_backend(prefer="threads")
     if n_jobs is None:
@@ -107,26 +89,10 @@ FEW_THREADS = 4
 def worthwhile(
     place: Place, units: tuple[int, ...], batch_rows: int, dtype: str
 ) -> int:
-    """How many of the ranks asked for make the training faster.
+    """How many of the ranks asked for make the training faster, at least 1.
 
     A rule of shapes, batch, dtype and cores, never of a clock: the same call gives the
-    same bits twice.
-
-    Parameters
-    ----------
-    place : Place
-        Where, and how many are asked for.
-    units : tuple of int
-        Width of each layer.
-    batch_rows : int
-        Rows of a step.
-    dtype : {"float32", "float64"}
-        A multiply-add in float64 counts twice.
-
-    Returns
-    -------
-    int
-        At least 1.
+    same bits twice. A multiply-add in float64 counts twice.
     """
     assert place.n_ranks is not None
     if place.n_threads is not None:
@@ -153,22 +119,10 @@ MOST_LANES = 8
 
 
 def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
-    """Into how many parts the steps of a fit in this process are cut.
+    """Into how many parts the steps of a fit in this process are cut, at least 1.
 
-    A rule of shapes, batch, dtype and cores, as in `worthwhile`. It does not depend on
-    the threads that BLAS may use: with fewer of them, fewer compute the same parts.
-
-    Parameters
-    ----------
-    units, batch_rows, dtype
-        See `worthwhile`.
-    n_rows : int
-        Rows of an epoch.
-
-    Returns
-    -------
-    int
-        At least 1.
+    A rule as in `worthwhile`; `n_rows` are those of an epoch. It does not depend on the
+    threads that BLAS may use: with fewer of them, fewer compute the same parts.
     """
     if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1

@@ -30,22 +30,10 @@ _HALVINGS = 40
 
 
 def constant(plan: Plan, total: Total) -> tuple[Array, float]:
-    """Find the constant prediction.
+    """Find the constant prediction, and the sum of weight times loss over all rows.
 
-    Parameters
-    ----------
-    plan : Plan
-        Says what the loss is.
-    total : callable
-        See `Total`.
-
-    Returns
-    -------
-    raw : ndarray of shape (n_outputs,), float64
-        The prediction before the output activation, as the bias of the output layer
-        would be. NaN for an output without known targets.
-    loss : float
-        The sum of weight times loss over all training rows.
+    The prediction, float64 of shape (n_outputs,), is before the output activation, as
+    the bias of the output layer would be. NaN for an output without known targets.
     """
     entry = plan.loss_entry
     with np.errstate(all="ignore"):

@@ -25,22 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Minimum:
     """How an L-BFGS run ended.
 
-    Attributes
-    ----------
-    params : ndarray of shape (size,)
-        The last accepted point, float64.
-    loss : float
-        The reported loss there.
-    result : scipy.optimize.OptimizeResult or None
-        What SciPy says; None after Ctrl-C or if a callback stopped the run.
-    losses : list of float
-        The reported loss after each finished iteration.
-    records : list of Record
-        The same, with the times of the iteration's evaluations.
-    stopped : bool
-        A callback ended it.
-    out_of_time : bool
-        The deadline ended it.
+    `params`, float64, is the last accepted point, and `loss` what is reported there.
+    `result` is SciPy's, None after Ctrl-C, or if a callback or the deadline ended the
+    run. `losses` and `records` have an entry for each finished iteration.
     """
 
     params: Array
@@ -77,28 +64,11 @@ def minimize(
     deadline: float | None = None,
     unit: float = 1.0,
 ) -> Minimum:
-    """Run SciPy's L-BFGS-B here; the ranks answer with loss and gradient.
+    """Run SciPy's L-BFGS-B here, from `params`; the ranks give loss and gradient.
 
     It minimises the loss whose gradient it gets: for several outputs the sum over the
-    outputs, also where the reported loss is their mean.
-
-    Parameters
-    ----------
-    supervisor, plan
-        Where and what.
-    params : ndarray of shape (size,)
-        The start.
-    max_fun : int
-        The most evaluations.
-    show : bool
-        Let SciPy print.
-    watch : Watch, optional
-        Told of each iteration, in this thread.
-    deadline : float, optional
-        When to end, by `time.monotonic`.
-    unit : float
-        The loss that SciPy is to take for 1: both of its tolerances are absolute for
-        smaller ones.
+    outputs, also where the reported loss is their mean. SciPy takes the loss `unit` for
+    1: both of its tolerances are absolute for smaller ones. `show` lets it print.
 
     References
     ----------

@@ -31,14 +31,10 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class Message:
-    """An order to all ranks, or the lead's answer.
+    """A request to all ranks, or the lead's answer.
 
-    Attributes
-    ----------
-    op : int
-        What to do; `CLOSE` is the launcher's own, the rest is the rank worker's.
-    arrays : tuple of ndarray
-        One-dimensional, C-contiguous, of dtype int64, float64 or float32.
+    `op` says what to do: `CLOSE` is the launcher's, the rest the rank worker's. The
+    arrays are one-dimensional, C-contiguous, of dtype int64, float64 or float32.
     """
 
     op: int
@@ -74,32 +70,19 @@ Build = Callable[[Any, Communicator, Any], RankWorker]
 
 
 class RankFailed(RuntimeError):
-    """A rank is gone: killed, lost, or out of reach.
+    """A rank is gone: killed, lost, or out of reach."""
 
-    Attributes
-    ----------
-    rank : int or None
-        Which one, if that is known.
-    from_outside : bool
-        Whether a signal from outside killed it, for all that is known.
-    """
-
+    #: Which one, if that is known.
     rank: int | None = None
+    #: Whether a signal from outside killed it, for all that is known.
     from_outside = False
 
 
 class RankGroup(ABC):
-    """The ranks of one fit, from their start until `close`.
-
-    Attributes
-    ----------
-    shards : Shards
-        Which rank holds which shard.
-    where : str
-        "in process", "processes" or "dask": for people.
-    """
+    """The ranks of one fit, from their start until `close`."""
 
     shards: Shards
+    #: "in process", "processes" or "dask": for people.
     where: str
     #: Answers show the ranks' own arrays, to which the next request writes.
     shares_memory = False
@@ -108,12 +91,8 @@ class RankGroup(ABC):
     def request(self, message: Message) -> Message:
         """Hand `message` to all ranks, wait for all, return the lead's answer.
 
-        Raises
-        ------
-        RankFailed
-            A rank is gone. The message names it.
-        Exception
-            The first cause, if the worker object of a rank raised.
+        RankFailed names a rank that is gone. What the worker object of a rank raised is
+        raised: the first cause.
         """
 
     @abstractmethod
@@ -142,46 +121,23 @@ class Launcher(ABC):
 
     @abstractmethod
     def start(self, generation: int) -> RankGroup:
-        """Start a group.
+        """Start a group; `generation` counts those of the fit before this one.
 
-        Parameters
-        ----------
-        generation : int
-            The count of the fit's groups before this one.
-
-        Raises
-        ------
-        RankFailed
-            A rank is gone; another try may succeed, after `recover`.
+        RankFailed if a rank is gone; another try may succeed, after `recover`.
         """
 
     def recover(self, failure: RankFailed) -> None:
-        """Make ready for another group, after a failure and the end of the last one.
+        """Make ready for another group, after the `failure` that ended the last one.
 
-        Parameters
-        ----------
-        failure : RankFailed
-            Why the last group ended.
-
-        Raises
-        ------
-        RankFailed
-            There can be no other group: `failure`, or what is wrong now.
+        RankFailed if there can be no other: `failure`, or what is wrong now.
         """
         raise failure
 
     def stay_here(self, failures: Sequence[RankFailed]) -> None:
         """Make ready for a group in this process, after failures again and again.
 
-        Parameters
-        ----------
-        failures : sequence of RankFailed
-            Those since the last finished round.
-
-        Raises
-        ------
-        RankFailed
-            There can't be one, or it could end this process: the first cause.
+        RankFailed, the first cause, if there can't be one, or if it could end this
+        process.
         """
         raise failures[0]
 

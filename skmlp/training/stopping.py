@@ -16,23 +16,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def compare(plan: Plan, state: TrainState, loss: float, score: float) -> bool:
-    """Compare an epoch with the best one, and count those without improvement.
+    """Compare an epoch with the state's best one, and count those without improvement.
 
-    A score that is not finite never wins, and counts as no improvement.
-
-    Parameters
-    ----------
-    plan : Plan
-        Says which of the two counts, and what is an improvement.
-    state : TrainState
-        Its `best` and `no_improvement` are brought up to date.
-    loss, score : float
-        Of the epoch.
-
-    Returns
-    -------
-    bool
-        Whether the epoch's score is the best one, with early stopping.
+    A score that is not finite never wins, and counts as no improvement. Returns whether
+    the epoch's score is the best one, with early stopping.
     """
     if plan.early_stopping:
         finite = math.isfinite(score)

@@ -50,12 +50,7 @@ CLOSINGS = 4
 class Restart:
     """Another group took the place of one that had lost ranks, or could have more.
 
-    Attributes
-    ----------
-    epoch : int
-        The epoch, or iteration of L-BFGS, with which it began, counted from 1.
-    reason : str
-        Why.
+    It began with `epoch`, or that iteration of L-BFGS, counted from 1.
     """
 
     epoch: int
@@ -63,26 +58,16 @@ class Restart:
 
 
 class Supervisor:
-    """Asks a group, and puts another one in its place where ranks are lost.
+    """Sends requests to a group, and starts another one where ranks are lost.
 
-    Parameters
-    ----------
-    launcher : Launcher
-        Starts the groups; the first one when the ``with`` block begins.
-    tell : callable, optional
-        Called with a line of text after each failure that the fit survives.
-
-    Attributes
-    ----------
-    epoch : int
-        Finished epochs, or iterations of L-BFGS, when the last order went out.
-    restarts : list of Restart
-        Why there was another group, each time.
+    The first group starts when the ``with`` block begins. `tell` is called with a line
+    of text after each failure that the fit survives.
     """
 
     def __init__(
         self, launcher: Launcher, tell: Callable[[str], None] | None = None
     ) -> None:
+        #: Finished epochs, or iterations of L-BFGS, at the last request.
         self.epoch = 0
         self.restarts: list[Restart] = []
         self._launcher = launcher
@@ -95,15 +80,10 @@ class Supervisor:
         self._patience = FAILURES
 
     def request(self, order: Order) -> Message:
-        """Have an order carried out, by as many groups as it takes.
+        """Have a request answered, by as many groups as it takes.
 
-        Raises
-        ------
-        RankFailed
-            There is nobody left to do it, or it failed again and again: the first
-            cause.
-        Exception
-            What the worker object of a rank raised.
+        RankFailed if no rank is left, or if they failed again and again: the first
+        cause.
         """
         while True:
             try:
@@ -214,19 +194,7 @@ class Supervisor:
 
 @dataclass
 class Outcome:
-    """How a stochastic run ended.
-
-    Attributes
-    ----------
-    state : TrainState
-        After the last finished epoch.
-    records : list of Record
-        All epochs of the run.
-    interrupted : bool
-        Ctrl-C ended it.
-    stopped : bool
-        A callback ended it.
-    """
+    """How a stochastic run ended: by itself, by Ctrl-C, or `stopped` by a callback."""
 
     state: TrainState
     records: list[Record] = field(default_factory=list)
@@ -257,31 +225,12 @@ def train(
     score: Score | None = None,
     deadline: float | None = None,
 ) -> Outcome:
-    """Run epochs until the plan's end.
+    """Run epochs from `state` to the plan's end; `records` are those of earlier epochs.
 
-    Parameters
-    ----------
-    supervisor : Supervisor
-        Where.
-    plan : Plan
-        What.
-    state : TrainState
-        The start; its arrays are not written.
-    observe : callable
-        Called with the records of each round, in this thread.
-    watch : Watch, optional
-        Told of each epoch, in this thread; a round is then one epoch.
-    records : sequence of Record
-        Of the epochs that the run has done already, before the state was kept.
-    score : callable, optional
-        Gives the validation score of a state, in this thread, where the ranks don't; a
-        round is then one epoch.
-    deadline : float, optional
-        When to end, by `time.monotonic`: after the first epoch that ends later.
-
-    Returns
-    -------
-    Outcome
+    `observe` gets the records of each round. With `watch`, or with `score` for a
+    state's validation score where the ranks give none, a round is one epoch. All are
+    called in this thread. `deadline` is by `time.monotonic`: the first epoch that ends
+    later is the last.
     """
     outcome = Outcome(state, list(records))
     del state  # where ranks share this process's memory, it is in the way
@@ -340,17 +289,7 @@ def train(
 
 
 def _length_of_next(n_epochs: int, inside: float, elapsed: float) -> int:
-    """Epochs of the next round.
-
-    Parameters
-    ----------
-    n_epochs : int
-        Of the last one.
-    inside : float
-        Seconds that these have taken.
-    elapsed : float
-        Seconds of the whole round.
-    """
+    """Epochs of the next round, after one that took `inside` seconds of `elapsed`."""
     hand_over = max(elapsed - inside, 0.0) / ROUND_SECONDS if ROUND_SECONDS else 0.0
     wanted = ROUND_SECONDS * min(max(1.0, hand_over / HAND_OVER), LONGEST)
     pace = max(inside / n_epochs, 1e-9)
@@ -362,11 +301,7 @@ def _take_scored(
 ) -> bool:
     """Adopt the state after an epoch, and judge it by its score.
 
-    Returns
-    -------
-    bool
-        Whether the ranks must be told of it: the next epoch has another learning rate
-        than they think.
+    Returns whether the ranks must be told: they expect another learning rate.
     """
     arrays = [array.copy() for array in message.arrays]
     state, before = TrainState.from_arrays(tuple(arrays)), outcome.state
