@@ -90,7 +90,7 @@ class Plan:
         Parts of every minibatch.
     blas_threads : int or None
         Threads of matrix products on each shard; None leaves them alone.
-    lanes : int
+    step_parts : int
         Parts of each step of a single shard, for as many threads. What is computed
         depends on it, but not on how many threads there are.
     frozen : tuple of int
@@ -152,7 +152,7 @@ class Plan:
     keyed_order: bool = False
     n_shards: int = 1
     blas_threads: int | None = None
-    lanes: int = 1
+    step_parts: int = 1
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
     loss_settings: tuple[float, ...] = ()

@@ -264,7 +264,7 @@ def failing_rank(rank: int, number: int, fault: Callable[[], None]) -> Iterator[
 def step_threads(n_parts: int, n_cores: int | None = None) -> Iterator[None]:
     """Cut each step into `n_parts`, as if there were `n_cores` to compute them."""
     with ExitStack() as stack:
-        stack.enter_context(patch("skmlp.launch.policy.lanes", lambda *_: n_parts))
+        stack.enter_context(patch("skmlp.launch.policy.step_parts", lambda *_: n_parts))
         if n_cores is not None:
             for name in ("usable_cores", "blas_threads_allowed"):
                 stack.enter_context(patch.object(threads_module, name, lambda: n_cores))

@@ -168,7 +168,15 @@ class Checkpoint(Callback):
 #: Fields of a plan that a resumed fit may have otherwise: they do not decide what is
 #: computed, only how long and where.
 MAY_DIFFER = frozenset(
-    {"max_iter", "max_time", "n_shards", "blas_threads", "lanes", "kernels", "classes"}
+    {
+        "max_iter",
+        "max_time",
+        "n_shards",
+        "blas_threads",
+        "step_parts",
+        "kernels",
+        "classes",
+    }
 )
 
 
@@ -183,7 +191,7 @@ def record_of(training: Training) -> dict[str, Any]:
         "plan": plain_plan(plan),
         "n_shards": plan.n_shards,
         "blas_threads": plan.blas_threads,
-        "lanes": plan.lanes,
+        "step_parts": plan.step_parts,
         "state": list(state.to_arrays()),
         "records": [vars(record).copy() for record in training.records],
     }

@@ -106,19 +106,19 @@ def worthwhile(
     return max(1, min(limit, useful))
 
 
-#: Rows of a step that each lane must get: the sums and the parameters go from core to
+#: Rows of a step that each part must get: the sums and the parameters go from core to
 #: core in every step, however few they are.
 LEAST_ROWS = 32
-#: Multiply-adds of a step that each lane must get: the lanes wait for each other twice
-#: in each.
+#: Multiply-adds of a step that each part must get: the threads wait for each other
+#: twice in each.
 LEAST_STEP = 5.0e4
 #: Multiply-adds of an epoch below which it is over before a thread wakes up.
 LEAST_EPOCH = 6.0e6
-#: More of them add up more sums than they save.
-MOST_LANES = 8
+#: More parts add up more sums than they save.
+MOST_PARTS = 8
 
 
-def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
+def step_parts(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
     """Into how many parts the steps of a fit in this process are cut, at least 1.
 
     A rule as in `worthwhile`; `n_rows` are those of an epoch. It does not depend on the
@@ -127,16 +127,16 @@ def lanes(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> i
     if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1
     cores, step = usable_cores(), work_of(units, batch_rows, dtype)
-    n_lanes = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_LANES)
+    parts = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_PARTS)
     small = work_of(units, n_rows, dtype) < LEAST_EPOCH
-    if small or (step > SMALL_STEP and n_lanes < cores):
+    if small or (step > SMALL_STEP and parts < cores):
         return 1
-    return max(1, n_lanes)
+    return max(1, parts)
 
 
-def lanes_do(n_lanes: int, n_ranks: int) -> bool:
-    """Whether the lanes of one rank do as well as so many ranks on this host.
+def step_threads_do(n_parts: int, n_ranks: int) -> bool:
+    """Whether the step threads of one rank do as well as so many ranks on this host.
 
-    There are no more threads in them than BLAS may use.
+    There are no more of them than BLAS may use.
     """
-    return n_ranks <= min(n_lanes, blas_threads_allowed() or 1)
+    return n_ranks <= min(n_parts, blas_threads_allowed() or 1)

@@ -43,7 +43,7 @@ _RUN = 2 * 10**8
 #: Multiply-adds of an epoch from which on starting threads for one pays.
 _WORTH_A_THREAD = 4 * 10**7
 
-#: Numbers in two cache lines, of float32: what different lanes write lies so far apart.
+#: Numbers in two cache lines, of float32: what different parts write lies so far apart.
 _LINE = 32
 
 
@@ -80,15 +80,15 @@ class FusedEpoch:
         from skmlp.kernels.products.tiles import LONG_VECTORS
 
         plan, params, total = rank.plan, rank.params, rank.parts[0]
-        self._rows, self._n_lanes, self._solver = rows, plan.lanes, solver
-        self._counters, self._phase = sync.counters(2 * plan.lanes), 0
+        self._rows, self._n_parts, self._solver = rows, plan.step_parts, solver
+        self._counters, self._phase = sync.counters(2 * plan.step_parts), 0
         # A thread that comes late looks at the counters, and at nothing else.
         each = multiplications(plan.units)
         at_once = plan.n_rows * each >= _WORTH_A_THREAD
-        self.threads = Lanes(plan.lanes, self._counters, at_once)
+        self.threads = Lanes(plan.step_parts, self._counters, at_once)
         self._X: Array | None = None
         self._X_address = 0
-        self._sums = np.zeros((plan.lanes, _LINE))
+        self._sums = np.zeros((plan.step_parts, _LINE))
         self._divisors = np.array(rank.divisors())
         most = min(plan.batch_size, plan.n_rows)
         row_bytes = plan.units[0] * params.itemsize
@@ -101,8 +101,8 @@ class FusedEpoch:
             plan.activation,
             plan.loss,
             plan.solver,
-            # Between lanes, BLAS's products win where it has some for small matrices.
-            tiled=_is_small(plan) and (plan.lanes == 1 or not LONG_VECTORS),
+            # Between parts, BLAS's products win where it has some for small matrices.
+            tiled=_is_small(plan) and (plan.step_parts == 1 or not LONG_VECTORS),
             dropout=bool(plan.dropout),
             masked=plan.masked,
             l1=bool(plan.l1_ratio),
@@ -110,8 +110,8 @@ class FusedEpoch:
             clip=clip,
         )
         self._held = ExitStack()
-        self._limit = products_limit() if plan.lanes > 1 else None
-        if plan.lanes > 1:
+        self._limit = products_limit() if plan.step_parts > 1 else None
+        if plan.step_parts > 1:
             total = self._for_each(params.size, params.dtype)
         scale = np.empty(0, params.dtype)
         if solver.scaled_by is not None:
@@ -135,11 +135,11 @@ class FusedEpoch:
             self._dropout_of(plan),
             np.array(options, np.float64),
             (params, total, moments[0], scale, mean),
-            self._room(plan, -(-most // plan.lanes), params.dtype),
+            self._room(plan, -(-most // plan.step_parts), params.dtype),
             self._counters.ctypes.data,
         )
         self._numbered = bool(plan.dropout)
-        self._key = np.zeros((plan.lanes, _LINE), np.uint64)
+        self._key = np.zeros((plan.step_parts, _LINE), np.uint64)
         if plan.dropout_key is not None:
             self._key[:, :2] = plan.dropout_key
 
@@ -149,7 +149,7 @@ class FusedEpoch:
         return np.concatenate([np.round(rates * 2.0**32), 1.0 / (1.0 - rates)])
 
     def _room(self, plan: Plan, rows: int, dtype: Any) -> tuple[Array, ...]:
-        """Return what each lane computes in; see `skmlp.kernels.epoch`."""
+        """Return what each part computes in; see `skmlp.kernels.epoch`."""
         width, n_outputs = sum(plan.units[1:]), plan.units[-1]
         layers, dropped = rows * width, bool(plan.dropout)
         derives = any(not ACTIVATIONS[name].of_value for name in plan.activation)
@@ -169,8 +169,8 @@ class FusedEpoch:
         return tuple(self._for_each(size, dtype) for size in sizes)
 
     def _for_each(self, size: int, dtype: Any) -> Array:
-        """Room for so many numbers for each lane, in cache lines of its own."""
-        return np.empty(self._n_lanes * -(-size // _LINE) * _LINE, dtype)
+        """Room for so many numbers for each part, in cache lines of its own."""
+        return np.empty(self._n_parts * -(-size // _LINE) * _LINE, dtype)
 
     def run_epoch(self, rates: Sequence[float], step: int) -> Array:
         """All minibatches once; see `skmlp.training.loop.Steps`."""
@@ -202,6 +202,6 @@ class FusedEpoch:
         return total
 
     def close(self) -> None:
-        """End the lanes' threads, and the limit of the BLAS."""
+        """End the step threads, and the limit of the BLAS."""
         with self._held:
             self.threads.close()

@@ -110,7 +110,7 @@ class Rank:
     def make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
         """Make what computes on so many rows."""
         plan, options = self.plan, {}
-        if plan.lanes > 1:
+        if plan.step_parts > 1:
             from skmlp.kernels.products.blas import dot_of
 
             options["dot"] = dot_of(plan.dtype)

@@ -42,10 +42,10 @@ class Validation:
         self._spread = self._measure_spread()
         #: What each step thread looks at, and with what.
         self._looks: list[tuple[ShardRows, Network]] = []
-        if threads is not None and plan.lanes > 1 and plan.n_validation:
+        if threads is not None and plan.step_parts > 1 and plan.n_validation:
             # As shards of a fit without minibatches, which have blocks of rows alone.
-            cut = replace(plan, n_shards=plan.lanes, solver="lbfgs")
-            for part in range(plan.lanes):
+            cut = replace(plan, n_shards=plan.step_parts, solver="lbfgs")
+            for part in range(plan.step_parts):
                 rows = source.shard(cut, part)
                 self._looks.append((rows, rank.make_network(rows.max_rows)))
 

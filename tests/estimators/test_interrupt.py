@@ -85,7 +85,7 @@ def assert_is_a_fit_of_its_epochs(estimator: Any, **params: Any) -> None:
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 @pytest.mark.parametrize("params", [{}, {"solver": "sgd"}, {"early_stopping": True}])
 def test_wherever_it_falls(params, name, n_lanes, monkeypatch):
-    monkeypatch.setattr(policy, "lanes", lambda *shapes: n_lanes)
+    monkeypatch.setattr(policy, "step_parts", lambda *shapes: n_lanes)
     epochs = set()
     for call in [*range(1, 40, 3), 60, 100, 161, 262, 423]:
         estimator = make(name, **params, **FOREVER)

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from skmlp.launch import policy
-from skmlp.launch.policy import Place, lanes, worthwhile
+from skmlp.launch.policy import Place, step_parts, worthwhile
 from tests.launch.dask_clusters import cluster
 
 SMALL, MIDDLE, WIDE = (20, 100, 1), (512, 512, 1), (512, 1024, 1024, 10)
@@ -59,13 +59,14 @@ def test_the_ranks_that_are_taken(place, units, rows, expected, monkeypatch):
         (WIDE, 100, 8192, 4, 1),
     ],
 )
-def test_the_lanes_of_a_step(units, batch, rows, cores, expected, monkeypatch):
+def test_the_parts_of_a_step(units, batch, rows, cores, expected, monkeypatch):
     monkeypatch.setattr(policy, "usable_cores", lambda: cores)
     for blas in (1, cores):  # which changes the threads, but not the parts
         monkeypatch.setattr(policy, "blas_threads_allowed", lambda n=blas: n)
-        assert lanes(units, batch, rows, "float32") == expected
+        assert step_parts(units, batch, rows, "float32") == expected
     monkeypatch.setattr(policy, "blas_threads_allowed", lambda: None)
-    assert lanes(units, batch, rows, "float32") == 1  # a BLAS that nobody can limit
+    # A BLAS that nobody can limit.
+    assert step_parts(units, batch, rows, "float32") == 1
 
 
 @pytest.mark.parametrize(("blas", "expected"), [(2, 1), (1, 2)])

@@ -368,7 +368,7 @@ def drawn_from(estimator: Any) -> Any:
 def layout(estimator: Any) -> dict[str, Any] | None:
     """Fields of the plan of the fit that is gone on with, or None.
 
-    With the same shards and lanes the bits are the same, whoever holds them.
+    With the same shards and parts of a step the bits are the same, whoever holds them.
     """
     watch = vars(estimator).get("_watch")
     if watch is None or watch.found is None:
@@ -376,5 +376,5 @@ def layout(estimator: Any) -> dict[str, Any] | None:
     return {
         "n_shards": watch.found["n_shards"],
         "blas_threads": watch.found["blas_threads"],
-        "lanes": watch.found.get("lanes", 1),
+        "step_parts": watch.found.get("step_parts", 1),
     }

@@ -140,7 +140,7 @@ def make_plan(
 
 
 def settle(estimator: Any, plan: Plan, place: Place, dense: bool) -> tuple[Plan, Place]:
-    """Decide how many shards, the BLAS threads of each, and the lanes of a single one.
+    """Decide how many shards, the BLAS threads of each, and the parts of a step.
 
     `dense` says that the rows are no sparse matrix.
     """
@@ -150,13 +150,13 @@ def settle(estimator: Any, plan: Plan, place: Place, dense: bool) -> tuple[Plan,
     here = plan
     if dense and fused_epoch.can_run(plan):
         shapes = plan.units, plan.batch_size, plan.n_rows, plan.dtype
-        here = replace(plan, lanes=policy.lanes(*shapes))
+        here = replace(plan, step_parts=policy.step_parts(*shapes))
     if place.kind == "process":
         return here, place
     n_asked = n_shards = place.n_ranks or 1
     if get_config()["ranks"] != "as_asked":
         n_shards = policy.worthwhile(place, plan.units, plan.batch_size, plan.dtype)
-        if policy.lanes_do(here.lanes, n_shards):
+        if policy.step_threads_do(here.step_parts, n_shards):
             n_shards = 1
         timing_report.tell_fewer(estimator, n_shards, n_asked, plan.batch_size)
     if n_shards == 1:
@@ -172,7 +172,7 @@ def keep_layout(
     """Take up the shards of an earlier fit, with as many ranks as are here."""
     plan = replace(plan, **kept)
     if not (dense and fused_epoch.can_run(plan)):
-        plan = replace(plan, lanes=1)
+        plan = replace(plan, step_parts=1)
     if plan.n_shards == 1:
         return plan, policy.HERE
     return plan, replace(place, n_ranks=min(place.n_ranks or 1, plan.n_shards))
