@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.data.assignment import UNKNOWN, Span
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: No more columns than this are named in an error.
@@ -27,16 +25,14 @@ HOW_TO_MASK = (
 )
 
 
-def check_shapes(span: Span, features: int, X: Any, y: Array, w: Array | None) -> None:
+def check_shapes(n_rows: int, features: int, X: Any, y: Array, w: Array | None) -> None:
     """ValueError unless the part is what its collection says."""
     if X.ndim != 2:
         raise ValueError(f"X has {X.ndim} dimensions, not 2")
-    n_rows = X.shape[0]
-    if span.rows not in (UNKNOWN, n_rows) or X.shape[1] != features:
-        rows = "" if span.rows == UNKNOWN else f"{span.rows} rows and "
+    if X.shape != (n_rows, features):
         raise ValueError(
-            f"X has {n_rows} rows and {X.shape[1]} columns here; its Dask "
-            f"collection says {rows}{features} columns"
+            f"X has {X.shape[0]} rows and {X.shape[1]} columns here; its Dask "
+            f"collection says {n_rows} rows and {features} columns"
         )
     if y.ndim not in (1, 2):
         raise ValueError(f"y has {y.ndim} dimensions, not 1 or 2")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,6 @@ class PartStats:
         for real targets.
     problem : str
         What is wrong with the part, as a sentence for the user; "" if nothing is.
-    sizes : tuple of int
-        Of several parts: the rows of each; empty for one part.
     x_bytes : int
         What X takes as it is kept, in the training dtype.
     unscaled : dict from int to float
@@ -65,7 +62,6 @@ class PartStats:
     y_min: float = math.nan
     labels: tuple[tuple[Array, Array], ...] = ()
     problem: str = ""
-    sizes: tuple[int, ...] = ()
     x_bytes: int = 0
     unscaled: Mapping[int, float] = field(default_factory=dict)
 
@@ -81,7 +77,7 @@ class LocalRows:
 
     Attributes
     ----------
-    X : ndarray, FileRows, csr_array or SparseFileRows of shape (n, n_features)
+    X : ndarray, FileRows, csr_array of shape (n, n_features)
         In the training dtype; C-contiguous if dense.
     y : ndarray of shape (n,) or (n, n_outputs)
         Targets or labels, as they came.
@@ -135,7 +131,6 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         y_min=min(part.y_min for part in full),
         labels=tuple(_added(column) for column in zip(*labels, strict=True)),
         problem=problems[0] if problems else "",
-        sizes=tuple(chain(*(part.sizes or (part.rows,) for part in parts))),
         x_bytes=sum(part.x_bytes for part in parts),
         unscaled=largest(part.unscaled for part in parts),
     )

@@ -23,7 +23,6 @@ from scipy import sparse
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedRows
 from skmlp.data.shuffle import Order, order_of
-from skmlp.data.store.sparse_file_rows import SparseFileRows
 from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
@@ -115,17 +114,15 @@ class RowTable:
         self._X, self._y, self._w = X, y, w
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
         #: Whether the rows are an array's, in memory or in a file.
-        self.dense = self._sparse is None and not isinstance(X, SparseFileRows)
+        self.dense = self._sparse is None
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
 
     def _rows(self, rows: Array | slice) -> Any:
         """Some rows of X: a view for a slice, else a copy in the buffer."""
-        if not self.dense:
+        if self._sparse is not None:
             if isinstance(rows, slice):
                 rows = np.arange(rows.start, rows.stop, dtype=np.intp)
-            if self._sparse is None:
-                return self._X.rows(rows)
             return SparseRows(self._sparse, rows, self._X.shape[1])
         if isinstance(rows, slice):
             return self._X[rows]

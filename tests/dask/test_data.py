@@ -15,7 +15,7 @@ from scipy import sparse
 from skmlp.comm.base import Shards
 from skmlp.dask import rpc
 from skmlp.dask import workers as dask_workers
-from skmlp.dask.ingest import array_source, rebalance
+from skmlp.dask.ingest import array_source, collection_source
 from skmlp.dask.ingest.choose_and_load import adopt
 from skmlp.dask.rpc import current_client
 from skmlp.data.assignment import EVEN
@@ -60,7 +60,7 @@ def test_every_row_is_on_one_worker_and_knows_its_number(
     clean, chunks, given, monkeypatch
 ):
     """No worker has far more than its share, whatever is known of the parts."""
-    monkeypatch.setattr(rebalance, "PIECE", 20 * X[0].nbytes)
+    monkeypatch.setattr(collection_source, "PIECE_BYTES", 20 * X[0].nbytes)
     kind, given = given, [a + 0 for a in rows_of(chunks)]
     if kind == "persisted":
         given = clean.persist(given)
@@ -114,7 +114,7 @@ def test_every_kind_of_rows_arrives(clean, kind):
 
 
 def test_large_arrays_travel_in_pieces(clean, monkeypatch):
-    monkeypatch.setattr(array_source, "PIECE", 10 * X[0].nbytes)
+    monkeypatch.setattr(array_source, "PIECE_BYTES", 10 * X[0].nbytes)
     with adopt(clean, X, Y, W) as data, gang_on(data) as gang:
         assert sum(map(len, data.spans)) == 15
         np.testing.assert_array_equal(ask(gang, COUNT), 1)

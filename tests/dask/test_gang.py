@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from distributed import Client, MultiLock
 
+from skmlp.dask.ingest.tasks import put_part
 from skmlp.dask.rank_group import DaskGroup, Limits, adopt
-from skmlp.dask.worker.tasks import put_part, serve_rank
+from skmlp.dask.worker.tasks import serve_rank
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
 from tests.launch.dask_clusters import (
@@ -336,5 +337,7 @@ def test_a_task_of_an_ended_fit_does_nothing(clean):
     (worker, *_) = addresses(clean)
     late = clean.submit(serve_rank, "0" * 32, 0, worker, pure=False)
     assert "knows nothing" in late.result(timeout=HANG_S)
-    put = clean.submit(put_part, "0" * 32, 0, 0, X, Y, None, pure=False)
+    put = clean.submit(
+        put_part, "0" * 32, 0, 4, (None, None), (0, N, 0, N, ""), X, Y, None, pure=False
+    )
     assert "knows nothing" in put.result(timeout=HANG_S).problem

@@ -46,16 +46,11 @@ def rows_of(chunk: int, features: int) -> np.ndarray:
     return np.random.RandomState(chunk).uniform(size=size)
 
 
-def thinned(X: np.ndarray) -> sparse.csr_array:
-    """Two thirds of the rows' numbers, in as many bytes as all of them are."""
-    return sparse.csr_array(X * (X > 1 / 3))
-
-
 def target_of(X: np.ndarray) -> np.ndarray:
     return X[:, 0] - X[:, 1] * X[:, 2]
 
 
-def made_there(n_chunks: int, features: int, thin: bool) -> tuple[da.Array, da.Array]:
+def made_there(n_chunks: int, features: int) -> tuple[da.Array, da.Array]:
     """Rows that each worker makes for itself, chunk by chunk."""
 
     def make(block_info=None):
@@ -64,20 +59,18 @@ def made_there(n_chunks: int, features: int, thin: bool) -> tuple[da.Array, da.A
     chunks = ((CHUNK // features // 8,) * n_chunks, (features,))
     X = da.map_blocks(make, chunks=chunks, dtype=float, meta=np.empty((0, 0)))
     y = X.map_blocks(target_of, drop_axis=1, meta=np.empty(0))
-    if thin:
-        X = X.map_blocks(thinned, meta=sparse.csr_array((0, 0)))
     return X, y
 
 
-def made_here(n_chunks: int, features: int, thin: bool) -> tuple[Any, np.ndarray]:
+def made_here(n_chunks: int, features: int) -> tuple[Any, np.ndarray]:
     rows = CHUNK // features // 8
     y = np.empty(n_chunks * rows)
     pieces = []
     for chunk in range(n_chunks):
         X = rows_of(chunk, features)
         y[chunk * rows : (chunk + 1) * rows] = target_of(X)
-        pieces.append(thinned(X) if thin else X)
-    return (sparse.vstack(pieces, "csr") if thin else np.concatenate(pieces)), y
+        pieces.append(X)
+    return np.concatenate(pieces), y
 
 
 def files_open(client) -> list[int]:
@@ -109,15 +102,14 @@ SOAK = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(
-    ("times", "features", "max_iter", "thin"),
+    ("times", "features", "max_iter"),
     [
-        pytest.param(1.05, 100, 2, False, id="a little more"),
+        pytest.param(1.05, 100, 2, id="a little more"),
         # Of fewer rows: scikit-learn's order of them all is on each worker.
-        pytest.param(3, 1000, 4, False, id="three times", marks=SOAK),
-        pytest.param(3, 1000, 4, True, id="three times, sparse", marks=SOAK),
+        pytest.param(3, 1000, 4, id="three times", marks=SOAK),
     ],
 )
-def test_more_rows_than_the_cluster_has_memory(small, times, features, max_iter, thin):
+def test_more_rows_than_the_cluster_has_memory(small, times, features, max_iter):
     workers = addresses(small)
     n_chunks = int(times * 2 * parse_bytes(LIMIT) / CHUNK) + 1
     model = skmlp.MLPRegressor(
@@ -127,10 +119,10 @@ def test_more_rows_than_the_cluster_has_memory(small, times, features, max_iter,
         max_iter=max_iter,
     )
     with skmlp.config_context(kernels="reference", ranks="as_asked"):
-        model.fit(*made_there(n_chunks, features, thin))
+        model.fit(*made_there(n_chunks, features))
         assert model.n_shards_ == 2
         coefs, losses = model.coefs_, model.loss_curve_
-        model.fit(*made_here(n_chunks, features, thin))
+        model.fit(*made_here(n_chunks, features))
     for one, other in zip(coefs, model.coefs_, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(losses, model.loss_curve_, rtol=1e-6)
@@ -191,17 +183,18 @@ def test_files_end_where_others_take_rows(tiny):
     until(lambda: not left_behind(tiny), "a clean cluster")
 
 
-def test_sparse_rows_go_to_files_by_what_they_take(tiny):
+def test_sparse_rows_are_refused_by_what_they_take(tiny):
     """Not by what they would take if they were dense."""
     X, y = share_of(0.7e6)
-    for kept, number in ((1, 0), (10, 2)):
-        thin = X.map_blocks(
-            lambda b, n: sparse.csr_array(b * (np.arange(10) < n)), kept
-        )
-        with adopt(tiny, thin, y) as data:
-            assert data.stats.sparse
-            assert_files(tiny, number)
+
+    def thin(kept: int) -> da.Array:
+        return X.map_blocks(lambda b: sparse.csr_array(b * (np.arange(10) < kept)))
+
+    with adopt(tiny, thin(1), y) as data:
+        assert data.stats.sparse
         assert_files(tiny, 0)
+    with pytest.raises(MemoryError, match=r"sparse rows.*Use more workers"):
+        adopt(tiny, thin(10), y)
     until(lambda: not left_behind(tiny), "a clean cluster")
 
 
@@ -222,10 +215,7 @@ def test_files_end_with_the_client(tiny):
         ("adam", "dense"),
         ("lbfgs", "dense"),
         ("adam, stopping early", "dense"),
-        ("adam, stopping early", "sparse"),
-        ("lbfgs", "sparse"),
         ("lbfgs", "dense, uneven"),
-        ("adam, stopping early", "sparse, uneven"),
     ],
 )
 def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver, kind):
@@ -233,8 +223,6 @@ def test_the_bits_are_those_of_rows_in_memory(tiny, client, solver, kind):
     X = rng.uniform(size=(30_000, 10)).astype(np.float32)
     chunks = (1500, 26_000, 2500) if "uneven" in kind else 3000
     given = [da.from_array(X, chunks=(chunks, 10)), da.from_array(target_of(X), 3000)]
-    if "sparse" in kind:
-        given[0] = given[0].map_blocks(lambda b: sparse.csr_array(b * (b > 0.3)))
     solver, _, stop = solver.partition(", ")
     params = {"early_stopping": bool(stop)} if solver == "adam" else {}
 

@@ -12,13 +12,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from skmlp.data.assignment import Span
 from skmlp.data.partitions import merge
-from skmlp.data.store import buffers as data_buffers
-from skmlp.data.store import file_rows
+from skmlp.data.store import file_rows, shard_store
 from skmlp.data.store.file_rows import FileRows
-from skmlp.data.store.shard_store import ShardStore
-from skmlp.data.store.sparse_file_rows import SparseFileRows
+from skmlp.data.store.shard_store import Piece, ShardStore
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
@@ -133,33 +130,31 @@ def test_threads_do_not_disturb_each_other(on_disk):
 
 # ---- The store of a shard ----------------------------------------------------------
 
-SPANS = [Span(0, 0, 20), Span(1, 20, 1), Span(2, 40, 29)]
+PIECES = [Piece(0, 20, 0, 20, "here"), Piece(20, 1, 0, 1, ""), Piece(40, 29, 0, 29, "")]
 
 
 def store_in(folder: Path, dtype=np.float64) -> ShardStore:
-    return ShardStore(
-        SPANS, FEATURES, dtype, False, False, lambda size, grows: str(folder)
-    )
+    return ShardStore(((0, 21), (40, 29)), FEATURES, dtype, folder=str(folder))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_store_keeps_its_rows_in_a_file(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(data_buffers, "PIECE", 7 * X[0].nbytes)
+    monkeypatch.setattr(shard_store, "PIECE_BYTES", 7 * X[0].nbytes)
     store = store_in(tmp_path, dtype)
-    cuts = {span.part: X[-span.rows :].astype(int) for span in SPANS}
+    cuts = [X[-piece.rows :].astype(int) for piece in PIECES]
     parts = {
-        part: store.put(part, cuts[part], np.ones(len(cuts[part])))
-        for part in (2, 0, 1)
+        k: store.put(PIECES[k], cuts[k], np.ones(len(cuts[k])), None) for k in (2, 0, 1)
     }
-    rows = store.rows(merge([parts[part] for part in (0, 1, 2)]))
+    rows = store.rows(merge([parts[k] for k in (0, 1, 2)]))
     assert isinstance(rows.X, FileRows)
     assert (rows.X.shape, rows.X.dtype) == ((50, FEATURES), dtype)
-    assert_array_equal(rows.X[:], np.concatenate([cuts[0], cuts[1], cuts[2]]))
+    assert rows.ranges == ((0, 21), (40, 29))
+    assert_array_equal(rows.X[:], np.concatenate(cuts))
     assert store.resident_bytes == 0
     store.close()
     with pytest.raises(ValueError, match="the fit is over"):
         rows.X[:3]
-    late = store.put(1, cuts[1], np.ones(1))
+    late = store.put(PIECES[1], cuts[1], np.ones(1), None)
     assert "the fit is over" in late.problem
 
 
@@ -167,45 +162,23 @@ def test_bad_rows_are_found_on_their_way(tmp_path):
     store = store_in(tmp_path)
     bad = X[:20].copy()
     bad[11, 1] = np.nan
-    stats = store.put(0, bad, np.ones(20))
-    assert stats.problem == "Input X contains NaN. (chunk 0: rows 0 to 19)"
+    stats = store.put(PIECES[0], bad, np.ones(20), None)
+    assert stats.problem == "Input X contains NaN. (here)"
     store.close()
 
 
-# ---- Sparse rows -------------------------------------------------------------------
-
-THIN = sparse.random_array((N, 9), density=0.3, rng=np.random.default_rng(0))
-THIN = sparse.csr_array(THIN)
-
-
-@pytest.mark.parametrize("begins", [0, 1, 2])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_sparse_rows_go_to_files(tmp_path, dtype, begins):
-    """From the first part on, or when it becomes too much: those before go along."""
+def test_sparse_rows_are_refused_when_they_are_too_many():
+    """They are kept in memory alone."""
+    thin = sparse.csr_array(X * (X % 2 > 0))
     sizes = []
 
-    def folder_for(size, grows):
+    def has_room(size: int) -> bool:
         sizes.append(size)
-        return str(tmp_path) if len(sizes) > begins else ""
+        return size < 1000
 
-    spans = [Span(0, 0, 20), Span(1, 20, 1), Span(2, 21, 29)]
-    store = ShardStore(spans, 9, dtype, False, False, folder_for)
-    stats = {}
-    for part, start, rows in (spans[2], spans[0], spans[1]):
-        cut = THIN[start : start + rows]
-        stats[part] = store.put(part, cut, np.ones(rows))
-    assert sizes == sorted(sizes)
-    rows = store.rows(merge([stats[part] for part in (0, 1, 2)]))
-    assert isinstance(rows.X, SparseFileRows)
-    assert (rows.X.shape, rows.X.dtype, store.resident_bytes) == ((50, 9), dtype, 0)
-    assert list(tmp_path.iterdir()) == []
-    expected = THIN.toarray().astype(dtype)
-    for pick in PICKS.values():
-        some = rows.X.rows(pick)
-        held = some.parts[2]
-        table = sparse.csr_array(some.parts, shape=(len(held) - 1, 9))
-        assert_array_equal(table[some.rows].toarray(), expected[pick])
-    store.close()
-    with pytest.raises(ValueError, match="the fit is over"):
-        rows.X.rows(np.arange(3))
-    assert "the fit is over" in store.put(1, THIN[20:21], np.ones(1)).problem
+    store = ShardStore(((0, 50),), FEATURES, float, has_room=has_room)
+    assert not store.put(PIECES[0], thin[:20], np.ones(20), None).problem
+    assert store.resident_bytes == sizes[0] < 1000
+    with pytest.raises(MemoryError, match=r"memory_limit.*Use more workers"):
+        store.put(Piece(20, 30, 0, 30, ""), thin[20:], np.ones(30), None)
+    assert sizes[1] > 1000

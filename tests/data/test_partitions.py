@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
+from itertools import chain
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from skmlp.data.assignment import Span, join_ranges, place
+from skmlp.data.assignment import EVEN, Span, even_out, join_ranges, place
 from skmlp.data.partitions import PartStats, merge, training_dtype
-from skmlp.data.store.shard_store import ShardStore
+from skmlp.data.store.shard_store import Piece, ShardStore, cut_out
 
 ROWS, FEATURES = 12, 3
 X = np.arange(1.0, ROWS * FEATURES + 1).reshape(ROWS, FEATURES)
@@ -25,12 +26,21 @@ def spans_of(*rows: int) -> list[Span]:
 
 
 def store_of(spans, dtype=np.float64, weighted=True, labels=False) -> ShardStore:
-    return ShardStore(spans, FEATURES, dtype, weighted, labels)
+    return ShardStore(join_ranges(spans), FEATURES, dtype, weighted, labels)
 
 
 def put(store: ShardStore, span: Span, X=X, y=Y, w=W) -> PartStats:
-    rows = slice(span.start, span.start + span.rows)
-    return store.put(span.part, X[rows], y[rows], None if w is None else w[rows])
+    """Rows as a part of their own."""
+    n = span.rows
+    place = f"chunk {span.part}: rows {span.start} to {span.start + n - 1}"
+    some = slice(span.start, span.start + n)
+    w = None if w is None else w[some]
+    piece = Piece(span.start, n, 0, n, place)
+    try:
+        cut = cut_out(piece, FEATURES, (None, None), X[some], y[some], w)
+    except ValueError as error:
+        return PartStats(n, FEATURES, problem=f"{error} ({place})")
+    return store.put(piece, *cut)
 
 
 # ---- Placement ---------------------------------------------------------------------
@@ -51,38 +61,79 @@ def holders(parts: int, *names: str) -> list[tuple[str, ...]]:
 def test_every_part_goes_to_one_shard_and_none_gets_too_much(rows, homes, lie):
     placed = place(rows, holders(len(rows), *lie), homes)
     assert len(placed) == len(homes)
-    spans = sorted(span for shard in placed for span in shard)
-    assert spans == [span for span in spans_of(*rows) if span.rows]
+    assert sorted(chain(*placed)) == [part for part, n in enumerate(rows) if n]
     assert all(shard == sorted(shard) for shard in placed)
-    most = max(sum(span.rows for span in shard) for shard in placed)
+    most = max(sum(rows[part] for part in shard) for shard in placed)
     assert most <= sum(rows) / len(homes) + max(rows)
 
 
 def test_parts_stay_where_they_lie_if_that_is_even():
     placed = place(EQUAL, holders(12, "b", "a", "c"), "abc")
-    assert [[span.part for span in shard] for shard in placed] == [
-        [1, 4, 7, 10],
-        [0, 3, 6, 9],
-        [2, 5, 8, 11],
-    ]
+    assert placed == [[1, 4, 7, 10], [0, 3, 6, 9], [2, 5, 8, 11]]
 
 
 def test_a_worker_that_holds_all_keeps_its_share_only():
     placed = place(EQUAL, holders(12, "b"), "abc")
-    assert [sum(span.rows for span in shard) for shard in placed] == [40, 40, 40]
-    assert [span.part for span in placed[1]] == [0, 1, 2, 3]
+    assert [len(shard) for shard in placed] == [4, 4, 4]
+    assert placed[1] == [0, 1, 2, 3]
 
 
 def test_parts_that_lie_nowhere_keep_their_order():
     placed = place(UNEVEN, holders(len(UNEVEN)), "abc")
-    parts = [span.part for shard in placed for span in shard]
-    assert parts == sorted(parts)
-    assert all(len(join_ranges(shard)) <= 1 for shard in placed)
+    assert [*chain(*placed)] == [part for part, n in enumerate(UNEVEN) if n]
 
 
 def test_a_part_on_several_workers_goes_to_the_one_with_less():
     placed = place([10, 10, 10, 10], [("a",), ("a", "b"), ("a", "b"), ("b",)], "ab")
-    assert [[span.part for span in shard] for shard in placed] == [[0, 2], [1, 3]]
+    assert placed == [[0, 2], [1, 3]]
+
+
+#: The rows of the parts of each shard.
+LAYOUTS = {
+    "even": [[5, 5], [10], [4, 6]],
+    "nearly even": [[11], [10], [9]],
+    "one giant part": [[90], [], []],
+    "all on one of three": [[], [7, 3, 20, 11], []],
+    "a giant among small ones": [[1, 1, 1], [1, 80, 2], [1, 1, 1]],
+    "two givers": [[3, 30, 2], [1], [40], [5], [2, 2]],
+    "two givers, one taker": [[30], [3], [33]],
+    "empty parts": [[0, 30], [0], [3, 0]],
+    "fewer rows than shards": [[2], [], [], []],
+    "one row": [[], [1], []],
+    "one shard": [[8, 9]],
+    "no rows": [[], []],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_shard_has_its_share(layout):
+    """To the row, if the parts as they are placed are far from it."""
+    sizes, placed = [], [[] for _ in LAYOUTS[layout]]
+    for turn in range(max(map(len, LAYOUTS[layout]))):
+        for shard, rows in enumerate(LAYOUTS[layout]):
+            if turn < len(rows):
+                placed[shard].append(len(sizes))
+                sizes.append(rows[turn])
+    whole = spans_of(*sizes)
+    before = [[whole[part] for part in own if sizes[part]] for own in placed]
+    after = even_out(placed, sizes)
+    had, have = ([numbers(own) for own in spans] for spans in (before, after))
+    assert sorted(chain(*have)) == sorted(chain(*had)) == [*range(sum(sizes))]
+    counts, total = [len(own) for own in have], sum(sizes)
+    if after == before:
+        assert max(counts) <= max(-(-total // len(counts)), EVEN * total / len(counts))
+    else:
+        assert max(counts) - min(counts) <= 1
+    for own, old, spans in zip(have, had, after, strict=True):
+        assert own == sorted(own)
+        assert all(rows for *_, rows in spans)
+        # No more rows move than necessary: those that a shard has too many of.
+        n_kept = min(len(own), len(old))
+        assert set(own) >= set(old[:n_kept])
+
+
+def numbers(spans: list[Span]) -> list[int]:
+    return [row for _, start, n in spans for row in range(start, start + n)]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +219,9 @@ def test_no_more_than_one_part_is_held_twice(kind):
     y = np.zeros(rows)
     tracemalloc.start()
     try:
-        store = ShardStore(spans, features, np.float64, False, False)
-        stats = merge([store.put(part, X, y) for part in range(parts)])
+        store = ShardStore(join_ranges(spans), features, np.float64)
+        pieces = [Piece(start, n, 0, n, "") for _, start, n in spans]
+        stats = merge([store.put(piece, X, y, None) for piece in pieces])
         held = store.rows(stats)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -303,9 +355,23 @@ def test_large_sums_are_no_error():
 def test_a_part_must_have_the_rows_that_its_collection_says(name, length):
     given = {"X": X[:3], "y": Y[:3], "w": W[:3]}
     given[name] = {"X": X, "y": Y, "w": W}[name][:length]
-    stats = store_of(spans_of(3)).put(0, given["X"], given["y"], given["w"])
-    assert f"{length}" in stats.problem
-    assert "3 rows" in stats.problem
+    piece, names = Piece(0, 2, 1, 3, ""), (None, None)
+    with pytest.raises(ValueError, match="3 rows") as caught:
+        cut_out(piece, FEATURES, names, *given.values())
+    assert f"{length}" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_piece_is_cut_out_of_its_part(kind):
+    given = KINDS[kind]
+    rows, y, w = cut_out(Piece(7, 4, 2, ROWS, ""), FEATURES, (None, None), given, Y, W)
+    assert_array_equal = np.testing.assert_array_equal
+    if sparse.issparse(given):
+        assert_array_equal(rows.toarray(), given.toarray()[2:6])
+    else:
+        assert_array_equal(rows, given[2:6])
+    assert_array_equal(y, Y[2:6])
+    assert_array_equal(w, W[2:6])
 
 
 APART = {
@@ -368,7 +434,10 @@ def test_labels_are_kept_narrow_and_whole(labels, itemsize):
     """Each part by itself: together they are the labels that came."""
     labels = np.asarray(labels)
     store = store_of(spans_of(*[1] * len(labels)), weighted=False, labels=True)
-    parts = [store.put(k, X[:1], labels[k : k + 1]) for k in range(len(labels))]
+    parts = [
+        store.put(Piece(k, 1, 0, 1, ""), X[:1], labels[k : k + 1], None)
+        for k in range(len(labels))
+    ]
     held = store.rows(merge(parts)).y
     np.testing.assert_array_equal(held, labels)
     assert held.dtype.itemsize == itemsize

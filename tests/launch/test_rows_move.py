@@ -1,4 +1,4 @@
-"""A Dask worker that dies while rows move from worker to worker."""
+"""A Dask worker that dies while partitions are held, to be counted and placed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from skmlp.dask.ingest import rebalance
+from skmlp.dask.ingest import collection_source
 from tests.launch.dask_clusters import addresses, pids
 from tests.laws.places import assert_same_bits
 from tests.laws.test_workers_come_and_go import (
@@ -29,21 +29,21 @@ pytestmark = [
 ]
 
 
-def test_one_that_gave_or_took_rows_dies(workers, seen, monkeypatch):
-    """Its rows are cut out of their partitions again, to stand as they stood."""
+@pytest.mark.parametrize("call", [1, 2], ids=["counting", "placing"])
+def test_one_that_holds_partitions_dies(call, workers, seen, monkeypatch):
+    """They are computed again, and the rows are placed as they would have been."""
     expected = model().fit(*uneven())
     victim = addresses(workers.client)[0]
     process = pids(workers.client)[victim]
-    results, calls = rebalance.results, []
+    results, calls = collection_source.results, []
 
-    async def kill_at_first(client: Client, futures: Any) -> Any:
+    async def kill_first(client: Client, futures: Any) -> Any:
         calls.append(futures)
-        if len(calls) == 3:
+        if len(calls) == call:
             os.kill(process, signal.SIGKILL)
         return await results(client, futures)
 
-    monkeypatch.setattr(rebalance, "PIECE", 1000)
-    monkeypatch.setattr(rebalance, "results", kill_at_first)
+    monkeypatch.setattr(collection_source, "results", kill_first)
     found = model().fit(*uneven())
     assert_same_bits(found, expected)
     assert seen[0] == (4, 4)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from skmlp import testing
 from skmlp.data import sampler
 from skmlp.data.store import file_rows
 from skmlp.data.store.file_rows import FileRows
-from skmlp.data.store.sparse_file_rows import SparseFileRows
 from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
 from tests.model.own import LogCosh, Sine
 
@@ -18,27 +16,20 @@ from tests.model.own import LogCosh, Sine
 @pytest.mark.skipif(
     not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
 )
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_rows_in_files(kind, monkeypatch, tmp_path):
-    """Those of a Dask worker that are too many: sparse ones go one by one."""
-    rows = X if kind == "dense" else sparse.csr_array(X * (X > 0))
-    in_memory = fitted(**CLASSES, rows=rows)
+def test_rows_in_files(monkeypatch, tmp_path):
+    """Those of a Dask worker that are too many for its memory."""
+    in_memory = fitted(**CLASSES, rows=X)
     make = sampler.RowTable.__init__
 
     def on_disk(self, table, *others):
-        if sparse.issparse(table):
-            file = SparseFileRows(str(tmp_path), table.shape[1], table.dtype)
-            file.append(0, table)
-            file.order([0])
-        else:
-            file = FileRows(str(tmp_path), table.shape, table.dtype)
-            file.write(0, table)
+        file = FileRows(str(tmp_path), table.shape, table.dtype)
+        file.write(0, table)
         make(self, file, *others)
 
     monkeypatch.setattr(sampler.RowTable, "__init__", on_disk)
     with testing.fused_epochs() as runs:
-        same(fitted(**CLASSES, rows=rows), in_memory, "float64")
-    assert bool(runs) == (kind == "dense")
+        same(fitted(**CLASSES, rows=X), in_memory, "float64")
+    assert runs
 
 
 TARGETS = np.column_stack([CODES, (X[:, 3] > 0) + (X[:, 4] > 1)])

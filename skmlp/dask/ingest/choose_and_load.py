@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Any
 
 from distributed import Client, Future
@@ -13,7 +14,7 @@ from skmlp.dask.demands import ANYWHERE, Demand, Demands
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import stay_key, submit_to_each
 from skmlp.dask.ingest.load import AdoptedData
-from skmlp.dask.ingest.sources import Rows, WithHeldOut, source_of
+from skmlp.dask.ingest.sources import Rows, source_of
 from skmlp.dask.rpc import LOOK, ClusterRPC, together
 from skmlp.dask.worker.tasks import stay
 from skmlp.dask.workers import (
@@ -94,26 +95,23 @@ def adopt(
         demands = Demands(Demand(tuple(workers)))
     n_jobs = n_shards if n_jobs is None else n_jobs
     first: WorkerLost | None = None
-    held: list[tuple[Collection[str], int]] | None = None
+    held: list[list[tuple[Collection[str], int]]] = []
     for _ in range(tries):
         try:
             present = rpc.run(present_workers(rpc, workers))
-            rows = source_of(rpc, X, y, w)
-            source: Rows | WithHeldOut = rows
-            if held_out is not None:
-                source = WithHeldOut(rows, source_of(rpc, *held_out))
+            given = [(X, y, w)] + ([] if held_out is None else [held_out])
+            sources = [source_of(rpc, *rows) for rows in given]
             # Where rows lie before they are loaded: the same, whoever is lost.
-            if held is None:
-                held = rpc.run(source.holders(rpc))
+            held = held or [rpc.run(source.holders(rpc)) for source in sources]
             stays: list[Future[None]] = []
             try:
-                able = rpc.run(_able(rpc, source, demands, present, n_jobs, stays))
+                able = rpc.run(_able(rpc, sources, demands, present, n_jobs, stays))
                 if first is None:
                     tell_left_out(able.unable)
-                addresses = choose_workers(able.workers, held, n_jobs)
+                addresses = choose_workers(able.workers, [*chain(*held)], n_jobs)
                 # Fixed now, too: who is lost changes no bit of the model.
                 n_shards = n_shards or len(addresses)
-                data = AdoptedData(rpc, source, addresses, n_shards)
+                data = AdoptedData(rpc, sources, addresses, n_shards)
                 data.targets = {"labels": labels, "masked": masked}
                 data.demands, data.stays = demands, stays
                 data.begin(held)
@@ -132,7 +130,7 @@ def adopt(
 
 async def _able(
     rpc: ClusterRPC,
-    source: Rows | WithHeldOut,
+    sources: Sequence[Rows],
     demands: Demands,
     present: Sequence[str],
     n_jobs: int | None,
@@ -147,7 +145,7 @@ async def _able(
     if not may_grow(rpc, len(able.workers), n_jobs):
         return able
     kept: set[str] = set()
-    async with together(source.load(rpc)) as (loading,):
+    async with together(_load(rpc, sources)) as (loading,):
         while not loading.done():
             news = set(await rpc.scheduler("ncores_running")) - kept
             kept |= news
@@ -157,3 +155,8 @@ async def _able(
             await asyncio.wait([loading], timeout=LOOK)
         await loading
     return await able_workers(rpc, demands)
+
+
+async def _load(rpc: ClusterRPC, sources: Sequence[Rows]) -> None:
+    for source in sources:
+        await source.load(rpc)

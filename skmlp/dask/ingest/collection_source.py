@@ -7,13 +7,14 @@ belongs to the user, and must not wait for a worker that is gone.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.core import get_dependencies
-from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Future
 
@@ -21,50 +22,47 @@ from skmlp.dask.demands import annotated
 from skmlp.dask.graph import pinned, plain, put_key, task_span
 from skmlp.dask.ingest.collections import Parts, graph_of, paired
 from skmlp.dask.ingest.persisted import computed
+from skmlp.dask.ingest.tasks import (
+    count_rows,
+    cut_piece,
+    merge_parts,
+    put_part,
+    put_piece,
+)
 from skmlp.dask.rpc import ClusterRPC, ended, results
-from skmlp.dask.worker.tasks import merge_parts, put_part
-from skmlp.dask.worker_group import WorkerGroup
-from skmlp.data.assignment import UNKNOWN, Span, after, place
+from skmlp.dask.worker_group import LOOK_S, WorkerGroup
+from skmlp.data.assignment import Span, even_out, place
 from skmlp.data.partitions import PartStats
+from skmlp.data.store.shard_store import Piece
 
 #: No more tasks than this are looked at for where a part lies.
 MOST_SEEN = 64
+#: Rows that change workers travel in pieces of so many bytes, as far as these many do.
+PIECE_BYTES, MOST_PIECES = 1 << 24, 16
 
 
 class DaskBlocks:
-    """The parts of X, y and weights, side by side.
-
-    Parameters
-    ----------
-    X, y : Parts
-        Rows, and targets or labels.
-    w : Parts or None
-        Weights.
+    """The parts of X, y and weights, side by side; ValueError if they can't be paired.
 
     Attributes
     ----------
-    features : int
-        Columns of X.
-    dtype : dtype
-        Of X.
-    weighted : bool
-        Whether there are weights.
-    sizes : tuple of int or None
-        The rows of each part; None if nobody knows.
-    first : Span
-        Number of the first part and of its first row; others come before these.
-
-    Raises
-    ------
-    ValueError
-        The inputs can't be paired.
+    features, dtype, weighted
+        Of X; whether there are weights.
+    first : int
+        The number of its first row among those of the fit.
+    spans : list of list of Span
+        The rows of each shard, once they are shared out.
+    held_bytes : list of int
+        For each shard, the bytes of the parts that are held until their rows are put.
     """
 
-    first = Span(0, 0, 0)
+    first = 0
 
     def __init__(self, X: Parts, y: Parts, w: Parts | None) -> None:
         given = paired([X, y] + ([] if w is None else [w]))
-        self.sizes = next((one.sizes for one in given if one.sizes is not None), None)
+        #: The rows of each part; None while they are unknown.
+        self._sizes = next((one.sizes for one in given if one.sizes is not None), None)
+        self._counted = self._sizes is None
         self.features: int = X.meta.shape[1]
         self.dtype = X.dtype
         self.weighted = w is not None
@@ -75,27 +73,47 @@ class DaskBlocks:
         #: The keys of the parts of X, y and, if there are any, weights.
         self._graph, self._columns, self._futures = graph_of(given)
         self._annotations = annotated(one.data for one in given)
-        self._loaded: list[Future[Any]] = []
+        self._held: list[Future[Any]] = []
+        self.spans: list[list[Span]] = []
+        self.held_bytes: list[int] = []
+        #: The shard on whose worker each part is computed.
+        self._readers: dict[int, int] = {}
 
     @property
     def keys(self) -> list[Any]:
         """The keys of the parts of X."""
         return self._columns[0]
 
+    def _lazy(self) -> list[Any]:
+        """The keys of all inputs' parts that are yet to be computed."""
+        return [k for column in self._columns for k in column if k in self._graph]
+
     async def load(self, rpc: ClusterRPC) -> None:
         """Compute the parts wherever Dask likes, before it is known who will train.
 
         They are held until they are with those that train.
         """
-        keys = [k for column in self._columns for k in column if k in self._graph]
-        if not keys:
+        if not self._lazy():
             return
         layers = self._layers("load", self._graph)
-        graph = HighLevelGraph(layers, {name: set() for name in layers})
-        self._loaded = rpc.client.get(graph, keys, sync=False)
-        await ended(self._loaded)
-        failed = [one for one in self._loaded if one.status != "finished"]
+        self._held = self._submit(rpc, layers, self._lazy())
+        await ended(self._held)
+        failed = [one for one in self._held if one.status != "finished"]
         await results(rpc.client, failed[:1])
+
+    def release(self) -> None:
+        """Let go of the parts that are held."""
+        for future in self._held:
+            future.release()
+        self._held, self.held_bytes = [], [0] * len(self.held_bytes)
+
+    @staticmethod
+    def _submit(
+        rpc: ClusterRPC, layers: Mapping[str, Any], keys: Sequence[str]
+    ) -> list[Future[Any]]:
+        graph = HighLevelGraph(layers, {name: set() for name in layers})
+        futures: list[Future[Any]] = rpc.client.get(graph, list(keys), sync=False)
+        return futures
 
     async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """For each part, the workers where its rows lie now, and how many they are.
@@ -106,81 +124,152 @@ class DaskBlocks:
         # What is being persisted at this moment will lie somewhere: wait for that.
         await computed(rpc, self._futures)
         keys = self.sources()
-        who_has = await rpc.scheduler("who_has", keys=list(keys))
+        # What another fit holds at this moment is no reason for another layout.
+        there = [key for key in keys if key not in self._graph]
+        who_has = await rpc.scheduler("who_has", keys=there)
         held = [tuple(who_has.get(key) or ()) for key in keys]
-        rows = self.sizes
+        rows = self._sizes
         if rows is None:
             rows = (1,) * len(keys)
             if all(held):
-                sizes = await rpc.scheduler("nbytes", keys=list(keys), summary=False)
+                sizes = await rpc.scheduler("nbytes", keys=there, summary=False)
                 rows = tuple(max(1, sizes.get(key, 1)) for key in keys)
         return list(zip(held, rows, strict=True))
 
-    def place(
-        self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
-    ) -> list[list[Span]]:
-        """Give the parts to the shards; see `skmlp.data.assignment.place`."""
-        rows = [n for _, n in held]
-        placed = place(rows, [holders for holders, _ in held], homes)
-        if self.sizes is None:
-            placed = [[Span(s.part, UNKNOWN, UNKNOWN) for s in own] for own in placed]
-        return [[after(self.first, span) for span in spans] for spans in placed]
-
-    @property
-    def end(self) -> Span:
-        """Number of the part and of the row that would come next."""
-        n_rows = UNKNOWN if self.sizes is None else sum(self.sizes)
-        return after(self.first, Span(len(self.keys), n_rows, 0))
-
-    async def bring(
-        self, group: WorkerGroup, spans: Sequence[Sequence[Span]], homes: Sequence[str]
-    ) -> PartStats:
-        """Compute parts into the stores of their shards' workers: at first, all."""
-        placed = [(s, shard) for shard, own in enumerate(spans) for s in own]
-        merged = self._compute(group, sorted(placed), homes)
-        try:
-            found: list[PartStats] = await results(group.rpc.client, [merged])
-        finally:
-            merged.release()
-            self._loaded = []
-        if self.sizes is None and not found[0].problem:
-            self.sizes = found[0].sizes
-        return found[0]
-
-    def _compute(
+    async def share_out(
         self,
         group: WorkerGroup,
-        placed: Sequence[tuple[Span, int]],
+        held: Sequence[tuple[Collection[str], int]],
         homes: Sequence[str],
-    ) -> Future[Any]:
-        """Submit the tasks, for parts with their shard, by rising part."""
-        stamp = group.stamp
-        owners = self._owners((span.part, homes[shard]) for span, shard in placed)
-        shared = {k: self._graph[k] for k, owner in owners.items() if owner is None}
-        layers: dict[str, Any] = self._layers("shared", shared)
-        needs: dict[str, set[str]] = {name: set() for name in layers}
-        for worker in sorted({homes[shard] for _, shard in placed}):
-            own = {k: self._graph[k] for k, owner in owners.items() if owner == worker}
-            puts = [
-                self._put_task(put_key(stamp, shard, span.part), group.run, shard, span)
-                for span, shard in placed
-                if homes[shard] == worker
-            ]
-            of_ours = {put.key: put for put in puts}
-            for name, layer in self._layers(f"own-{worker}", own, worker).items():
-                layers[name], needs[name] = layer, set(layers)
-            needs[f"put-{worker}"] = set(layers)
-            layers[f"put-{worker}"] = pinned(of_ours, worker, strictly=True)
-        name = put_key(stamp, self.first.part, "all")
-        in_order = [TaskRef(put_key(stamp, k, span.part)) for span, k in placed]
-        needs["merge"] = set(layers)
-        merge = {name: plain(name, merge_parts, *in_order)}
-        layers["merge"] = MaterializedLayer(
-            merge, annotations={"span": task_span(), "resources": {}}
-        )
-        whole = Delayed(name, HighLevelGraph(layers, needs), layer="merge")
-        # It is optimised already; once more, and the tasks would lose their workers.
-        return group.rpc.client.compute(whole, optimize_graph=False)
+    ) -> None:
+        """Give each shard its rows: of parts that lie at its home, as far as is fair.
+
+        Where the rows of the parts are unknown, each part is computed for it on its
+        worker, and held there until its rows are put.
+        """
+        placed = place([n for _, n in held], [holders for holders, _ in held], homes)
+        self._readers = {part: k for k, own in enumerate(placed) for part in own}
+        self.held_bytes = [0] * len(homes)
+        if self._sizes is None:
+            self._sizes = await self._count(group, homes)
+        self._starts = [0, *accumulate(self._sizes)]
+        self.spans = even_out(placed, self._sizes)
+
+    async def _count(self, group: WorkerGroup, homes: Sequence[str]) -> tuple[int, ...]:
+        """The rows of each part; ValueError where X and others differ in them."""
+        parts = range(len(self._columns[0]))
+        layers = self._user_layers(parts, homes)
+        counts: defaultdict[str | None, dict[str, Task]] = defaultdict(dict)
+        keys = [put_key(group.stamp, self.first, part, "count") for part in parts]
+        for part, key in zip(parts, keys, strict=True):
+            inputs = [TaskRef(column[part]) for column in self._columns]
+            counts[self._reader(part, homes)][key] = plain(key, count_rows, *inputs)
+        for worker, tasks in counts.items():
+            layers[f"count-{worker}"] = _ours(tasks, worker, strictly=False)
+        futures = self._submit(group.rpc, layers, [*keys, *self._lazy()])
+        counting, self._held = futures[: len(keys)], futures[len(keys) :]
+        try:
+            told = await results(group.rpc.client, counting)
+        finally:
+            for future in counting:
+                future.release()
+        for part, ((n_rows, *others), n_bytes) in enumerate(told):
+            for name, n in zip(("y", "sample_weight"), others, strict=False):
+                if n != n_rows:
+                    raise ValueError(
+                        f"X has {n_rows} rows, but {name} has {n} (partition {part})"
+                    )
+            if self.keys[part] in self._graph:
+                self.held_bytes[self._readers[part]] += n_bytes
+        return tuple(lengths[0] for lengths, _ in told)
+
+    async def bring(
+        self, group: WorkerGroup, shards: Collection[int], homes: Sequence[str]
+    ) -> PartStats | None:
+        """Put the rows of some shards into their stores; None if they have none."""
+        placed = sorted((span, shard) for shard in shards for span in self.spans[shard])
+        if not placed:
+            return None
+        layers = self._user_layers({span.part for span, _ in placed}, homes)
+        tasks: defaultdict[Any, dict[str, Task]] = defaultdict(dict)
+        keys = []
+        for span, shard in placed:
+            reader, home = homes[self._readers[span.part]], homes[shard]
+            inputs = [TaskRef(column[span.part]) for column in self._columns]
+            inputs += [None] * (not self.weighted)
+            for piece in self._pieces(span, travels=reader != home):
+                keys.append(key := put_key(group.stamp, piece.start))
+                part = self.features, self._names, tuple(piece), *inputs
+                put = plain(key, put_part, group.run, shard, *part)
+                if reader != home:
+                    cut = put_key(group.stamp, piece.start, "cut")
+                    where = self._reader(span.part, homes)
+                    tasks[where, False][cut] = plain(cut, cut_piece, *part)
+                    sent = tuple(piece), TaskRef(cut)
+                    put = plain(key, put_piece, group.run, shard, *sent)
+                tasks[home, True][key] = put
+        for (worker, strictly), of_worker in tasks.items():
+            name = f"{'put' if strictly else 'cut'}-{worker}"
+            layers[name] = _ours(of_worker, worker, strictly)
+        # By rising row: the first problem counts.
+        done = put_key(group.stamp, self.first, "all")
+        merge = {done: plain(done, merge_parts, *map(TaskRef, keys))}
+        layers["merge"] = _ours(merge, None, strictly=False)
+        rpc = group.rpc
+        (merged,) = self._submit(rpc, layers, [done])
+        try:
+            while self._held and not merged.done():
+                # Once the scheduler has the graph, each part stays until it is put.
+                if (await rpc.scheduler("get_task_status", keys=[done])).get(done):
+                    self.release()
+                else:
+                    await asyncio.sleep(LOOK_S)
+            found: list[PartStats] = await results(rpc.client, [merged])
+        finally:
+            merged.release()
+        return found[0]
+
+    def _pieces(self, span: Span, travels: bool) -> Iterator[Piece]:
+        """A span as it is put: of bounded size if it travels to another worker."""
+        part, start, n_rows = span
+        first, end = self._starts[part : part + 2]
+        place = f"chunk {part}: rows {first} to {end - 1}"
+        if self._counted:
+            place = f"partition {part}"
+        n_bytes = n_rows * self.features * self.dtype.itemsize * travels
+        step = -(-n_rows // min(1 + n_bytes // PIECE_BYTES, MOST_PIECES))
+        for at in range(start, start + n_rows, step):
+            n = min(step, start + n_rows - at)
+            yield Piece(self.first + at, n, at - first, end - first, place)
+
+    def _reader(self, part: int, homes: Sequence[str]) -> str | None:
+        """The worker that a part is computed on; None if it lies somewhere."""
+        lazy = self.keys[part] in self._graph
+        return homes[self._readers[part]] if lazy else None
+
+    def _user_layers(
+        self, parts: Iterable[int], homes: Sequence[str]
+    ) -> dict[str, MaterializedLayer]:
+        """The user's tasks for some parts, which prefer their readers' workers."""
+        owners: dict[Any, str | None] = {}
+        for part in parts:
+            worker = homes[self._readers[part]]
+            stack = [column[part] for column in self._columns]
+            while stack:
+                key = stack.pop()
+                # What is persisted is not in the graph.
+                if key not in self._graph or owners.get(key, "") in (worker, None):
+                    continue
+                # Those for parts of several workers prefer none.
+                owners[key] = None if key in owners else worker
+                stack.extend(get_dependencies(self._graph, key))
+        tasks: defaultdict[str | None, dict[Any, Any]] = defaultdict(dict)
+        for key, owner in owners.items():
+            tasks[owner][key] = self._graph[key]
+        layers: dict[str, MaterializedLayer] = {}
+        for owner, own in tasks.items():
+            layers |= self._layers(f"own-{owner}", own, owner)
+        return layers
 
     def _layers(
         self, name: str, tasks: dict[Any, Any], worker: str | None = None
@@ -198,38 +287,8 @@ class DaskBlocks:
             else:
                 layer = pinned(own, worker, strictly=False)
                 layer.annotations = {**layer.annotations, **annotations}
-            layers[f"{name}-{number}" if number else name] = layer
+            layers[f"{name}-{number}"] = layer
         return layers
-
-    def _put_task(self, key: str, run: str, shard: int, span: Span) -> Task:
-        at = span.part - self.first.part
-        inputs: list[Any] = [TaskRef(column[at]) for column in self._columns]
-        if not self.weighted:
-            inputs.append(None)
-        cut = self._cut(span)
-        return plain(key, put_part, run, shard, span.part, *inputs, cut, self._names)
-
-    def _cut(self, span: Span) -> tuple[int, int] | None:
-        """The rows that a shard has of a part; None for all of them."""
-        at = span.part - self.first.part
-        if self.sizes is None or span.rows in (UNKNOWN, self.sizes[at]):
-            return None
-        start = span.start - self.first.start - sum(self.sizes[:at])
-        return start, start + span.rows
-
-    def _owners(self, placed: Iterable[tuple[int, str]]) -> dict[Any, str | None]:
-        """Whose parts need a task: a worker's, or None for those of several workers."""
-        owners: dict[Any, str | None] = {}
-        for part, worker in placed:
-            stack = [column[part - self.first.part] for column in self._columns]
-            while stack:
-                key = stack.pop()
-                # What is persisted is not in the graph.
-                if key not in self._graph or owners.get(key, "") in (worker, None):
-                    continue
-                owners[key] = None if key in owners else worker
-                stack.extend(get_dependencies(self._graph, key))
-        return owners
 
     def sources(self) -> list[Any]:
         """For each part, the key that best tells where its rows lie now.
@@ -248,6 +307,16 @@ class DaskBlocks:
             return min(steps, key=rank, default=key)
 
         return [best(key, steps) for key, steps in zip(self.keys, found, strict=True)]
+
+
+def _ours(
+    tasks: dict[str, Task], worker: str | None, strictly: bool
+) -> MaterializedLayer:
+    """A layer of our own tasks, on a worker if one is given."""
+    annotations: dict[str, Any] = {"span": task_span(), "resources": {}}
+    if worker is not None:
+        annotations |= {"workers": [worker], "allow_other_workers": not strictly}
+    return MaterializedLayer(tasks, annotations=annotations)
 
 
 def _persisted(graph: dict[Any, Any], key: Any) -> dict[Any, int]:

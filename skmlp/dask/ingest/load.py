@@ -18,22 +18,15 @@ from skmlp.comm.base import Shards
 from skmlp.dask.demands import ANYWHERE
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import lease_key, submit_to_each
-from skmlp.dask.ingest.rebalance import even_out
-from skmlp.dask.ingest.sources import (
-    Rows,
-    WithHeldOut,
-    no_rows,
-    stages,
-    together,
-)
+from skmlp.dask.ingest.sources import Rows, no_rows
 from skmlp.dask.locks import Locks
 from skmlp.dask.rpc import ClusterRPC, ended, results
 from skmlp.dask.worker.mailbox import Answer
 from skmlp.dask.worker.tasks import begin_lease
 from skmlp.dask.worker_group import WorkerGroup
 from skmlp.dask.workers import refuse_differences
-from skmlp.data.assignment import Span, sized
-from skmlp.data.partitions import PartStats, training_dtype
+from skmlp.data.assignment import Span, join_ranges
+from skmlp.data.partitions import PartStats, merge, training_dtype
 from skmlp.training.protocol import RankFailed
 
 #: Seconds until each worker has found a thread for a task of moments.
@@ -53,19 +46,20 @@ class AdoptedData:
         Of all rows together.
     dtype : dtype
         The training dtype.
-    spans : list of list of Span
-        The parts of each shard.
     threads : int
         Threads of the worker that has the fewest; the ranks use as many for BLAS, so
         that a shard which changes hands is computed alike.
-    source : DaskBlocks or DriverRows
-        What brings the rows, once more if they are lost with their worker.
+    sources : sequence of DaskBlocks or DriverRows
+        What brings the rows, once more if they are lost with their worker: those for
+        training, and validation rows of their own, which come after them.
+    held_out_stats : PartStats
+        Of the validation rows.
     """
 
     def __init__(
         self,
         rpc: ClusterRPC,
-        source: Rows | WithHeldOut,
+        sources: Sequence[Rows],
         workers: Sequence[str],
         n_shards: int,
     ) -> None:
@@ -75,10 +69,10 @@ class AdoptedData:
         n_ranks = len(workers)
         self.shards = Shards(tuple(k * n_ranks // n_shards for k in range(n_shards)))
         self.threads = 1
-        self.source = source
-        self.stats = PartStats(0, 0)
-        self.dtype = np.dtype(np.float64)
-        self.spans: list[list[Span]] = []
+        self.sources = sources
+        self.weighted = any(source.weighted for source in sources)
+        self.stats = self.held_out_stats = PartStats(0, sources[0].features)
+        self.dtype = training_dtype(sources[0].dtype)
         #: Of each worker that takes part, in bytes; 0 for none.
         self.memory_limits: dict[str, int] = {}
         #: What the workers must do for.
@@ -92,6 +86,11 @@ class AdoptedData:
         self._homes: dict[int, str] = {}
         #: Held as long as the fit: the workers take their end for the fit's end.
         self._leases: dict[str, Future[Any]] = {}
+
+    @property
+    def spans(self) -> list[list[Span]]:
+        """The training rows of each shard."""
+        return self.sources[0].spans
 
     # -- on the client's event loop ----------------------------------------------------
 
@@ -159,99 +158,81 @@ class AdoptedData:
                 error = await task.exception(asynchronous=True)
                 raise RankFailed(f"Dask worker {worker} can't run skmlp: {error!r}")
 
-    async def bring_first(self) -> PartStats | None:
-        """Bring all rows to their workers, and even the shards out.
+    async def share_out(
+        self, held: Sequence[Sequence[tuple[Collection[str], int]]]
+    ) -> None:
+        """Give each shard its rows; for `held` see `DaskBlocks.holders`."""
+        homes, first = self._wanted(), 0
+        for source, lying in zip(self.sources, held, strict=True):
+            source.first = first
+            await self.group.guard(source.share_out(self.group, lying, homes))
+            first += sum(span.rows for own in source.spans for span in own)
+            if not first:
+                raise ValueError(no_rows((0, source.features)))
 
-        Returns
-        -------
-        PartStats or None
-            Of all rows; None if there were none.
+    def _wanted(self) -> list[str]:
+        """The worker that each shard belongs on."""
+        return [self.group.workers[rank] for rank in self.shards.holders]
+
+    async def bring(self) -> list[PartStats | None]:
+        """Bring the rows of those shards to their workers that are not there yet.
+
+        Returns what is known of the training rows and of the validation rows that were
+        brought; ValueError if something is wrong with them.
         """
-        group, placed = self.group, self.spans
-        homes = [group.workers[rank] for rank in self.shards.holders]
-        self.spans = [[] for _ in homes]
-        told: list[PartStats | None] = []
-        sizes: tuple[int, ...] = ()
-        for rows, spans in stages(self.source, placed):
-            if told:
-                await group.guard(self._expect(spans))
-            else:
-                await group.guard(self._hold(dict(enumerate(spans))))
-            stats = await self._bring_stage(rows, spans, homes)
-            told.append(stats)
-            if stats is not None and stats.problem:
-                break
-            # Rows that were counted on their way are known from now on.
-            sizes += rows.sizes or ()
-            if stats is not None:
-                sizes += () if rows.sizes else stats.sizes
-                known = [sized(own, sizes) for own in spans]
-                row_bytes = stats.x_bytes / max(stats.rows, 1)
-                even = even_out(group, self.spans, known, homes, row_bytes)
-                self.spans = await group.guard(even)
-        self._homes = dict(enumerate(homes))
-        return self._sound(together(self.source, told))
-
-    async def bring(self) -> None:
-        """Bring the rows of those shards to their workers that are not there yet."""
-        group, holders = self.group, self.shards.holders
-        homes = [group.workers[rank] for rank in holders]
+        group, homes = self.group, self._wanted()
         news = [k for k, home in enumerate(homes) if self._homes.get(k) != home]
-        # Who gave a shard away has it no more, even if it does not arrive.
+        # A worker that gave a shard away has it no more, even if it does not arrive.
         for shard in news:
             self._homes.pop(shard, None)
-        await group.guard(self._hold({shard: self.spans[shard] for shard in news}))
-        lacking = [self.spans[k] if k in news else [] for k in range(len(homes))]
-        told = []
-        for rows, spans in stages(self.source, lacking):
-            stats = await self._bring_stage(rows, spans, homes)
-            told.append(stats)
+        await group.guard(self._hold(news, homes))
+        told: list[PartStats | None] = []
+        for source in self.sources:
+            told.append(await group.guard(source.bring(group, news, homes)))
+            stats, what = told[-1], "validation rows: " * (len(told) - 1)
+            if stats is not None and not stats.problem:
+                stats = merge([one for one in told if one is not None])
             if stats is not None and stats.problem:
-                break
-        self._sound(together(self.source, told))
+                raise ValueError(what + stats.problem)
         self._homes = dict(enumerate(homes))
+        return told
 
-    async def _bring_stage(
-        self, rows: Rows, spans: Sequence[Sequence[Span]], homes: Sequence[str]
-    ) -> PartStats | None:
-        """Bring some parts of one source; None if there are none."""
-        if not any(spans):
-            return None
-        return await self.group.guard(rows.bring(self.group, spans, homes))
-
-    @staticmethod
-    def _sound(stats: PartStats | None) -> PartStats | None:
-        """ValueError if something is wrong with the rows."""
-        if stats is not None and stats.problem:
-            raise ValueError(stats.problem)
-        return stats
-
-    async def _hold(self, spans: Mapping[int, Sequence[Span]]) -> None:
+    async def _hold(self, news: Collection[int], homes: Sequence[str]) -> None:
         """Make room for some shards on their workers."""
         layout = {
-            "features": self.source.features,
+            "features": self.sources[0].features,
             "dtype": self.dtype.str,
-            "weighted": self.source.weighted,
+            "weighted": self.weighted,
             **self.targets,
         }
-        if isinstance(self.source, WithHeldOut):
-            layout["held_out"] = self.source.held_out.first[:2]
+        ranges = {
+            shard: join_ranges(
+                [
+                    span._replace(start=source.first + span.start)
+                    for source in self.sources
+                    for span in source.spans[shard]
+                ]
+            )
+            for shard in news
+        }
 
-        def hold(rank: int) -> Coroutine[Any, Any, Answer]:
+        def hold(rank: int, worker: str) -> Coroutine[Any, Any, Answer]:
             own = self.shards.held_by(rank)
-            shards = [(k, list(spans[k])) for k in own if k in spans]
-            return self.group.call(rank, "hold", shards=shards, layout=layout, keep=own)
+            return self.group.call(
+                rank,
+                "hold",
+                shards=[(k, ranges[k]) for k in own if k in ranges],
+                layout=layout,
+                keep=own,
+                released=sum(
+                    n_bytes
+                    for source in self.sources
+                    for n_bytes, home in zip(source.held_bytes, homes, strict=True)
+                    if home == worker
+                ),
+            )
 
-        await self.group.each(map(hold, range(self.shards.n_ranks)))
-
-    async def _expect(self, spans: Sequence[Sequence[Span]]) -> None:
-        """Tell the stores of all shards of more parts."""
-
-        def expect(rank: int) -> Coroutine[Any, Any, Answer]:
-            shards = [(k, list(spans[k])) for k in self.shards.held_by(rank)]
-            return self.group.call(rank, "expect", shards=shards)
-
-        await self.group.each(map(expect, range(self.shards.n_ranks)))
+        await self.group.each(map(hold, range(self.shards.n_ranks), self.group.workers))
 
     async def settled(self) -> dict[str, list[int]]:
         """The workers that live and have rows of the fit, with their shards."""
@@ -300,17 +281,15 @@ class AdoptedData:
 
     # -- in the driver's thread --------------------------------------------------------
 
-    def begin(self, held: Sequence[tuple[Collection[str], int]]) -> None:
-        """Begin on all workers, and bring the rows; for `held` see `place`."""
+    def begin(self, held: Sequence[Sequence[tuple[Collection[str], int]]]) -> None:
+        """Begin on all workers, and bring the rows; for `held` see `share_out`."""
         workers, run = self.group.workers, self.group.rpc.run
         try:
             run(self.lease(workers))
-            homes = [workers[rank] for rank in self.shards.holders]
-            self.spans = self.source.place(held, homes)
-            self.dtype = training_dtype(self.source.dtype)
-            self.stats = run(self.bring_first()) or self.stats
-            if not self.stats.rows:
-                raise ValueError(no_rows((0, self.source.features)))
+            run(self.share_out(held))
+            stats, *held_out = run(self.bring())
+            self.stats = stats or self.stats
+            self.held_out_stats = next(iter(held_out), None) or self.held_out_stats
         except BaseException:
             self.close()
             raise
@@ -335,6 +314,8 @@ class AdoptedData:
 
     def close(self) -> None:
         """Let go of the rows. A second call does nothing."""
+        for source in self.sources:
+            source.release()
         leases, self._leases = list(self._leases.values()), {}
         if not leases and not self.locks.asked:
             return

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -15,106 +13,9 @@ from skmlp.dask.ingest.array_source import DriverRows
 from skmlp.dask.ingest.collection_source import DaskBlocks
 from skmlp.dask.ingest.collections import Parts, understand
 from skmlp.dask.rpc import ClusterRPC
-from skmlp.data.assignment import Span
-from skmlp.data.partitions import PartStats, merge
 
 #: What brings rows to the workers.
 Rows = DaskBlocks | DriverRows
-#: The parts of each shard.
-Spans = Sequence[Sequence[Span]]
-
-
-class WithHeldOut:
-    """Training rows, and validation rows of their own, which come after them.
-
-    Parameters
-    ----------
-    rows, held_out : DaskBlocks or DriverRows
-        Of the same kind.
-
-    Attributes
-    ----------
-    features, dtype, weighted
-        As those of `rows`.
-    held_out_stats : PartStats or None
-        Of the validation rows that were brought last.
-    """
-
-    def __init__(self, rows: Rows, held_out: Rows) -> None:
-        self.rows, self.held_out = rows, held_out
-        self.features, self.dtype = rows.features, rows.dtype
-        self.weighted = rows.weighted or held_out.weighted
-        self.held_out_stats: PartStats | None = None
-
-    async def load(self, rpc: ClusterRPC) -> None:
-        """Compute both before workers are chosen; see `DaskBlocks.load`."""
-        await self.rows.load(rpc)
-        await self.held_out.load(rpc)
-
-    async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
-        """Where the rows lie: those for training first."""
-        return await self.rows.holders(rpc) + await self.held_out.holders(rpc)
-
-    def place(
-        self, held: Sequence[tuple[Collection[str], int]], homes: Sequence[str]
-    ) -> list[list[Span]]:
-        """Share both out evenly, each by itself."""
-        n_keys = len(self.rows.keys)
-        spans = self.rows.place(held[:n_keys], homes)
-        self.held_out.first = self.rows.end
-        more = self.held_out.place(held[n_keys:], homes)
-        return [one + two for one, two in zip(spans, more, strict=True)]
-
-    def stages(self, spans: Spans) -> Iterator[tuple[Rows, Spans]]:
-        """The training rows, then the others: each with its parts by shard."""
-        first = self.held_out.first.part
-        yield self.rows, [[s for s in own if s.part < first] for own in spans]
-        # How many rows come before is known by now.
-        self.held_out.first = self.rows.end
-        yield self.held_out, [[s for s in own if s.part >= first] for own in spans]
-
-    def together(self, told: Sequence[PartStats | None]) -> PartStats | None:
-        """What is known of the training rows, or what is wrong.
-
-        The sizes are those of all parts, so that rows can be numbered.
-
-        Parameters
-        ----------
-        told : sequence of PartStats
-            Of each stage that was brought, up to the first problem; None where it had
-            no parts.
-        """
-        stats, found = (*told, None)[:2]
-        if found is None:
-            return stats
-        self.held_out_stats = found
-        problem = found.problem
-        if stats is not None and not problem:
-            problem = merge([stats, found]).problem
-        if problem:
-            return replace(found, problem=f"validation rows: {problem}")
-        if stats is None:
-            return None
-        sizes = [
-            source.sizes or known.sizes
-            for source, known in ((self.rows, stats), (self.held_out, found))
-        ]
-        return replace(stats, sizes=(*sizes[0], *sizes[1]))
-
-
-def stages(source: Rows | WithHeldOut, spans: Spans) -> Iterator[tuple[Rows, Spans]]:
-    """What is brought one after the other, each with its parts by shard."""
-    if isinstance(source, WithHeldOut):
-        yield from source.stages(spans)
-    else:
-        yield source, spans
-
-
-def together(
-    source: Rows | WithHeldOut, told: Sequence[PartStats | None]
-) -> PartStats | None:
-    """What is known of all stages; see `WithHeldOut.together`."""
-    return source.together(told) if isinstance(source, WithHeldOut) else told[0]
 
 
 def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> Rows:

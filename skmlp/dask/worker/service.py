@@ -13,7 +13,6 @@ import contextlib
 import logging
 import math
 import weakref
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ from distributed.protocol.pickle import loads
 
 from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.mailbox import Answer, DaskMailbox, failure
-from skmlp.data.assignment import Span
 from skmlp.data.store import file_rows
 from skmlp.data.store.shard_store import ShardStore
 from skmlp.launch.framing import Kind
@@ -203,59 +201,43 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             return failure(error)
 
     async def _on_hold(
-        self, fit: Fit, shards: list[Any], layout: dict[str, Any], keep: list[int]
+        self,
+        fit: Fit,
+        shards: list[Any],
+        layout: dict[str, Any],
+        keep: list[int],
+        released: int,
     ) -> Answer:
-        """Make room for the parts of some shards; let go of all but those to keep."""
-        for shard in set(fit.stores) - set(keep):
+        """Make room for the rows of some shards; let go of all but those to keep.
+
+        `released` are bytes of partitions on this worker that go as their rows come.
+        """
+        again = dict(shards)  # they may come once more, perhaps with other rows
+        for shard in [k for k in fit.stores if k in again or k not in keep]:
             fit.stores.pop(shard).close()
-        for shard, _ in shards:
-            if shard in fit.stores:  # it comes once more, perhaps in other parts
-                fit.stores.pop(shard).close()
-        cuts = {shard: [Span(*span) for span in spans] for shard, spans in shards}
-        rows = sum(max(span.rows, 0) for cut in cuts.values() for span in cut)
         row = layout["features"] * np.dtype(layout["dtype"]).itemsize
         # Beside X, 8 bytes for a row's target and for its weight.
         scale = (row + 8 + 8 * layout["weighted"]) / max(row, 1)
-        folder = self._folder_for(rows * row * scale)
-        for shard, cut in cuts.items():
+        rows = sum(n for _, ranges in shards for _, n in ranges)
+        folder = self._folder_for(rows * row * scale, released)
+        for shard, ranges in shards:
+
+            def has_room(size: int, shard: int = shard) -> bool:
+                return not self._folder_for(size * scale, but=fit.stores.get(shard))
+
             fit.stores[shard] = ShardStore(
-                cut, **layout, folder_for=self._folders(fit, shard, cut, folder, scale)
+                ranges, **layout, folder=folder, has_room=has_room
             )
         return {"kind": Kind.DONE}
 
-    async def _on_expect(self, fit: Fit, shards: list[Any]) -> Answer:
-        """Hear of more parts."""
-        for shard, spans in shards:
-            fit.stores[shard].expect([Span(*span) for span in spans])
-        return {"kind": Kind.DONE}
-
-    async def _on_settle(self, fit: Fit, shards: list[Any]) -> Answer:
-        """Hear which rows stay, and which come from other shards."""
-        for shard, spans in shards:
-            own = [Span(*span) for span in spans]
-            # Rows may be read from or written to a file: not on the event loop.
-            await asyncio.to_thread(fit.stores[shard].settle, own)
-        return {"kind": Kind.DONE}
-
-    def _folders(
-        self, fit: Fit, shard: int, cut: Sequence[Span], folder: str, scale: float
-    ) -> Callable[[int, bool], str]:
-        """What tells the store of a shard where its rows go."""
-
-        def folder_for(size: int, grows: bool) -> str:
-            if not grows:
-                return folder  # all shards that come now, or none
-            # Nobody knows how many they will be: it asks again and again.
-            return self._folder_for(size * scale, fit.stores.get(shard))
-
-        return folder_for
-
-    def _folder_for(self, size: float, but: ShardStore | None = None) -> str:
+    def _folder_for(
+        self, size: float, released: int = 0, but: ShardStore | None = None
+    ) -> str:
         """Where more bytes go: "" for the memory, while all fits take half at most.
 
-        And while the worker is far from being paused for all that it has.
-
-        Also called by tasks, for a store `but` that grows to this size.
+        And while the worker is far from being paused for all that it has, without what
+        is about to be `released`. Also called by tasks, for a store `but` that grows to
+        this size.
         """
         limit = self._worker.memory_manager.memory_limit
         if not limit or not file_rows.AVAILABLE:
@@ -270,9 +252,9 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         # rows that it waits for: what else the process takes counts for that.
         pause = self._worker.memory_manager.memory_pause_fraction
         room = limit * (pause - SPARE_PART) if pause else math.inf
-        here = 0 if but is None else but.resident_bytes
-        process = self._worker.monitor.proc.memory_info().rss
-        full = held + size > limit / 2 or process + size - here > room
+        released += 0 if but is None else but.resident_bytes
+        process = self._worker.monitor.proc.memory_info().rss - released
+        full = held + size > limit / 2 or process + size > room
         return str(self._worker.local_directory) if full else ""
 
     async def _on_labels(self, fit: Fit, shard: int, stats: bytes) -> Answer:

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 AVAILABLE = hasattr(os, "preadv")
 
 #: Bytes that are converted and written at once.
-PIECE = 2**23
+PIECE_BYTES = 2**23
 
 #: In the names of the files, for people who look for what fills a disk.
 PREFIX = "skmlp-rows-"
@@ -31,15 +31,6 @@ class FileRows:
 
     It has what is asked of the X of `skmlp.data.partitions.LocalRows`. Several threads
     may use it.
-
-    Parameters
-    ----------
-    folder : str
-        Where.
-    shape : tuple of (int, int)
-        Rows and columns.
-    dtype : dtype
-        Of all numbers.
     """
 
     def __init__(self, folder: str, shape: tuple[int, int], dtype: Any) -> None:
@@ -83,7 +74,7 @@ class FileRows:
         assert axis == 0
         if out is None:
             out = np.empty((len(rows), self.shape[1]), self.dtype)
-        step = max(1, PIECE // max(1, self._row_bytes))
+        step = max(1, PIECE_BYTES // max(1, self._row_bytes))
         for start in range(0, len(rows), step):
             self._gather(rows[start : start + step], out[start : start + step])
         return out
@@ -128,40 +119,9 @@ class FileRows:
                 raise EOFError(f"a file of rows ends at byte {offset}")
             data, offset = data[done:], offset + done
 
-    def runs(self, firsts: Array, cuts: Array) -> Array:
-        """Read runs of a matrix of one column, one after the other.
-
-        Parameters
-        ----------
-        firsts : ndarray of shape (n_runs,)
-            The first row of each.
-        cuts : ndarray of shape (n_runs + 1,)
-            Where each begins, and the last one ends, in what is returned.
-
-        Returns
-        -------
-        ndarray of shape (cuts[-1],)
-        """
-        out = np.empty(cuts[-1], self.dtype)
-        cuts = cuts.tolist()
-        with self._lock:
-            self._check_open()
-            for first, begin, end in zip(
-                firsts.tolist(), cuts[:-1], cuts[1:], strict=True
-            ):
-                self._read(first, out[begin:end])
-        return out
-
     def _check_open(self) -> None:
         if not self._close.alive:
             raise ValueError("this file of rows is closed: the fit is over")
-
-    def shrink(self, n_rows: int) -> None:
-        """Keep so many of the first rows, and give back the space of the others."""
-        with self._lock:
-            self._check_open()
-            os.ftruncate(self._file, n_rows * self._row_bytes)
-            self.shape = (n_rows, self.shape[1])
 
     def close(self) -> None:
         """Give the disk's space back; what reads is waited for."""

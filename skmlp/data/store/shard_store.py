@@ -1,22 +1,18 @@
-"""The store of a shard: its parts come in any order, and go out as `LocalRows`.
-
-Between the two, rows may leave for another shard's store, or come from one
-(`skmlp.data.assignment.evened`).
-"""
+"""The store of a shard: pieces of partitions come in any order, and go out as rows."""
 
 from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from skmlp.data.assignment import UNKNOWN, Span, join_ranges, sized
 from skmlp.data.checks import (
     HOW_TO_MASK,
     check_finite,
@@ -25,6 +21,7 @@ from skmlp.data.checks import (
     checked_rows,
     counted,
     known_or_nan,
+    largest,
 )
 from skmlp.data.frames import (
     as_table,
@@ -35,155 +32,121 @@ from skmlp.data.frames import (
     rows_of,
 )
 from skmlp.data.partitions import LocalRows, PartStats, training_dtype
-from skmlp.data.store.buffers import Table
-from skmlp.data.store.pieces import Pieces, narrowed
-from skmlp.data.store.sparse_buffers import SparseTable
+from skmlp.data.store.file_rows import PIECE_BYTES, FileRows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class ShardStore:
-    """Takes the parts of one shard, in any order and from several threads.
+class Piece(NamedTuple):
+    """Successive rows of a partition, all of which go to one shard.
 
-    Dense rows are converted into one array or file; sparse ones are kept until `rows`
-    joins them, letting go of each block as it is copied, or go to files. So no more
-    than one part is held twice.
+    `start` is the number of the first one among all rows of the fit, `skipped` how many
+    of the partition are before it, and `of` how many the partition has. `place` tells
+    the user which partition it is.
+    """
+
+    start: int
+    rows: int
+    skipped: int
+    of: int
+    place: str
+
+
+def cut_out(
+    piece: Piece, features: int, names: Sequence[Any], X: Any, y: Any, w: Any
+) -> tuple[Any, Array, Array | None]:
+    """The rows of a piece, out of its partition; ValueError if that is none.
+
+    `names` are the columns that X and y have if they are frames, in their order.
+    """
+    X = in_order(as_table(X), names[0], "X")
+    y = as_values(in_order(y, names[1], "y"))
+    w = None if w is None else as_values(w)
+    check_shapes(piece.of, features, X, y, w)
+    if piece.rows == piece.of:
+        return X, y, w
+    X = sparse.csr_array(X) if sparse.issparse(X) else X
+    start, stop = piece.skipped, piece.skipped + piece.rows
+    return rows_of(X, start, stop), y[start:stop], None if w is None else w[start:stop]
+
+
+class ShardStore:
+    """Takes the rows of one shard, in any order and from several threads.
+
+    Dense rows are converted into one array or file. Sparse ones are kept until `rows`
+    joins them, letting go of each piece as it is copied. So no more than one piece is
+    held twice.
 
     Parameters
     ----------
-    spans : sequence of Span
-        The shard's parts, in the order of their places; of some, the rows may be
-        `UNKNOWN`.
+    ranges : sequence of (int, int)
+        First number among all rows of the fit, and count, of each run of the shard's
+        successive rows, rising.
     features : int
         Columns of X.
     dtype : dtype
         The training dtype.
-    weighted : bool
-        Whether the rows have weights.
-    labels : bool
-        Whether the targets are labels of classes.
-    folder_for : callable, optional
-        ``folder_for(size, grows)``: the folder in which rows of so many bytes are kept
-        as a file, or "" for the memory; by default all are kept in memory. `grows` says
-        that nobody knew the size before.
-    held_out : sequence of (int, int), optional
-        Number of the first part, and of its first row, that is for validation: for
-        messages.
-    masked : bool
-        Whether real targets may be missing, as NaN.
+    weighted, labels, masked : bool
+        Whether the rows have weights; whether the targets are labels of classes;
+        whether real targets may be missing, as NaN.
+    folder : str
+        Where dense rows are kept in a file; "" for the memory.
+    has_room : callable
+        Whether the worker has memory for so many bytes of sparse rows.
     """
 
     def __init__(
         self,
-        spans: Sequence[Span],
+        ranges: Sequence[tuple[int, int]],
         features: int,
         dtype: Any,
-        weighted: bool,
-        labels: bool,
-        folder_for: Callable[[int, bool], str] = lambda size, grows: "",
-        held_out: Sequence[int] = (),
+        weighted: bool = False,
+        labels: bool = False,
         masked: bool = False,
+        folder: str = "",
+        has_room: Callable[[int], bool] = lambda size: True,
     ) -> None:
-        self._held_out = held_out
-        self._folder_for = folder_for
-        self._closed = False
-        self._features = features
+        self._ranges = tuple((start, n) for start, n in ranges)
+        self._places = [0, *accumulate(n for _, n in self._ranges)]
+        self._shape = self._places[-1], features
         self._dtype = np.dtype(dtype)
-        self._weighted = weighted
-        self._labels = labels
-        self._masked = masked
+        self._weighted, self._labels, self._masked = weighted, labels, masked
+        self._folder, self._has_room = folder, has_room
         self._lock = threading.Lock()
-        self._spans: dict[int, Span] = {}
-        #: Whether the sizes of the parts that are expected are known, and whether that
-        #: was so from the first one on.
-        self._known = self._all_known = True
-        #: Rows of the parts of known size.
-        self._n_rows = 0
-        self._table: Table | None = None
-        self._sparse: SparseTable | None = None
-        #: Where the rows of each part begin here, as far as that is known.
-        self._offsets: dict[int, int] = {}
-        self._next: dict[int, int] = {}
-        #: Dense parts that have come before one that stands before them.
-        self._early: dict[int, Array] = {}
-        self._y, self._w = Pieces(), Pieces()
+        self._closed = False
+        self._dense: Array | FileRows | None = None
+        #: By the number of the first row.
+        self._sparse: dict[int, Any] = {}
+        self._sparse_bytes = 0
+        self._y: dict[int, Array] = {}
+        self._w: dict[int, Array] = {}
         self._joined: LocalRows | None = None
-        self.expect(spans)
 
-    def expect(self, spans: Sequence[Span]) -> None:
-        """Hear of more parts, which come after those that are here.
+    def put(self, piece: Piece, X: Any, y: Any, w: Any) -> PartStats:
+        """Convert and keep rows, as `cut_out` gives them.
 
-        Parameters
-        ----------
-        spans : sequence of Span
-            As those of the store.
+        Of rows without weights, while others have some, each counts 1. If something is
+        wrong with them they are not kept: see `PartStats.problem`.
         """
-        with self._lock:
-            self._known = all(span.rows != UNKNOWN for span in spans)
-            self._all_known &= self._known
-            self._spans |= {span.part: span for span in spans}
-            for span in spans if self._known else spans[:1]:
-                self._offsets[span.part] = self._n_rows
-                self._n_rows += max(span.rows, 0)
-            self._next = dict(pairwise(span.part for span in spans))
-
-    def put(
-        self,
-        part: int,
-        X: Any,
-        y: Any,
-        w: Any = None,
-        cut: tuple[int, int] | None = None,
-        names: Sequence[Any] = (None, None),
-    ) -> PartStats:
-        """Convert and keep one part.
-
-        Parameters
-        ----------
-        part : int
-            Its number, one of those in the spans.
-        X : array-like, sparse matrix or data frame of shape (n, features)
-            Its rows.
-        y : array-like of shape (n,) or (n, n_outputs)
-            Targets or labels.
-        w : array-like of shape (n,), optional
-            Weights; of rows without, while others have some, each counts 1.
-        cut : tuple of (int, int), optional
-            The first row and the end of what is wanted of the part; all by default.
-        names : (list or None, list or None)
-            The columns that X and y have if they are frames, in their order.
-
-        Returns
-        -------
-        PartStats
-            With `problem` set, and the part not kept, if something is wrong.
-        """
-        span = self._spans[part]
         try:
-            X = in_order(as_table(X), names[0], "X")
-            y = as_values(in_order(y, names[1], "y"))
             if self._masked:
                 y = known_or_nan(y)
-            w = np.ones(len(y)) if w is None else as_values(w)
-            w = w if self._weighted else np.empty(0)
-            if cut is not None:
-                X = sparse.csr_array(X) if sparse.issparse(X) else X
-                X, y, w = (rows_of(rows, *cut) for rows in (X, y, w))
-            check_shapes(span, self._features, X, y, w if self._weighted else None)
-            # A copy: the part may be a view of what Dask frees or uses again.
-            kept_w = w.astype(training_dtype(w.dtype), copy=True)
-            stats = self._stats(X, y, kept_w)
-            n_bytes, unscaled = self._keep_X(part, X)
-            stats = replace(stats, x_bytes=n_bytes, unscaled=unscaled)
+            if not self._weighted:
+                w = np.empty(0)
+            elif w is None:
+                w = np.ones(len(y))
+            # A copy: it may be a view of what Dask frees or uses again.
+            w = w.astype(training_dtype(w.dtype), copy=True)
+            stats = self._stats(X, y, w)
+            if np.iscomplexobj(X):
+                raise ValueError("Complex data not supported")
+            put = self._put_sparse if sparse.issparse(X) else self._put_dense
+            n_bytes, unscaled = put(piece.start, X)
         except (TypeError, ValueError) as error:
-            return PartStats(
-                max(span.rows, 0),
-                self._features,
-                problem=f"{error} ({self._place(span)})",
-            )
-        self._y.put(part, 0, self._kept_targets(y))
-        self._w.put(part, 0, kept_w)
-        return stats
+            problem = f"{error} ({piece.place})"
+            return PartStats(piece.rows, self._shape[1], problem=problem)
+        self._y[piece.start], self._w[piece.start] = self._kept_targets(y), w
+        return replace(stats, x_bytes=n_bytes, unscaled=unscaled)
 
     def _kept_targets(self, y: Array) -> Array:
         """A copy of targets, no wider than it must be.
@@ -194,15 +157,6 @@ class ShardStore:
         if not self._labels:
             return np.array(y, self._dtype if y.dtype.kind == "f" else None)
         return narrowed(y)
-
-    def _place(self, span: Span) -> str:
-        """Where a part is, for the user, who counts validation rows by themselves."""
-        part, start, rows = span
-        if self._held_out and part >= self._held_out[0]:
-            part, start = part - self._held_out[0], start - self._held_out[1]
-        if UNKNOWN in span[1:]:
-            return f"partition {part}"
-        return f"chunk {part}: rows {start} to {start + rows - 1}"
 
     def _stats(self, X: Any, y: Array, w: Array) -> PartStats:
         """Look at y and w. ValueError if something is wrong with them."""
@@ -230,191 +184,133 @@ class ShardStore:
             labels=labels,
         )
 
-    def _keep_X(self, part: int, X: Any) -> tuple[int, dict[int, float]]:
-        """Convert the rows into their place; tell their bytes and unscaled columns.
+    def _put_dense(self, start: int, X: Any) -> tuple[int, dict[int, float]]:
+        """Convert rows into their place; tell their bytes and unscaled columns."""
+        run = bisect_right(self._ranges, start, key=lambda run: run[0]) - 1
+        place = self._places[run] + start - self._ranges[run][0]
+        with self._lock:
+            self._check_open()
+            if self._dense is None and self._folder:
+                self._dense = FileRows(self._folder, self._shape, self._dtype)
+            elif self._dense is None:
+                self._dense = np.empty(self._shape, self._dtype)
+            dense = self._dense
+        n_rows, row_bytes = X.shape[0], self._shape[1] * self._dtype.itemsize
+        if isinstance(dense, np.ndarray):
+            out = dense[place : place + n_rows]
+            convert(X, out)
+            return n_rows * row_bytes, checked_rows(out, X)
+        found, step = [], max(1, PIECE_BYTES // max(1, row_bytes))
+        for at in range(0, n_rows, step):
+            some = rows_of(X, at, at + step)
+            out = np.empty((len(some), self._shape[1]), self._dtype)
+            convert(some, out)
+            found.append(checked_rows(out, X))
+            dense.write(place + at, out)
+        return n_rows * row_bytes, largest(found)
 
-        ValueError if they are not finite.
+    def _put_sparse(self, start: int, X: Any) -> tuple[int, dict[int, float]]:
+        """Convert and keep rows; tell their bytes and unscaled columns.
+
+        MemoryError if they are too many for the worker.
         """
-        if np.iscomplexobj(X):
-            raise ValueError("Complex data not supported")
-        if sparse.issparse(X):
-            with self._lock:
-                return self._sparse_table().put(part, 0, X)
-        table = self._room()
-        if self._known:
-            unscaled = table.put(self._offsets[part], X)
-        else:
-            with self._lock:
-                unscaled = self._keep_in_turn(table, part, X)
-        return X.shape[0] * self._features * self._dtype.itemsize, unscaled
+        # A copy: it may be a view of what Dask frees or uses again.
+        rows = sparse.csr_array(X).astype(self._dtype, copy=True)
+        found = checked_rows(rows)
+        with self._lock:
+            self._check_open()
+            size = self._sparse_bytes + _size(rows)
+            if not self._has_room(size):
+                raise MemoryError(
+                    f"a shard has {size / 2**20:.0f} MiB or more of sparse rows, for "
+                    "which its Dask worker has no memory: all rows may take half of "
+                    "its memory_limit, and only dense ones can be kept on its disk. "
+                    "Use more workers, or give them a larger memory_limit"
+                )
+            self._sparse[start], self._sparse_bytes = rows, size
+        return _size(rows), found
 
-    def _sparse_table(self) -> SparseTable:
-        """Where all sparse rows go."""
+    def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the fit is over")
-        if self._sparse is None:
-            self._sparse = SparseTable(
-                self._features, self._dtype, lambda size: self._folder_for(size, True)
-            )
-        return self._sparse
-
-    def _room(self) -> Table:
-        """Where all dense rows go; with room for those of known number."""
-        with self._lock:
-            if self._closed:
-                raise ValueError("the fit is over")
-            if self._table is None:
-                self._table = Table(
-                    self._features,
-                    self._dtype,
-                    lambda size: self._folder_for(size, not self._all_known),
-                )
-            self._table.grow(self._n_rows)
-            return self._table
-
-    def _keep_in_turn(self, table: Table, part: int, X: Any) -> dict[int, float]:
-        """Append a part of unknown length, when all before it have come."""
-        if part not in self._offsets:
-            kept = np.empty(X.shape, self._dtype)
-            convert(X, kept)
-            unscaled = checked_rows(kept, X)
-            self._early[part] = kept
-            return unscaled
-        unscaled = self._append(table, X)
-        while part in self._next:
-            part = self._next[part]
-            self._offsets[part] = self._n_rows
-            early = self._early.pop(part, None)
-            if early is None:
-                break
-            self._append(table, early)
-        return unscaled
-
-    def _append(self, table: Table, X: Any) -> dict[int, float]:
-        unscaled = table.put(self._n_rows, X)
-        self._n_rows += X.shape[0]
-        return unscaled
-
-    # -- rows that change shards -------------------------------------------------------
-
-    def give(self, part: int, start: int, stop: int) -> tuple[Any, Array, Array]:
-        """Copy rows for another shard; those after them have been given before.
-
-        Parameters
-        ----------
-        part : int
-            That came here whole.
-        start, stop : int
-            Which of its rows.
-
-        Returns
-        -------
-        X : ndarray or csr_array of shape (n, n_features)
-        y : ndarray of shape (n,) or (n, n_outputs)
-        w : ndarray of shape (n,) or (0,)
-        """
-        with self._lock:
-            if self._closed:
-                raise ValueError("the fit is over")
-            if self._sparse is not None:
-                self._sparse.keep_first(part, stop)
-                X = self._sparse.copy_of(part, start, stop)
-            else:
-                assert self._table is not None
-                begin = self._offsets[part]
-                self._table.shrink(begin + stop)
-                X = self._table.copy_of(begin + start, begin + stop)
-        return X, self._y.some(part, start, stop), self._w.some(part, start, stop)
-
-    def take(self, part: int, at: int, X: Any, y: Array, w: Array) -> None:
-        """Keep rows of another shard, which `settle` has told of; see `give`.
-
-        They are rows of a part from number `at` on, of what comes here of it.
-        """
-        if sparse.issparse(X):
-            with self._lock:
-                self._sparse_table().put(part, at, X)
-        else:
-            self._room().put(self._offsets[part] + at, X)
-        # Copies: they may be views of what Dask uses again.
-        self._y.put(part, at, np.array(y))
-        self._w.put(part, at, np.array(w))
-
-    def settle(self, spans: Sequence[Span]) -> None:
-        """Hear which rows are here from now on, in the order of their places.
-
-        Of what is here, the first parts stay, of the last one perhaps the first rows;
-        the others have been given away, or are about to come.
-
-        Parameters
-        ----------
-        spans : sequence of Span
-            Of known rows.
-        """
-        with self._lock:
-            self._all_known = False
-            self._y.settle(spans)
-            self._w.settle(spans)
-            self._spans = {span.part: span for span in spans}
-            ends = [0, *accumulate(span.rows for span in spans)]
-            self._offsets = dict(zip(self._spans, ends, strict=False))
-            self._n_rows = ends[-1]
-            if self._sparse is not None:
-                self._sparse.settle(spans)
-            if self._table is not None:
-                self._table.grow(self._n_rows)
-                self._table.shrink(self._n_rows)
-                self._table.leave_file()
-
-    # -- all together ------------------------------------------------------------------
 
     @property
     def resident_bytes(self) -> int:
-        """What X takes of this process's memory; dense, until a part has come."""
-        if self._sparse is not None:
-            return self._sparse.resident_bytes
-        if self._table is not None:
-            early = sum(part.nbytes for part in list(self._early.values()))
-            return self._table.resident_bytes + early
-        size = self._n_rows * self._features * self._dtype.itemsize
-        return 0 if not size or self._folder_for(size, False) else size
+        """What X takes of this process's memory; dense, until a piece has come."""
+        if self._sparse_bytes:
+            return self._sparse_bytes
+        n_rows, features = self._shape
+        return 0 if self._folder else n_rows * features * self._dtype.itemsize
 
     def close(self) -> None:
         """Let go of the file, if there is one. What comes later is refused."""
         with self._lock:
             self._closed = True
-            if self._table is not None:
-                self._table.close()
-            if self._sparse is not None:
-                self._sparse.close()
+            if isinstance(self._dense, FileRows):
+                self._dense.close()
 
     def rows(self, stats: PartStats) -> LocalRows:
-        """What the shard holds, when all parts have come.
+        """What the shard holds, when all pieces have come.
 
-        Parameters
-        ----------
-        stats : PartStats
-            Of all parts of all shards together: an empty shard looks like the others.
+        `stats` are of all shards together: an empty shard looks like the others.
         """
         with self._lock:
             if self._joined is None:
-                self._joined = self._join(stats)
+                X: Any = self._dense
+                if X is None:
+                    X = np.empty((0, self._shape[1]), self._dtype)
+                if stats.sparse:
+                    X = sparse.csr_array(X) if not self._sparse else self._whole()
+                y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
+                w = np.empty(0, self._dtype)
+                if self._y:
+                    y, w = _joined(self._y), _joined(self._w)
+                self._joined = LocalRows(X, y, w, self._ranges)
             return self._joined
 
-    def _join(self, stats: PartStats) -> LocalRows:
-        """Put the parts together."""
-        spans = sized(list(self._spans.values()), stats.sizes)
-        X: Any = np.empty((0, self._features), self._dtype)
-        if stats.sparse:
-            X = (
-                sparse.csr_array(X)
-                if self._sparse is None
-                else self._sparse.rows(spans)
-            )
-        elif self._table is not None:
-            X = self._table.rows()
-        y = np.empty((0, *stats.y_shape), np.dtype(stats.y_dtype))
-        w = np.empty(0, self._dtype)
-        if spans:
-            y, w = self._y.joined(spans), self._w.joined(spans)
-        return LocalRows(X, y, w, join_ranges(spans))
+    def _whole(self) -> Any:
+        """One sparse matrix of all pieces, which are let go one after the other."""
+        n_rows, features = self._shape
+        nnz = sum(rows.nnz for rows in self._sparse.values())
+        index = np.int32 if max(nnz, features) < 2**31 else np.int64
+        data = np.empty(nnz, self._dtype)
+        indices = np.empty(nnz, index)
+        indptr = np.zeros(n_rows + 1, index)
+        at = filled = 0
+        for start in sorted(self._sparse):
+            rows = self._sparse.pop(start)
+            end, stop = filled + rows.nnz, at + rows.shape[0]
+            data[filled:end] = rows.data
+            indices[filled:end] = rows.indices
+            indptr[at + 1 : stop + 1] = rows.indptr[1:] + filled
+            at, filled = stop, end
+        return sparse.csr_array((data, indices, indptr), shape=self._shape)
+
+
+def _joined(pieces: dict[int, Array]) -> Array:
+    """One array of pieces by first row, which are let go one after the other."""
+    dtype = np.result_type(*{piece.dtype for piece in pieces.values()})
+    n_rows = sum(map(len, pieces.values()))
+    whole = np.empty((n_rows, *next(iter(pieces.values())).shape[1:]), dtype)
+    end = 0
+    for start in sorted(pieces):
+        values = pieces.pop(start)
+        whole[end : end + len(values)] = values
+        end += len(values)
+    return whole
+
+
+def _size(rows: Any) -> int:
+    """The bytes of a CSR matrix."""
+    return int(rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
+
+
+def narrowed(labels: Array) -> Array:
+    """A copy of labels; of integers in fewer bytes, if they fit."""
+    if labels.dtype.kind in "iu" and labels.dtype != np.uint64 and labels.size:
+        # Signed ones, so that those of all pieces together are integers, too.
+        for narrow in (np.int8, np.int16, np.int32):
+            limits = np.iinfo(narrow)
+            if limits.min <= labels.min() and labels.max() <= limits.max:
+                return labels.astype(narrow)
+    return np.array(labels)

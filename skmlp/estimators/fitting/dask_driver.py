@@ -21,7 +21,6 @@ from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.choose_and_load import TRIES, adopt
 from skmlp.dask.ingest.collections import Parts
 from skmlp.dask.ingest.load import AdoptedData
-from skmlp.dask.ingest.sources import WithHeldOut
 from skmlp.dask.launcher import DaskLauncher
 from skmlp.dask.rpc import ClusterRPC, current_client
 from skmlp.dask.worker_group import Limits
@@ -150,12 +149,8 @@ def fit(
             estimator._check_range(stats.y_min)
         columns = stats.y_shape[0] if stats.y_shape else 1
         n_outputs = regression_losses.n_outputs(estimator, columns)
-        n_held_out = 0
-        if isinstance(data.source, WithHeldOut):
-            validation = data.source.held_out_stats
-            assert validation is not None
-            dask_validation_rows.check(estimator, validation, labels)
-            n_held_out = validation.rows
+        if apart is not None:
+            dask_validation_rows.check(estimator, data.held_out_stats, labels)
         units = (stats.features, *hidden_sizes(estimator), n_outputs)
 
         def bits() -> bytes | None:
@@ -174,8 +169,8 @@ def fit(
             judge,
             classes=classes,
             class_weights=class_weights,
-            weighted=data.source.weighted or bool(class_weights),
-            n_held_out=n_held_out,
+            weighted=data.weighted or bool(class_weights),
+            n_held_out=data.held_out_stats.rows,
             first=first,
             epochs=epochs,
             deadline=deadline,
