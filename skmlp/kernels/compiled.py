@@ -7,9 +7,10 @@ from skmlp.kernels.activations import BACKWARD, DERIVING, scaled_backward
 from skmlp.kernels.losses import LOSS
 from skmlp.kernels.masks import (
     csr_dropout,
+    drop,
     dropout_mask,
-    gather_known,
-    scatter_known,
+    loss_of_known,
+    multiply,
 )
 from skmlp.kernels.solvers import (
     STEP,
@@ -32,13 +33,14 @@ __all__ = [
     "csr_dot",
     "csr_dropout",
     "csr_transposed_dot",
+    "drop",
     "dropout_mask",
-    "gather_known",
     "gradient_norm",
+    "loss_of_known",
     "move_average",
+    "multiply",
     "name",
     "scaled_backward",
-    "scatter_known",
     "soft_threshold",
 ]
 

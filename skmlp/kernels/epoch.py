@@ -27,36 +27,33 @@ from numba import typeof, types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
-from skmlp.kernels.jit import compiled, inner
+from skmlp.kernels.jit import by_address, entry
 from skmlp.kernels.network import (
     ABSOLUTE,
     AVERAGE,
-    GATHER,
+    DROP,
     LOSS,
-    MASK,
-    ROWS,
-    SCATTER,
+    MULTIPLY,
+    OF_GRADIENT,
+    OF_KNOWN,
     SHRINK,
     SOLVER,
     SQUARE,
+    STEP,
     as_array,
     gradient,
-    of_layers,
-    of_product,
+    of_network,
     signatures,
 )
 from skmlp.kernels.pointers import (
     address_of,
     call,
     call_for_number,
-    far_line,
-    far_table,
     line,
     part_for,
     part_of,
-    table,
 )
-from skmlp.kernels.solvers import DIVISOR, N_NUMBERS, SHARE, THRESHOLD
+from skmlp.kernels.solvers import COUNT, DIVISOR, N_NUMBERS, SHARE, THRESHOLD
 from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -76,45 +73,82 @@ LOSS_SUM, PENALTY_SUM, GRADIENT_SUM, NORM_SUM, _ROOM = range(5)
 CLIP, ALPHA, L1_RATIO, EPSILON = range(4)
 
 
-@inner
-def _update(kernels, settings, options, state, first, size, penalised, numbers):
-    """Take the solver's step, and what goes with it, on a run of parameters."""
-    params, total = line(state[0], first, size), line(state[1], first, size)
-    moment, scale = line(state[2], first, size), line(state[3], first, size)
-    absolute = 0.0
-    if kernels[SHRINK] != 0:
-        absolute = call_for_number(kernels[ABSOLUTE], (params, penalised))
-    norm = call_for_number(
-        kernels[SOLVER],
-        (params, total, moment, scale, penalised, numbers, settings),
-    )
-    if kernels[SHRINK] != 0:
-        if state[3].size != state[0].size:
-            scale = line(params, 0, 0)
-        threshold = numbers[THRESHOLD] / numbers[DIVISOR]
-        call(kernels[SHRINK], (params, scale, penalised, threshold, options[EPSILON]))
-        ratio = options[L1_RATIO]
-        norm = (1.0 - ratio) * norm + 2.0 * ratio * absolute
-    if kernels[AVERAGE] != 0:
-        mean = line(state[4], first, size)
-        call(kernels[AVERAGE], (mean, params, numbers[SHARE]))
-    return norm
+@by_address
+def _step(
+    kernels, settings, options, state, runs, stage, segments, part, last, numbers, sums
+):
+    """Do the stages after the gradient on a part's segment of the parameters.
+
+    `sums` are those of all parts, with room for a step's numbers behind them. `last`
+    says whether the gradient is to be measured.
+    """
+    params, totals, n_parts = state[0], state[1], segments.size - 2
+    n_weights, low, high = segments[0], segments[part + 1], segments[part + 2]
+    width, stride = sums.size // n_parts, totals.size // n_parts
+    own = line(sums, part * width, width)
+    if stage & REDUCE:
+        total = line(totals, low, high - low)
+        for other in range(1, n_parts):
+            more = line(totals, other * stride + low, high - low)
+            for j in range(high - low):
+                total[j] += more[j]
+    if stage & NORM:
+        own[NORM_SUM] = 0.0
+    if stage & UPDATE and options[CLIP] > 0.0:
+        norm, divisor = 0.0, numbers[DIVISOR]
+        for other in range(n_parts):
+            norm += sums[other * width + NORM_SUM]
+        norm = np.sqrt(norm) / divisor
+        bounded = line(own, _ROOM, N_NUMBERS)
+        for j in range(N_NUMBERS):
+            bounded[j] = numbers[j]
+        if norm > options[CLIP]:
+            bounded[DIVISOR] *= norm / options[CLIP]
+        numbers = bounded
+    square = params.dtype.type(0)
+    for k in range(0, runs.size, 2):
+        first = runs[k] if runs[k] > low else low
+        size = (runs[k + 1] if runs[k + 1] < high else high) - first
+        if size <= 0:
+            continue
+        # Weights, which carry the penalty, come first.
+        penalised = n_weights - first
+        penalised = 0 if penalised < 0 else size if penalised > size else penalised
+        w, g = line(params, first, size), line(totals, first, size)
+        if stage & NORM:
+            given = w, g, penalised, options[ALPHA]
+            own[NORM_SUM] += call_for_number(kernels[SQUARE], given)
+        if not stage & UPDATE:
+            continue
+        if last:
+            for j in range(size):
+                square += g[j] * g[j]
+        absolute, scale = 0.0, line(state[3], first, size)
+        if kernels[SHRINK] != 0:
+            absolute = call_for_number(kernels[ABSOLUTE], (w, penalised))
+        given = w, g, line(state[2], first, size), scale, penalised, numbers, settings
+        norm = call_for_number(kernels[SOLVER], given)
+        if kernels[SHRINK] != 0:
+            if state[3].size != params.size:
+                scale = line(params, 0, 0)
+            threshold = numbers[THRESHOLD] / numbers[DIVISOR]
+            call(kernels[SHRINK], (w, scale, penalised, threshold, options[EPSILON]))
+            ratio = options[L1_RATIO]
+            norm = (1.0 - ratio) * norm + 2.0 * ratio * absolute
+        if kernels[AVERAGE] != 0:
+            call(kernels[AVERAGE], (line(state[4], first, size), w, numbers[SHARE]))
+        own[PENALTY_SUM] += norm
+    if stage & UPDATE and last:
+        own[GRADIENT_SUM] = square
 
 
-@inner
-def _penalised(first, size, n_weights):
-    """How many of some parameters carry the penalty: weights come first."""
-    n = n_weights - first
-    return 0 if n < 0 else (size if n > size else n)
-
-
-@compiled
+@entry
 def _run(
     kernels,
     units,
     trained,
     runs,
-    span,
+    segments,
     stages,
     settings,
     loss_settings,
@@ -122,139 +156,69 @@ def _run(
     options,
     state,
     room,
+    places,
     counters,
     X,
     taken,
     row_numbers,
     y,
     w,
-    ends,
+    cuts,
     numbers,
     key,
     sums,
     phase,
     me,
 ):
-    """Do the minibatches between the ends. See `skmlp.training.fused_epoch`.
+    """Do minibatches, of which `cuts` say where those of each part begin.
 
     A step has stages. In the first one a part computes some rows' share of the
-    gradient; in the others it has a segment of the parameters between `span`.
+    gradient; in the others it has a segment of the parameters. A part claims a stage,
+    does it, and says so; see `skmlp.kernels.sync`.
     """
-    params, totals = state[0], state[1]
-    n_parts, size, n_weights, wide = sums.shape[0], params.size, 0, sums.shape[1]
-    for i in range(units.size - 1):
-        n_weights += units[i] * units[i + 1]
-    stride, n = totals.size // n_parts, units[0]
-    for number in range(ends.size - 1):
-        begin, n_rows = ends[number], ends[number + 1] - ends[number]
-        for stage in stages:
+    params, totals, n_parts = state[0], state[1], segments.size - 2
+    row_bytes, width = units[0] * params.itemsize, key.size // n_parts
+    n_steps, stride = numbers.size // N_NUMBERS, totals.size // n_parts
+    for number in range(n_steps):
+        now = line(numbers, number * N_NUMBERS, N_NUMBERS)
+        for k in range(stages.size):
+            stage = stages[k]
             phase += 1
             for turn in range(n_parts):
-                part = (me + turn) % n_parts
+                part = me + turn
+                part -= n_parts if part >= n_parts else 0
                 where = counters + COUNTERS * part
-                if n_parts > 1 and (
-                    load(where) != phase - 1 or not replace(where, phase - 1, phase)
-                ):
+                if n_parts > 1 and not replace(where, phase - 1, phase):
                     continue
                 if stage & GRADIENT:
-                    start = begin + part * n_rows // n_parts
-                    rows = begin + (part + 1) * n_rows // n_parts - start
-                    total = line(totals, part * stride, size)
-                    if rows:
-                        own = (
-                            part_for(room[0], part, n_parts),
-                            part_for(room[1], part, n_parts),
-                            part_for(room[2], part, n_parts),
-                            part_for(room[3], part, n_parts),
-                            part_for(room[4], part, n_parts),
-                            part_for(room[5], part, n_parts),
-                            part_for(room[6], part, n_parts),
-                            part_for(room[7], part, n_parts),
-                        )
-                        x = far_table(X, start * n, params, rows, n)
-                        if taken.size:
-                            x = table(own[ROWS], 0, rows, n)
-                            for i in range(rows):
-                                row = far_line(X, taken[start + i] * n, params, n)
-                                copy = line(own[ROWS], i * n, n)
-                                for j in range(n):
-                                    copy[j] = row[j]
-                        mine, stream = row_numbers, line(key, part * key.shape[1], 3)
-                        if dropout.size:
-                            mine = line(row_numbers, start, rows)
-                            stream[2] = np.uint64(numbers[number, 2] - 1)
-                        given = line(w, start, rows) if w.size else w
-                        block = x, part_of(y, start, rows), given, mine, stream
-                        sums[part, LOSS_SUM] += gradient(
-                            kernels,
-                            units,
-                            trained,
-                            loss_settings,
-                            dropout,
-                            params,
-                            total,
-                            own,
-                            block,
-                        )
-                    else:
-                        for j in range(size):
-                            total[j] = 0
-                low = span[0] + part * (span[1] - span[0]) // n_parts
-                high = span[0] + (part + 1) * (span[1] - span[0]) // n_parts
-                if stage & REDUCE:
-                    total = line(totals, low, high - low)
-                    for other in range(1, n_parts):
-                        more = line(totals, other * stride + low, high - low)
-                        for j in range(high - low):
-                            total[j] += more[j]
-                own_numbers = line(sums, part * wide + _ROOM, N_NUMBERS)
-                if stage & UPDATE:
-                    for j in range(N_NUMBERS):
-                        own_numbers[j] = numbers[number, j]
-                    if options[CLIP] > 0.0:
-                        norm = 0.0
-                        for other in range(n_parts):
-                            norm += sums[other, NORM_SUM]
-                        norm = np.sqrt(norm) / own_numbers[DIVISOR]
-                        if norm > options[CLIP]:
-                            own_numbers[DIVISOR] *= norm / options[CLIP]
-                if stage & NORM:
-                    sums[part, NORM_SUM] = 0.0
-                square = params.dtype.type(0)
-                for k in range(runs.shape[0] if stage & (NORM | UPDATE) else 0):
-                    first, stop = max(runs[k, 0], low), min(runs[k, 1], high)
-                    if first >= stop:
-                        continue
-                    length = stop - first
-                    penalised = _penalised(first, length, n_weights)
-                    if stage & NORM:
-                        sums[part, NORM_SUM] += call_for_number(
-                            kernels[SQUARE],
-                            (
-                                line(params, first, length),
-                                line(totals, first, length),
-                                penalised,
-                                options[ALPHA],
-                            ),
-                        )
-                    if stage & UPDATE:
-                        if number == ends.size - 2:
-                            total = line(totals, first, length)
-                            for j in range(length):
-                                square += total[j] * total[j]
-                        sums[part, PENALTY_SUM] += _update(
-                            kernels,
-                            settings,
-                            options,
-                            state,
-                            first,
-                            length,
-                            penalised,
-                            own_numbers,
-                        )
-                if stage & UPDATE and number == ends.size - 2:
-                    divisor = numbers[number, DIVISOR]
-                    sums[part, GRADIENT_SUM] = square / (divisor * divisor)
+                    start = cuts[number * n_parts + part]
+                    rows = cuts[number * n_parts + part + 1] - start
+                    total = line(totals, part * stride, params.size)
+                    stream = line(key, part * width, 3)
+                    stream[2] = np.uint64(now[COUNT] - 1)
+                    given = (
+                        kernels,
+                        units,
+                        dropout,
+                        params,
+                        part_for(room, part, n_parts),
+                        places,
+                        trained,
+                        loss_settings,
+                        total,
+                        X if taken.size else X + start * row_bytes,
+                        line(taken, start, rows if taken.size else 0),
+                        part_of(y, start, rows),
+                        line(w, start, rows if w.size else 0),
+                        line(row_numbers, start, rows if row_numbers.size else 0),
+                        stream,
+                    )
+                    loss = call_for_number(kernels[OF_GRADIENT], given)
+                    sums[part * (sums.size // n_parts) + LOSS_SUM] += loss
+                else:
+                    last = number == n_steps - 1
+                    given = kernels, settings, options, state, runs, stage, segments
+                    call(kernels[STEP], (*given, part, last, now, sums))
                 if n_parts > 1:
                     store(where + DONE, phase)
             for part in range(n_parts if n_parts > 1 else 0):
@@ -269,32 +233,26 @@ def _run(
 
 
 @functools.cache
-def _signatures(dtype: str, y: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return those of `_run`, and of the kernels of the loss and of missing targets."""
-    real = types.float32 if dtype == "float32" else types.float64
-    line, table = types.Array(real, 1, "C"), types.Array(real, 2, "C")
-    doubles, rows = types.float64[::1], types.float64[:, ::1]
-    index, double, nothing = types.intp, types.float64, types.void
-    longs = types.int64[::1]
-    run = nothing(
-        *[longs] * 3,  # kernels, units, trained
-        types.int64[:, ::1],  # runs
-        *[longs] * 2,  # span, stages
+def _signatures(dtype: str, y: Any) -> tuple[Any, Any]:
+    """Return the signatures of `_run` and of `_step`."""
+    line = types.float32[::1] if dtype == "float32" else types.float64[::1]
+    longs, doubles, index = types.int64[::1], types.float64[::1], types.intp
+    state = types.UniTuple(line, 5)
+    run = types.void(
+        *[longs] * 6,  # kernels, units, trained, runs, segments, stages
         *[doubles] * 4,  # settings, loss_settings, dropout, options
-        types.UniTuple(line, 5),  # state
-        types.UniTuple(line, 8),  # room
+        *(state, line, longs),  # state, room, places
         *[index] * 2,  # counters, X
         *[longs] * 2,  # taken, row_numbers
-        *(y, line, longs, rows),  # y, w, ends, numbers
-        types.uint64[:, ::1],  # key
-        *(rows, index, index),  # sums, phase, me
+        *(y, line, longs, doubles),  # y, w, cuts, numbers
+        *(types.uint64[::1], doubles, index, index),  # key, sums, phase, me
     )
-    of_loss = (
-        double(table, line, y, line, line, doubles),
-        index(table, line, y, line, table, table, line),
-        nothing(table, y, table, line),
+    step = types.void(
+        *(longs, doubles, doubles, state),  # kernels, settings, options, state
+        *(longs, index, longs, index),  # runs, stage, segments, part
+        *(types.boolean, doubles, doubles),  # last, numbers, sums
     )
-    return run, of_loss
+    return run, step
 
 
 def runner(
@@ -328,26 +286,29 @@ def runner(
     dropout, masked, l1, average, clip : bool
         What else the fit needs.
     """
-    kernels, names = signatures(dtype), kernels_by_name
-    wanted: list[tuple[int, Any, Any]] = [(SOLVER, names.STEP[solver], "solver")]
+    of_y, names = typeof(y), kernels_by_name
+    run, step = _signatures(dtype, of_y)
+    kinds = signatures(dtype, of_y) | {"step": step}
+    wanted: list[tuple[int, str, Any]] = [
+        (OF_GRADIENT, "gradient", gradient),
+        (STEP, "step", _step),
+        (LOSS, "loss", names.LOSS[loss]),
+        (SOLVER, "solver", names.STEP[solver]),
+    ]
     if dropout:
-        wanted.append((MASK, names.dropout_mask, "mask"))
-    if l1:
-        wanted.append((ABSOLUTE, names.absolute_sum, "absolute"))
-        wanted.append((SHRINK, names.soft_threshold, "shrink"))
-    if average:
-        wanted.append((AVERAGE, names.move_average, "average"))
-    if clip:
-        wanted.append((SQUARE, names.gradient_norm, "square"))
-    run, of_loss = _signatures(dtype, typeof(y))
-    addresses = {
-        **of_product(dtype, tiled),
-        **of_layers(dtype, activations, train=True),
-        **{place: address_of(kernel, kernels[kind]) for place, kernel, kind in wanted},
-        LOSS: address_of(names.LOSS[loss], of_loss[0]),
-    }
+        wanted.append((DROP, "drop", names.drop))
+        wanted.append((MULTIPLY, "multiply", names.multiply))
     if masked:
-        addresses[GATHER] = address_of(names.gather_known, of_loss[1])
-        addresses[SCATTER] = address_of(names.scatter_known, of_loss[2])
+        wanted.append((OF_KNOWN, "of_known", names.loss_of_known))
+    if l1:
+        wanted.append((ABSOLUTE, "absolute", names.absolute_sum))
+        wanted.append((SHRINK, "shrink", names.soft_threshold))
+    if average:
+        wanted.append((AVERAGE, "average", names.move_average))
+    if clip:
+        wanted.append((SQUARE, "square", names.gradient_norm))
+    addresses = of_network(dtype, activations, tiled, deriving=True)
+    for place, kind, kernel in wanted:
+        addresses[place] = address_of(kernel, kinds[kind])
     _run.compile(run)
     return functools.partial(_run, as_array(addresses, len(activations)))

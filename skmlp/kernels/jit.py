@@ -75,7 +75,15 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 #: A kernel that Python calls.
 compiled = cached_njit(fastmath={"reassoc", "contract", "nsz"})
 
-#: The same without reassociation, by which ``b * v + (1 - b) * g`` becomes
+#: The same for one that only compiled code calls, by its address.
+by_address = cached_njit(
+    fastmath={"reassoc", "contract", "nsz"}, no_cpython_wrapper=True
+)
+
+#: And for one that only Python calls.
+entry = cached_njit(fastmath={"reassoc", "contract", "nsz"}, no_cfunc_wrapper=True)
+
+#: A kernel without reassociation, by which ``b * v + (1 - b) * g`` becomes
 #: ``g + b * (v - g)``: NaN instead of infinity. Only sums need it.
 elementwise = cached_njit(fastmath={"contract", "nsz"})
 

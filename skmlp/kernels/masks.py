@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels.jit import compiled
+from skmlp.kernels.pointers import call_for_number, line, table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -121,42 +122,78 @@ def csr_dropout(
 
 
 @compiled
-def gather_known(
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """Write the product of each pair of numbers."""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j] * b[i, j]
+
+
+@compiled
+def drop(
+    a: Array,
+    mask: Array,
+    out: Array,
+    rows: Array,
+    stream: Array,
+    layer: int,
+    threshold: int,
+    scale: float,
+) -> None:
+    """Write the mask of a layer, and to `out` what is left of its units."""
+    dropout_mask(mask, rows, stream, layer, threshold, scale)
+    multiply(a, mask, out)
+
+
+@compiled
+def loss_of_known(
+    loss: int,
     z: Array,
     b: Array,
     y: Array,
     w: Array,
-    known_z: Array,
-    known_y: Array,
-    known_w: Array,
-) -> int:
-    """Write down the numbers whose target is known."""
-    n, width = 0, known_z.shape[1]
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            t = y[i, j]
-            if t != t:
-                continue
-            for k in range(width):
-                known_z[n, k] = z[i, j * width + k] + b[j * width + k]
-            known_y[n, 0] = t
-            if w.size:
-                known_w[n] = w[i]
-            n += 1
-    return n
+    grad_b: Array,
+    settings: Array,
+    room: Array,
+) -> float:
+    """Compute a loss and its gradient of the targets that are not NaN.
 
-
-@compiled
-def scatter_known(known: Array, y: Array, z: Array, grad_b: Array) -> None:
-    """Write the gradient of the known targets to its places."""
-    n, width = 0, known.shape[1]
-    grad_b[:] = 0
+    The kernel at the address `loss` is handed the known numbers one below the other, as
+    rows of one output: each gets the value and the gradient that it has in any other
+    place. Where all are known, nothing is moved. `room` has ``3 * z.size + 2 * b.size``
+    numbers.
+    """
+    size, width = y.size, z.size // y.size
+    known_z, known_y = table(room, 0, size, width), table(room, z.size, size, 1)
+    known_w = line(room, z.size + size, size if w.size else 0)
+    n = 0
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             if y[i, j] == y[i, j]:
-                for k in range(j * width, (j + 1) * width):
-                    z[i, k] = known[n, k - j * width]
-                    grad_b[k] += z[i, k]
+                for k in range(width):
+                    known_z[n, k] = z[i, j * width + k] + b[j * width + k]
+                known_y[n, 0] = y[i, j]
+                if w.size:
+                    known_w[n] = w[i]
                 n += 1
-            else:
-                z[i, j * width : (j + 1) * width] = 0
+    if n == size:
+        return call_for_number(loss, (z, b, y, w, grad_b, settings))
+    value = 0.0
+    if n:
+        rest = z.size + 2 * size
+        no_bias, grad = line(room, rest, width), line(room, rest + width, width)
+        no_bias[:] = 0
+        z_of, y_of = table(room, 0, n, width), table(room, z.size, n, 1)
+        w_of = line(known_w, 0, n if w.size else 0)
+        value = call_for_number(loss, (z_of, no_bias, y_of, w_of, grad, settings))
+    n = 0
+    grad_b[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            known = y[i, j] == y[i, j]
+            for k in range(width):
+                g = known_z[n, k] if known else z.dtype.type(0)
+                z[i, j * width + k] = g
+                grad_b[j * width + k] += g
+            n += 1 if known else 0
+    return value

@@ -331,7 +331,17 @@ def kernel_of(
             value: float = compiled(z, b, y, w, grad_b, numbers)
             return value
 
-        return Masked(kernel, kernels) if masked else kernel
+        def of_known(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
+            from skmlp.kernels.network import address_of_loss
+
+            room = np.empty(3 * z.size + 2 * b.size, z.dtype)
+            address = address_of_loss(compiled, z, y)
+            value: float = kernels.loss_of_known(
+                address, z, b, y, w, grad_b, numbers, room
+            )
+            return value
+
+        return of_known if masked else kernel
     formula = entry(loss).formula
 
     def in_numpy(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
@@ -351,52 +361,3 @@ def kernel_of(
         return float(rows.sum())
 
     return in_numpy
-
-
-class Masked:
-    """A loss of the known targets alone: those that are NaN add nothing.
-
-    The loss's own kernel is handed the known numbers one below the other, as rows of
-    one output. So each gets the value and the gradient that it has in any other place,
-    and a new loss is masked as it is. Where all are known, nothing is moved.
-
-    Parameters
-    ----------
-    kernel : callable
-        See `kernel_of`.
-    kernels : module
-        The compiled kernels.
-    """
-
-    def __init__(self, kernel: Callable[..., float], kernels: ModuleType) -> None:
-        self._kernel, self._kernels = kernel, kernels
-        self._known_z, self._known_y = (np.empty((0, 1)),) * 2
-        self._known_w, self._no_bias, self._grad = (np.empty(0),) * 3
-
-    def _make_room(self, n: int, width: int, dtype: np.dtype[Any]) -> None:
-        self._known_z = np.empty((n, width), dtype)
-        self._known_y, self._known_w = np.empty((n, 1), dtype), np.empty(n, dtype)
-        self._no_bias, self._grad = np.zeros(width, dtype), np.empty(width, dtype)
-
-    def __call__(self, z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
-        """Compute as the kernel does; `y` is 2-dimensional."""
-        if len(self._known_z) < y.size:
-            self._make_room(y.size, z.shape[1] // y.shape[1], z.dtype)
-        known_w = self._known_w if w.size else w
-        n = self._kernels.gather_known(
-            z, b, y, w, self._known_z, self._known_y, known_w
-        )
-        if n == y.size:
-            return self._kernel(z, b, y, w, grad_b)
-        known = self._known_z[:n]
-        loss = 0.0
-        if n:
-            loss = self._kernel(
-                known,
-                self._no_bias,
-                self._known_y[:n],
-                known_w[:n],
-                self._grad,
-            )
-        self._kernels.scatter_known(known, y, z, grad_b)
-        return loss

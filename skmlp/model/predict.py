@@ -32,8 +32,6 @@ _WORTH_THREADS = 4 * 10**7
 _MOST_ROWS, _LEAST_BLOCKS = 512, 16
 #: Multiply-adds of a call, about: then a Ctrl-C is heard.
 _PASS = 10**10
-#: Numbers in two cache lines, of float32: what different threads write lies so apart.
-LINE = 32
 
 _FLOATS = (np.float32, np.float64)
 
@@ -214,11 +212,14 @@ class _Fused:
         )
         self._arrays = (
             np.array(units, np.int64),
+            np.empty(0),  # no dropout
             np.array(heads, np.int64),
             np.concatenate([*map(np.ravel, weights), *biases]),
         )
-        each = -(-self._most * wide // LINE) * LINE
-        self._room = np.empty(n_threads * each, dtype), n_threads, self._most
+        # Only the layers need room.
+        sizes = [self._most * wide, *[0] * 7]
+        self._room = network.room_for(sizes, self._most, n_threads, dtype)
+        self._n_threads = n_threads
         self._limit = products_limit()
 
     def __enter__(self) -> _Fused:
@@ -240,6 +241,7 @@ class _Fused:
             X.ctypes.data,
             out,
             *self._room,
+            self._n_threads,
             self._counters.ctypes.data,
             begin,
             self._done,

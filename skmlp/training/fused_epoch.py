@@ -90,6 +90,7 @@ class FusedEpoch:
         self._X_address = 0
         self._sums = np.zeros((plan.step_parts, _LINE))
         self._divisors = np.array(rank.divisors())
+        self._parts = np.arange(plan.step_parts + 1)
         most = min(plan.batch_size, plan.n_rows)
         row_bytes = plan.units[0] * params.itemsize
         most_bytes = _MAPPED_BYTES if rows.in_memory else _BYTES
@@ -123,19 +124,20 @@ class FusedEpoch:
         self._n_stages = len(stages)
         trained = [i not in plan.frozen for i in range(len(plan.units) - 1)]
         runs = [(run.start, run.stop) for run in plan.layout.without(plan.frozen)]
+        segments = self._parts * params.size // plan.step_parts
         options = [plan.clip_norm or 0.0, solver.alpha, plan.l1_ratio, solver.epsilon]
         self._arrays = (
             np.array(plan.units, np.int64),
             np.array(trained, np.int64),
-            np.array(runs, np.int64).reshape(-1, 2),
-            np.array([0, params.size], np.int64),
+            np.array(runs, np.int64).ravel(),
+            np.array([plan.layout.n_weights, *segments], np.int64),
             np.array(stages, np.int64),
             solver.settings,
             np.array(plan.loss_settings, np.float64),
             self._dropout_of(plan),
             np.array(options, np.float64),
             (params, total, moments[0], scale, mean),
-            self._room(plan, -(-most // plan.step_parts), params.dtype),
+            *self._room(plan, -(-most // plan.step_parts), params.dtype),
             self._counters.ctypes.data,
         )
         self._numbered = bool(plan.dropout)
@@ -148,8 +150,10 @@ class FusedEpoch:
         rates = np.array(plan.dropout, np.float64)
         return np.concatenate([np.round(rates * 2.0**32), 1.0 / (1.0 - rates)])
 
-    def _room(self, plan: Plan, rows: int, dtype: Any) -> tuple[Array, ...]:
+    def _room(self, plan: Plan, rows: int, dtype: Any) -> list[Array]:
         """Return what each part computes in; see `skmlp.kernels.epoch`."""
+        from skmlp.kernels import network
+
         width, n_outputs = sum(plan.units[1:]), plan.units[-1]
         layers, dropped = rows * width, bool(plan.dropout)
         derives = any(not ACTIVATIONS[name].of_value for name in plan.activation)
@@ -160,13 +164,13 @@ class FusedEpoch:
             layers,
             layers,
             layers * derives,
-            (layers + _LINE + inputs) * dropped,  # those of the features come last
+            (layers + inputs) * dropped,  # those of the features come last
             layers * dropped,
             largest,
             inputs,
             known * plan.masked,
         )
-        return tuple(self._for_each(size, dtype) for size in sizes)
+        return network.room_for(sizes, rows, plan.step_parts, dtype)
 
     def _for_each(self, size: int, dtype: Any) -> Array:
         """Room for so many numbers for each part, in cache lines of its own."""
@@ -191,15 +195,21 @@ class FusedEpoch:
                 *self._arrays,
                 self._X_address,
                 *others,
-                ends,
-                numbers[before:done],
-                self._key,
-                sums,
+                self._cuts(ends),
+                numbers[before:done].ravel(),
+                self._key.ravel(),
+                sums.ravel(),
                 self._phase,
             )
             self._phase += self._n_stages * (done - before)
         total: Array = sums[:, :3].sum(axis=0, keepdims=True)
+        total[0, 2] /= self._divisors[-1] ** 2
         return total
+
+    def _cuts(self, ends: Array) -> Array:
+        """Where the rows of each part of each minibatch begin; last, where all end."""
+        rows = np.diff(ends)[:, None] * self._parts[:-1] // self._n_parts
+        return np.append(ends[:-1, None] + rows, ends[-1])
 
     def close(self) -> None:
         """End the step threads, and the limit of the BLAS."""
