@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import column_or_1d
@@ -16,9 +17,23 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.classifier import MLPClassifier
-from skmlp.tabular.base import NETWORK, BaseTabularMLP
+from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+#: Smoothed labels and the mean over networks make probabilities too cautious: the
+#: temperature only sharpens them, by a power between 1 and this.
+MOST_POWER = 3.0
+#: Keeps the logarithm of a probability finite.
+TINY = 1e-30
+
+
+def _sharpened(shares: Array, temperature: float) -> Array:
+    """Probabilities at a temperature: their logarithms divided by it."""
+    powers = shares ** (1 / temperature)
+    found: Array = powers / powers.sum(axis=1, keepdims=True)
+    return found
 
 
 class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
@@ -26,7 +41,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
 
     Parameters
     ----------
-    n_estimators : int, default=4
+    n_estimators : int, default=6
         Networks whose probabilities are averaged.
     hidden_layer_sizes : array-like of int or int, default=(256, 256, 256)
         Width of each hidden layer.
@@ -64,6 +79,10 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         What makes numbers of the raw table.
     estimators_ : list of MLPClassifier
         The networks. Their classes are the indices of `classes_`.
+    estimators_features_ : list of ndarray of int
+        The encoded columns that each network sees: every other one sees no ramps.
+    temperature_ : float
+        What the logarithms of the mean probabilities are divided by; at most 1.
     n_iter_ : int
         The most epochs of one of them.
     n_features_in_ : int
@@ -96,7 +115,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
 
     def __init__(
         self,
-        n_estimators: int = 4,
+        n_estimators: int = 6,
         hidden_layer_sizes: int | ArrayLike = (256, 256, 256),
         *,
         max_iter: int = 64,
@@ -164,8 +183,31 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}
 
+    def _look_at(self, held_out: Sequence[Rows]) -> None:
+        """Find the temperature that the held-out rows ask for."""
+        self.temperature_ = 1.0
+        if not held_out or len(self.classes_) == 1:
+            return
+        shares = np.concatenate(
+            [
+                m.predict_proba(r.X)
+                for m, r in zip(self.estimators_, held_out, strict=False)
+            ]
+        ).astype(np.float64)
+        codes = np.concatenate([rows.y for rows in held_out])
+        weights = None
+        if held_out[0].weights is not None:
+            weights = np.concatenate([rows.weights for rows in held_out])
+
+        def loss(power: float) -> float:
+            likely = _sharpened(shares, 1 / power)[np.arange(len(codes)), codes]
+            return -float(np.average(np.log(likely + TINY), weights=weights))
+
+        power = minimize_scalar(loss, bounds=(1.0, MOST_POWER), method="bounded").x
+        self.temperature_ = float(1 / power)
+
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities of the classes: the mean over the networks.
+        """Probabilities of the classes: the mean over the networks, at a temperature.
 
         Parameters
         ----------
@@ -177,10 +219,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        encoded = self._encoded(X)
-        each = [network.predict_proba(encoded) for network in self.estimators_]
-        found: Array = np.asarray(each, np.float64).mean(axis=0)
-        return found
+        each = self._of_each("predict_proba", self._encoded(X))
+        return _sharpened(each.mean(axis=0), self.temperature_)
 
     def predict(self, X: Any) -> Array:
         """Predict the most probable class.

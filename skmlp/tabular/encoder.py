@@ -51,6 +51,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Median of each number, and what it is multiplied by.
     edges_ : list of ndarray
         The quantiles between which the ramps of each number rise.
+    is_ramp_ : ndarray of bool
+        Which of the encoded columns are ramps.
 
     Examples
     --------
@@ -149,6 +151,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 dtype=np.float32,
             ).fit(_stacked(words))
         self._names = [column.name for column in found]
+        self.is_ramp_ = np.array([ramp for _, ramp in self._encoded_columns()])
         return found
 
     def transform(self, X: Any) -> Array:
@@ -204,16 +207,22 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             One for each column of `transform`.
         """
         check_is_fitted(self)
-        names: list[str] = []
+        return np.array([name for name, _ in self._encoded_columns()], object)
+
+    def _encoded_columns(self) -> list[tuple[str, bool]]:
+        """Name of each encoded column, and whether it is a ramp."""
+        found: list[tuple[str, bool]] = []
         pairs = list(zip(self._names, self._is_number, strict=True))
         for j, name in enumerate(name for name, number in pairs if number):
-            names.append(name)
-            names += [f"{name} ramp {k}" for k in range(len(self.edges_[j][1:]))]
-            names += [f"{name} missing"] * bool(self._with_missing[j])
+            found.append((name, False))
+            n_ramps = len(self.edges_[j][1:])
+            found += [(f"{name} ramp {k}", True) for k in range(n_ramps)]
+            found += [(f"{name} missing", False)] * bool(self._with_missing[j])
         if self.one_hot_ is not None:
             words = [name for name, number in pairs if not number]
-            names += list(self.one_hot_.get_feature_names_out(words))
-        return np.asarray(names, object)
+            names = self.one_hot_.get_feature_names_out(words)
+            found += [(name, False) for name in names]
+        return found
 
     def _read(self, X: Any, *, reset: bool) -> list[columns.Column]:
         X = columns.as_table(X, self)

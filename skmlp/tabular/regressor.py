@@ -21,7 +21,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     Parameters
     ----------
-    n_estimators : int, default=4
+    n_estimators : int, default=6
         Networks whose predictions are averaged.
     hidden_layer_sizes : array-like of int or int, default=(256, 256, 256)
         Width of each hidden layer.
@@ -55,6 +55,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         What makes numbers of the raw table.
     estimators_ : list of MLPRegressor
         The networks. Their targets have mean 0 and deviation 1.
+    estimators_features_ : list of ndarray of int
+        The encoded columns that each network sees: every other one sees no ramps.
     n_iter_ : int
         The most epochs of one of them.
     n_features_in_ : int
@@ -82,7 +84,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     def __init__(
         self,
-        n_estimators: int = 4,
+        n_estimators: int = 6,
         hidden_layer_sizes: int | ArrayLike = (256, 256, 256),
         *,
         max_iter: int = 64,
@@ -148,9 +150,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     def _predictions(self, X: Any) -> Array:
         """Those of each network, of shape (n_estimators, n, n_outputs)."""
-        encoded = self._encoded(X)
-        each = [network.predict(encoded) for network in self.estimators_]
-        raw = np.asarray(each, np.float64).reshape(len(each), len(encoded), -1)
+        raw = self._of_each("predict", self._encoded(X))
+        raw = raw.reshape(*raw.shape[:2], -1)
         values: Array = raw * self._deviation + self._mean
         return np.clip(values, *self._range)
 

@@ -46,7 +46,8 @@ def frame(kind: str) -> Any:
 
 
 def quick(kind: Any, **params: Any) -> Any:
-    return kind(**{"n_estimators": 2, "max_iter": 12, "random_state": 0, **params})
+    sizes = {"n_estimators": 2, "hidden_layer_sizes": (32,), "max_iter": 12}
+    return kind(**{**sizes, "random_state": 0, **params})
 
 
 def targets(kind: Any) -> Any:
@@ -314,3 +315,30 @@ def test_scikit_learns_checks(kind, number):
     if name in NOT_EQUAL:
         pytest.xfail("a weight of k is not k rows to the last bit")
     check(estimator)
+
+
+def test_every_other_network_sees_no_ramps():
+    model = quick(TabularMLPRegressor).fit(frame("pandas"), REAL)
+    names = model.preprocessor_.get_feature_names_out()
+    seen = [
+        {"ramp" in name for name in names[inputs]}
+        for inputs in model.estimators_features_
+    ]
+    assert seen == [{True, False}, {False}]
+    sizes = [m.n_features_in_ for m in model.estimators_]
+    assert sizes == [len(names), (~model.preprocessor_.is_ramp_).sum()]
+
+
+def test_the_temperature_undoes_what_smoothing_does():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(400, 2))
+    y = X[:, 0] > 0
+    sharp = {"network_params": {"label_smoothing": 0.3}}
+    model = quick(TabularMLPClassifier, max_iter=30, **sharp).fit(X, y)
+    assert model.temperature_ < 0.8
+    shares = model.predict_proba(X)
+    assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
+    log_loss = -np.log(shares[np.arange(400), y.astype(int)]).mean()
+    model.temperature_ = 1.0
+    shares = model.predict_proba(X)
+    assert log_loss < -np.log(shares[np.arange(400), y.astype(int)]).mean()
