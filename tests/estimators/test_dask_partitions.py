@@ -147,6 +147,18 @@ def test_two_frames_of_one_parquet_data_set(wide, n_columns, persisted, client):
     assert fitted.score(X, y) == pytest.approx(expected.score(whole[chosen], whole.c39))
 
 
+def test_a_frame_that_was_persisted_with_merged_partitions(wide, client):
+    """Dask itself can't compute it any more: it says that it has eight partitions."""
+    whole, columns, folder = wide
+    chosen = columns[:3]
+    X = dd.read_parquet(folder / "X")[chosen].persist()
+    y = X["c0"] * 2
+    fitted = model("MLPRegressor").fit(X, y)
+    expected = model("MLPRegressor").fit(whole[chosen], whole.c0 * 2)
+    assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-6)
+    assert_allclose(fitted.predict(X).compute(), expected.predict(whole[chosen]))
+
+
 def test_frames_of_two_parquet_data_sets(wide, client):
     whole, columns, folder = wide
     X = dd.read_parquet(folder / "X")[columns[:5]]

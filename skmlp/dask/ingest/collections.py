@@ -166,12 +166,29 @@ def _understood(rpc: ClusterRPC | None, name: str, value: Any) -> Any:
     if isinstance(value, da.Array):
         return _of_array(name, value)
     if not one and hasattr(value, "divisions") and value.ndim > 0:
-        return Parts(name, value, value._meta, None)
+        return Parts(name, as_persisted(value), value._meta, None)
     what = type(value).__name__
     hint = ": a list of them, one for each part" if one else ""
     raise TypeError(
         f"{name} is a {what}; of Dask's collections, skmlp takes {TAKEN}{hint}"
     )
+
+
+def as_persisted(frame: Any) -> Any:
+    """A frame with the partitions that it has.
+
+    If Dask (2026.8) reads several Parquet files as one while it persists a frame, the
+    persisted frame still says that it has a partition for each file.
+    """
+    expr = frame.expr
+    for one in frame.expr.walk():
+        if type(one).__name__ != "FromGraph":
+            continue
+        unknown = (None,) * (len(one.operand("keys")) + 1)
+        if len(unknown) != len(one.divisions):
+            right = one.substitute_parameters({"divisions": unknown})
+            expr = expr.substitute(one, right)
+    return frame if expr is frame.expr else type(frame)(expr)
 
 
 def _of_array(name: str, array: Any) -> Parts:
@@ -268,16 +285,6 @@ def graph_of(
             keys[id(one.data)] = [part.key for part in one.data]
     futures += [node for node in graph.values() if isinstance(node, Future)]
     graph = {key: node for key, node in graph.items() if not isinstance(node, Future)}
-    known = graph.keys() | {future.key for future in futures}
-    for one in inputs:
-        n_there = sum(key in known for key in keys[id(one.data)])
-        if n_there != one.n_parts:
-            raise ValueError(
-                f"{one.name} says that it has {one.n_parts} partitions, but Dask has "
-                f"persisted {n_there}: it reads several Parquet files as one, but then "
-                "can not compute such a frame. Persist it in `with dask.config.set("
-                f"{AS_SEEN}):`, or fit the frame as it was before"
-            )
     return graph, [keys[id(one.data)] for one in inputs], futures
 
 
