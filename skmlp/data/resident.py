@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from skmlp.data.feistel import KeyedRows
 from skmlp.data.partitions import LocalRows
-from skmlp.data.row_index import Ranges
-from skmlp.data.sampler import (
-    Block,
-    ShardRows,
-    Source,
-    WindowedRows,
-    block_rows,
-)
+from skmlp.data.sampler import Numbers, RowTable, ShardRows, Source, block_rows
 from skmlp.data.shuffle import Order, order_of
 from skmlp.data.split import split_rows
 from skmlp.data.targets import class_weights_of, encode
 from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: Numbers of rows: all of them, or computed when asked for.
-Numbers = Array | KeyedRows
 
 #: Rows of a shard, about, that are picked out of the order at once; and numbers of the
 #: order that are looked at in one go. What that takes counts where the data is small.
 WINDOW = 2**15
 PIECE = 2**14
+
+#: Buckets for each range of rows: the more, the fewer rows must be searched for.
+BUCKETS = 16
 
 
 class PartitionRows(Source):
@@ -68,7 +62,7 @@ class PartitionRows(Source):
         return order_of(plan, self.split(plan)[0], np.int32)
 
 
-class _PlacedShard(WindowedRows):
+class _PlacedShard(ShardRows):
     def __init__(
         self,
         rows: LocalRows,
@@ -89,23 +83,19 @@ class _PlacedShard(WindowedRows):
         in_block = 1
         if plan.solver == "lbfgs" or plan.n_validation:
             in_block = block_rows(plan)
-        super().__init__(
-            rows.X,
-            y,
-            w.astype(rows.X.dtype, copy=False),
-            max(1, min(max(in_batch, in_block), n_local)),
-        )
+        w = w.astype(rows.X.dtype, copy=False)
+        max_rows = max(1, min(max(in_batch, in_block), n_local))
+        super().__init__(plan, RowTable(rows.X, y, w, max_rows))
         self._ranges = Ranges(rows.ranges, plan.n_rows + plan.n_validation)
-        self._plan = plan
-        # The places of our rows; None for the first ones.
-        self._train: Array | None = None
         if train is None or validation is None:
             self._n_train = self._ranges.count_below(plan.n_rows)
-            self._validation = np.arange(self._n_train, n_local, dtype=np.intp)
+            self._training = None, 0, self._n_train
+            self._validation = None, self._n_train, n_local
         else:
-            self._train = self._here(train)
-            self._n_train = len(self._train)
-            self._validation = self._here(validation)
+            places, others = self._here(train), self._here(validation)
+            self._n_train = len(places)
+            self._training = places, 0, self._n_train
+            self._validation = others, 0, len(others)
         self._all_train = train
         self._natural: tuple[Array, list[int]] | None = None
         # The epoch's order of all rows, of which our own are picked out in windows of
@@ -179,13 +169,54 @@ class _PlacedShard(WindowedRows):
                 self._natural = self._sort_out(every)
             self._begin(*self._natural)
 
-    def training_blocks(self) -> Iterator[Block]:
-        """All training rows of the shard, in blocks."""
-        return self._blocks(self._train, 0, self._n_train)
 
-    def validation_blocks(self) -> Iterator[Block]:
-        """All validation rows of the shard, in blocks."""
-        return self._blocks(self._validation, 0, len(self._validation))
+class Ranges:
+    """From a row's number to its place here, and back, for some ranges of rows.
 
-    def _training_rows(self) -> Iterator[Array | slice]:
-        yield slice(self._n_train) if self._train is None else self._train
+    A table of all rows would take 4 bytes for each of them on every rank; this one
+    takes its room by the number of ranges. `ranges` are the first number and count of
+    each run of successive rows, rising, none of them empty; `n_rows` are the rows in
+    all, here and elsewhere.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], n_rows: int) -> None:
+        self._starts = np.array([start for start, _ in ranges], np.intp)
+        self._counts = counts = np.array([count for _, count in ranges], np.intp)
+        self._bases = np.cumsum(counts) - counts
+        # Where something else begins: rows that lie here, or rows that don't. What is
+        # to be added to their numbers: for the latter, so much that they are negative.
+        edges = np.column_stack([self._starts, self._starts + counts]).ravel()
+        self._edges = np.concatenate([np.zeros(1, np.intp), edges])
+        self._shifts = np.full(len(self._edges), -n_rows - 1, np.intp)
+        self._shifts[1::2] = self._bases - self._starts
+        self._ends = np.concatenate([edges, [n_rows]])
+        # The stretch at the first number of each bucket.
+        size = n_rows // (BUCKETS * len(self._edges)) + 1
+        self._bits = size.bit_length()
+        firsts = np.arange(0, n_rows + 1, 1 << self._bits)
+        self._guess = self._stretch(firsts).astype(np.int32)
+
+    def count_below(self, number: int) -> int:
+        """How many of the rows here have a lower number."""
+        below = np.clip(number - self._starts, 0, self._counts)
+        return int(below.sum())
+
+    def _stretch(self, numbers: Array) -> Array:
+        return np.asarray(np.searchsorted(self._edges, numbers, "right") - 1)
+
+    def places(self, numbers: Array) -> Array:
+        """The place of each row, or a negative number if it is elsewhere."""
+        stretch = self._guess[numbers >> self._bits]
+        late = np.flatnonzero(numbers >= self._ends[stretch])
+        if late.size:
+            stretch[late] = self._stretch(numbers[late])
+        return np.asarray(self._shifts[stretch] + numbers)
+
+    def numbers(self, places: Array) -> Array:
+        """The number of the row at each place."""
+        run = np.searchsorted(self._bases, places, "right") - 1
+        return np.asarray(places + (self._starts - self._bases)[run])
+
+    def all_numbers(self) -> Array:
+        """The numbers of all rows here, in the order of their places."""
+        return self.numbers(np.arange(self._counts.sum(), dtype=np.intp))

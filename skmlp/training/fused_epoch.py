@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from skmlp.data.sampler import GatheredRows, ShardRows
+from skmlp.data.sampler import ShardRows
 from skmlp.kernels.step_threads import Lanes
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.network import SMALL_STEP, multiplications, work_of
@@ -57,10 +57,9 @@ def can_run(plan: Plan) -> bool:
     )
 
 
-def in_runs(shard: ShardRows, plan: Plan) -> TypeGuard[GatheredRows]:
+def in_runs(shard: ShardRows, plan: Plan) -> bool:
     """Whether the steps of a plan of one dense shard run as compiled calls."""
-    dense = isinstance(shard, GatheredRows) and shard.dense
-    return plan.n_shards == 1 and dense and can_run(plan)
+    return plan.n_shards == 1 and shard.dense and can_run(plan)
 
 
 def _is_small(plan: Plan) -> bool:
@@ -73,7 +72,7 @@ class FusedEpoch:
     """The steps of a plan for which `in_runs` holds; see `loop.Steps`."""
 
     def __init__(
-        self, rank: Rank, rows: GatheredRows, solver: Solver, moments: Sequence[Array]
+        self, rank: Rank, rows: ShardRows, solver: Solver, moments: Sequence[Array]
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import epoch, sync

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skmlp.data.row_index import Ranges
+from skmlp.data.resident import Ranges
 
 CASES = {
     "all": ([(0, 50)], 50),
@@ -14,7 +14,7 @@ CASES = {
     "the last": ([(31, 19)], 50),
     "none": ([], 50),
     "one row": ([(0, 1)], 1),
-    "in no order": ([(30, 5), (3, 4), (12, 1), (35, 2), (7, 5)], 50),
+    "several": ([(3, 4), (7, 5), (12, 1), (30, 5), (35, 2)], 50),
     "every other": ([(start, 1) for start in range(1, 5000, 2)], 5000),
     # Many in a corner: more than a bucket tells apart.
     "uneven": ([(start, 2) for start in range(7, 900, 3)] + [(70_000, 9)], 100_000),
