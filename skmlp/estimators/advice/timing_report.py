@@ -70,7 +70,7 @@ def tell_iterations(records: Sequence[Record]) -> None:
         logger.info("Iteration %d, loss = %.8f, %.3g s", i, record.loss, record.seconds)
 
 
-def _tell_shares(verbose: Any, records: Sequence[Record]) -> None:
+def tell_shares(verbose: Any, records: Sequence[Record]) -> None:
     """Tell the shares; warn where communication took more than half.
 
     No `CommunicationWarning` for a fit that communicates for moments only, nor where
@@ -138,7 +138,7 @@ def end(
         {"epoch": restart.epoch, "reason": restart.reason}
         for restart in supervisor.restarts
     ]
-    _tell_shares(verbose, records)
+    tell_shares(verbose, records)
     tell = teller(verbose)
     if tell is not _nothing:
         tell("", f"{summary.training_of(estimator)}: {_why(estimator, plan, n_jobs)}")
