@@ -105,6 +105,7 @@ def outcome(Estimator: Any, params: dict[str, Any], **held_out: Any) -> Any:
     curves = [getattr(model, "loss_curve_", None), model.n_iter_]
     curves.append(getattr(model, "validation_scores_", None))
     curves.append(getattr(model, "best_validation_score_", None))
+    curves.append(getattr(model, "best_loss_", None))
     arrays = [a.tobytes() for a in (*model.coefs_, *model.intercepts_)]
     text = str(told[0].message) if told else ""
     return (curves, arrays), set(re.findall(r"\b(\w+)=", text.replace("does not", ";")))
