@@ -68,4 +68,5 @@ def main():
 
 # Worker processes import this file: only the script itself may search.
 if __name__ == "__main__":
-    sys.exit(main())
+    if main():
+        sys.exit(1)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from skmlp.tabular.classifier import TabularMLPClassifier
     from skmlp.tabular.regressor import TabularMLPRegressor
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Callback",

@@ -9,6 +9,9 @@ import sys
 from skmlp import kernels
 from skmlp.config import get_config
 
+#: Where the documentation is; empty until there is a public place.
+HOME_PAGE = ""
+
 _PACKAGES = (
     "skmlp",
     "numpy",
@@ -40,6 +43,8 @@ def show_versions() -> None:
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
         print(f"{package:13} {version}")
+    if HOME_PAGE:
+        print(f"documentation {HOME_PAGE}")
     print(f"kernels       {kernels.resolve(get_config()['kernels'])}")
     for library in threadpool_info():
         print(

@@ -63,18 +63,32 @@ def test_digits_are_really_shared():
     }
 
 
-def test_the_readme_says_what_runs():
-    """Its Python blocks make one script, and each is run in turn."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 2
-    assert run("-c", "\n".join(blocks)).strip()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_each_block_of_the_readme_is_a_script(block, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(BLOCKS[block], encoding="utf-8")
+    assert run("-W", "ignore", str(script)).strip()
+
+
+def test_the_readme_shows_a_cluster_in_twelve_lines():
+    cluster = next(block for block in BLOCKS if "distributed" in block)
+    assert len(cluster.strip().splitlines()) <= 12
+    for part in ('if __name__ == "__main__":', "random_state=0", "summary()"):
+        assert part in cluster
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)", README):
+        assert (ROOT / link).is_file(), link
 
 
 def test_ci_finds_the_two_commands_of_the_readme():
     """``.ci/run`` runs the lines that begin so; more or fewer would not be two."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^python3 -m venv .*", text, re.MULTILINE)
+    commands = re.findall(r"^python3 -m venv .*", README, re.MULTILINE)
     assert len(commands) == 2
     assert "examples/01_digits.py" in commands[0]
     assert "pytest" in commands[1]

@@ -12,95 +12,34 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 
-from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
-from skmlp.estimators.fitting import hyperparameters
-from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.prediction.decisions import DecisionsMixin
 from skmlp.estimators.suggestions import Names, pointing
-from skmlp.estimators.targets import class_labels
-from skmlp.estimators.targets.class_labels import Mode
-from skmlp.model.layout import Array
+from skmlp.estimators.targets import multioutput
+from skmlp.estimators.targets.class_labels import LabelsMixin
 
 
-class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
+class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier.
 
     Drop-in for `sklearn.neural_network.MLPClassifier`: the same parameters, attributes
     and, for the same `random_state`, the same model. The documentation's page
     "Differences from scikit-learn" lists where it departs.
 
+    The parameters come in groups, each of which begins with its name and a link:
+    network, loss, solver, learning rate, regularisation, validation, stopping, output
+    and parallelism.
+
     Parameters
     ----------
     hidden_layer_sizes : array-like of int or int, default=(100,)
-        Width of each hidden layer. ``()`` is a linear model.
+        **Network** (:ref:`guide <guide-size>`). Width of each hidden layer. ``()`` is a
+        linear model. The default is one layer of 100 units.
     activation : str, object, or list of them, default='relu'
         Activation of the hidden layers; one for all or one for each. 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu',
-        'mish', 'softplus', 'hard_tanh', 'hard_sigmoid', or an object with the methods
-        ``value`` and ``derivative``.
-    solver : str, default='adam'
-        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'adamw'
-        the same with `weight_decay`, 'nadam' with Nesterov's momentum; 'rmsprop' and
-        'adagrad' scale the gradient by its mean and by its sum of squares; 'lbfgs' is
-        a quasi-Newton method on all rows at once.
-    alpha : float, default=0.0001
-        Strength of the L2 penalty on the weights. It is divided by the rows of a
-        minibatch.
-    batch_size : int or 'auto', default='auto'
-        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
-    learning_rate : str or callable, default='constant'
-        The schedule. 'constant', 'invscaling' and 'adaptive' are scikit-learn's, which
-        'adam' ignores. 'step', 'exponential', 'cosine' and 'one_cycle' work with all
-        solvers but 'lbfgs', and so does a function that takes the numbers of step and
-        epoch, from 0, and returns the rate.
-    learning_rate_init : float, default=0.001
-        The first learning rate; the highest one where it rises before.
-    power_t : float, default=0.5
-        Exponent of 'invscaling'.
-    max_iter : int, default=200
-        The most epochs, or L-BFGS iterations.
-    shuffle : bool, default=True
-        Shuffle the rows before each epoch.
-    random_state : int, RandomState instance or None, default=None
-        For the first weights, the split of early stopping and the shuffling.
-    tol : float, default=1e-4
-        An epoch that improves by less counts against the patience.
-    verbose : bool, default=False
-        Print each epoch.
-    warm_start : bool, default=False
-        Let `fit` go on with the fitted weights; with `early_stopping`, with the last
-        ones, while the best ones are kept.
-    momentum : float, default=0.9
-        Momentum of 'sgd'.
-    nesterovs_momentum : bool, default=True
-        Use Nesterov's momentum.
-    early_stopping : bool, default=False
-        Set rows aside, stop when their accuracy stops rising, keep the best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows set aside.
-    beta_1 : float, default=0.9
-        Decay of the Adams' first moment.
-    beta_2 : float, default=0.999
-        Decay of the Adams' second moment.
-    epsilon : float, default=1e-8
-        Keeps the step finite where squares are divided by.
-    n_iter_no_change : int, default=10
-        Patience: training stops after one more epoch than this without improvement.
-    max_fun : int, default=15000
-        The most loss evaluations of 'lbfgs'.
-    class_weight : dict, list of dict or 'balanced', default=None
-        Weights of the classes, ``{label: weight}``; classes left out have weight 1. A
-        row's weight is that of its class times its `sample_weight`. 'balanced' gives
-        all classes the same total: ``n_samples / (n_classes * np.bincount(y))``; not
-        for `partial_fit`. For targets of several columns, a list with a dict for each,
-        as ``{0: 1, 1: 5}``: the weights of a row's labels are multiplied.
-    scoring : str, callable or None, default=None
-        What is scored on the validation rows: the name of a scorer, a callable
-        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
-        accuracy.
-    max_time : float or None, default=None
-        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration.
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish',
+        'softplus', 'hard_tanh', 'hard_sigmoid', or an object with the methods ``value``
+        and ``derivative``. The default, 'relu', is ``max(0, z)``.
     coefs_init, intercepts_init : list of array-like or None, default=None
         First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
         for each layer; None in place of an array draws that one at random, as it would
@@ -108,30 +47,69 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         (`warm_start`, `partial_fit`) does not use them.
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
-        output layer. The penalty leaves them out.
+        output layer. The penalty leaves them out. By default none.
+    output_bias_init : {'auto', 'mean'}, default='auto'
+        With 'mean', the first biases of the output layer predict the weighted shares of
+        the classes in the training rows of the first call. 'auto' draws them at random.
+        `intercepts_init` comes first.
+    class_weight : dict, list of dict or 'balanced', default=None
+        **Loss** (:ref:`guide <guide-loss>`). Weights of the classes, ``{label:
+        weight}``; classes left out have weight 1. A row's weight is that of its class
+        times its `sample_weight`. 'balanced' gives all classes the same total:
+        ``n_samples / (n_classes * np.bincount(y))``; not for `partial_fit`. For targets
+        of several columns, a list with a dict for each, as ``{0: 1, 1: 5}``: the
+        weights of a row's labels are multiplied. By default all rows count alike.
     label_smoothing : float, default=0.0
-        Share of each label that is spread evenly over all classes of its column.
-    dropout : float or list of float, default=0.0
-        Share of each hidden layer's units that a training step leaves out; one for all
-        layers or one for each. Not with 'lbfgs'.
-    input_dropout : float, default=0.0
-        Share of the features that a training step leaves out.
-    l1_ratio : float, default=0.0
-        The share of the L1 norm in the penalty, as in scikit-learn's elastic net:
-        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
-        exactly 0. Not with 'lbfgs'.
-    weight_decay : float, default=0.01
-        For 'adamw': each step shrinks the weights by this times the learning rate.
+        Share of each label that is spread evenly over all classes of its column. By
+        default none.
+    solver : str, default='adam'
+        **Solver** (:ref:`guide <guide-batch>`). 'sgd' is gradient descent with
+        momentum, 'adam' that of Kingma and Ba, 'adamw' the same with `weight_decay`,
+        'nadam' with Nesterov's momentum; 'rmsprop' and 'adagrad' scale the gradient by
+        its mean and by its sum of squares; 'lbfgs' is a quasi-Newton method on all rows
+        at once. The default suits most tasks.
+    batch_size : int or 'auto', default='auto'
+        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
+    max_iter : int, default=200
+        The most epochs, or L-BFGS iterations.
+    shuffle : bool, default=True
+        Shuffle the rows before each epoch.
+    random_state : int, RandomState instance or None, default=None
+        For the first weights, the split of early stopping and the shuffling. By default
+        each fit is another one.
+    momentum : float, default=0.9
+        Momentum of 'sgd'.
+    nesterovs_momentum : bool, default=True
+        Use Nesterov's momentum.
+    beta_1 : float, default=0.9
+        Decay of the Adams' first moment.
+    beta_2 : float, default=0.999
+        Decay of the Adams' second moment.
+    epsilon : float, default=1e-8
+        Keeps the step finite where squares are divided by.
     rho : float, default=0.9
         Decay of the mean of squares of 'rmsprop'.
     clip_norm : float or None, default=None
-        The most that the norm of a step's gradient may be; a longer one is scaled
-        down. Not with 'lbfgs'.
+        The most that the norm of a step's gradient may be; a longer one is scaled down.
+        Not with 'lbfgs'. By default no step is scaled.
     average : bool or float, default=False
-        Let the model have a moving mean of the weights over the steps, with this
-        decay; True is 0.999. Not with 'lbfgs'.
+        Let the model have a moving mean of the weights over the steps, with this decay;
+        True is 0.999. Not with 'lbfgs'. By default the model has the weights of the
+        last step.
+    max_fun : int, default=15000
+        The most loss evaluations of 'lbfgs'.
+    learning_rate : str or callable, default='constant'
+        **Learning rate** (:ref:`guide <guide-rate>`). The schedule. 'constant',
+        'invscaling' and 'adaptive' are scikit-learn's, which 'adam' ignores. 'step',
+        'exponential', 'cosine' and 'one_cycle' work with all solvers but 'lbfgs', and
+        so does a function that takes the numbers of step and epoch, from 0, and returns
+        the rate. The default keeps the rate.
+    learning_rate_init : float, default=0.001
+        The first learning rate; the highest one where it rises before.
     learning_rate_min : float, default=0.0
         The last rate of 'cosine'.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
     decay_rate : float, default=0.5
         What 'step' and 'exponential' multiply the rate by in `decay_epochs`.
     decay_epochs : float, default=20
@@ -142,20 +120,56 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     restart_epochs : float or None, default=None
         Length of a cycle of 'cosine', after which it starts again; None for one cycle
         in `max_iter` epochs.
-    output_bias_init : {'auto', 'mean'}, default='auto'
-        With 'mean', the first biases of the output layer predict the weighted shares of
-        the classes in the training rows of the first call. 'auto' draws them at random.
-        `intercepts_init` comes first.
+    alpha : float, default=0.0001
+        **Regularisation** (:ref:`guide <guide-overfitting>`). Strength of the L2
+        penalty on the weights. It is divided by the rows of a minibatch. The default is
+        weak; 1 to 10 is strong.
+    l1_ratio : float, default=0.0
+        The share of the L1 norm in the penalty, as in scikit-learn's elastic net:
+        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
+        exactly 0. Not with 'lbfgs'. By default the penalty is L2 alone.
+    weight_decay : float, default=0.01
+        For 'adamw': each step shrinks the weights by this times the learning rate.
+    dropout : float or list of float, default=0.0
+        Share of each hidden layer's units that a training step leaves out; one for all
+        layers or one for each. Not with 'lbfgs'. By default none.
+    input_dropout : float, default=0.0
+        Share of the features that a training step leaves out. By default none.
+    early_stopping : bool, default=False
+        **Validation** (:ref:`guide <guide-validation>`). Set rows aside, stop when
+        their accuracy stops rising, keep the best weights. By default all rows are
+        trained on.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside.
+    scoring : str, callable or None, default=None
+        What is scored on the validation rows: the name of a scorer, a callable
+        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
+        accuracy.
+    tol : float, default=1e-4
+        **Stopping** (:ref:`guide <guide-stopping>`). An epoch that improves by less
+        counts against the patience.
     tol_scale : {'absolute', 'initial'}, default='absolute'
         What `tol` is: a loss, or a share of the loss that the best constant prediction
         has on the training rows of the call, so that the unit of the targets does not
         matter. A score that early stopping goes by is compared with `tol` itself.
+    n_iter_no_change : int, default=10
+        Patience: training stops after one more epoch than this without improvement.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration. By
+        default there is no limit.
+    warm_start : bool, default=False
+        Let `fit` go on with the fitted weights; with `early_stopping`, with the last
+        ones, while the best ones are kept. By default each `fit` begins anew.
+    verbose : bool or int, default=False
+        **Output** (:ref:`guide <guide-output>`). True prints each epoch, as
+        scikit-learn does; 2 adds the seconds, and at the end where the network was
+        trained and why. The logger ``skmlp`` has all of it.
     n_jobs : int or None, default=None
-        Workers that train the one model together: processes of joblib's active backend,
-        or of a Dask cluster. None means 1 unless a `joblib.parallel_config` says
-        otherwise, -1 all cores. Where sharing the work would be slower, fewer are used.
-        Under joblib's threads, the default backend, it changes nothing: a fit in this
-        process has its own threads.
+        **Parallelism** (:ref:`guide <guide-cores>`). Workers that train the one model
+        together: processes of joblib's active backend, or of a Dask cluster. None means
+        1 unless a `joblib.parallel_config` says otherwise, -1 all cores. Where sharing
+        the work would be slower, fewer are used. Under joblib's threads, the default
+        backend, it changes nothing: a fit in this process has its own threads.
 
     Attributes
     ----------
@@ -176,6 +190,8 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         The loss of the validation rows after each epoch, without penalty.
     best_validation_score_ : float or None
         The largest of them.
+    best_epoch_ : int or None
+        Its epoch, as `history_` counts them.
     history_ : list of dict
         One for each epoch: epoch, loss, validation_score and validation_loss (None
         without validation rows), learning_rate, gradient_norm (of the loss in the last
@@ -327,25 +343,12 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         self.tol_scale = tol_scale
         self.n_jobs = n_jobs
 
-    _target = property(hyperparameters.label_target)
-
-    def _check_targets(
-        self, X: Any, y: Any, mode: Mode, *, reset: bool
-    ) -> tuple[Any, Array]:
-        return class_labels.check(self, X, y, mode, reset=reset)
-
-    def _check_stats(self, stats: PartStats, mode: Mode) -> None:
-        class_labels.check_stats(self, stats, mode)
-
-    @property
-    def n_classes_(self) -> list[int]:
-        """The number of classes of each target, as a list, where there are several."""
-        if not class_labels.n_heads(self):
-            raise AttributeError(
-                f"{type(self).__name__} has n_classes_ where it is fitted to several "
-                "columns of classes; the number of those of one is len(classes_)"
-            )
-        return [len(classes) for classes in self.classes_]
+    def _loss_name(self) -> Any:
+        if multioutput.widths(self):
+            return "softmax_heads_log_loss"
+        several = self._label_binarizer.y_type_ == "multiclass"
+        loss = "softmax_log_loss" if several else "logistic_log_loss"
+        return f"smoothed_{loss}" if self.label_smoothing else loss
 
     @available_if(lambda estimator: estimator._check_solver())
     @pointing
@@ -400,11 +403,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
             labels that are not among them.
         """
         with unchanged_on_error(self):
-            if is_dask(y):
-                from skmlp.estimators.fitting import dask_inputs
-
-                X, y, sample_weight = dask_inputs.understand(X, y, sample_weight)
-            class_labels.define(self, y, classes)
+            X, y, sample_weight = self._begin_in_pieces(X, y, sample_weight, classes)
             held_out = (X_val, y_val, sample_weight_val)
             return self._partial_fit(X, y, sample_weight, held_out, epochs)
 

@@ -13,13 +13,10 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin
-from skmlp.estimators.fitting import hyperparameters
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import Names, pointing
-from skmlp.estimators.targets.class_labels import Mode
-from skmlp.estimators.targets.real import Real as RealTarget
+from skmlp.estimators.targets import real_targets, regression_losses
 from skmlp.model.layout import Array
 from skmlp.model.losses import METHOD
 
@@ -31,76 +28,20 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     and, for the same `random_state`, the same model. The documentation's page
     "Differences from scikit-learn" lists where it departs.
 
+    The parameters come in groups, each of which begins with its name and a link:
+    network, loss, solver, learning rate, regularisation, validation, stopping, output
+    and parallelism.
+
     Parameters
     ----------
-    loss : str or object, default='squared_error'
-        'squared_error' is half of it, 'absolute_error' is for the median, 'huber' is
-        between the two, 'quantile' is the pinball loss; 'poisson' and 'gamma' are half
-        the deviance, with an exponential output. Or an object with the method
-        ``value_and_gradient``.
     hidden_layer_sizes : array-like of int or int, default=(100,)
-        Width of each hidden layer. ``()`` is a linear model.
+        **Network** (:ref:`guide <guide-size>`). Width of each hidden layer. ``()`` is a
+        linear model. The default is one layer of 100 units.
     activation : str, object, or list of them, default='relu'
         Activation of the hidden layers; one for all or one for each. 'identity',
-        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu',
-        'mish', 'softplus', 'hard_tanh', 'hard_sigmoid', or an object with the methods
-        ``value`` and ``derivative``.
-    solver : str, default='adam'
-        'sgd' is gradient descent with momentum, 'adam' that of Kingma and Ba, 'adamw'
-        the same with `weight_decay`, 'nadam' with Nesterov's momentum; 'rmsprop' and
-        'adagrad' scale the gradient by its mean and by its sum of squares; 'lbfgs' is
-        a quasi-Newton method on all rows at once.
-    alpha : float, default=0.0001
-        Strength of the L2 penalty on the weights. It is divided by the rows of a
-        minibatch.
-    batch_size : int or 'auto', default='auto'
-        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
-    learning_rate : str or callable, default='constant'
-        The schedule. 'constant', 'invscaling' and 'adaptive' are scikit-learn's, which
-        'adam' ignores. 'step', 'exponential', 'cosine' and 'one_cycle' work with all
-        solvers but 'lbfgs', and so does a function that takes the numbers of step and
-        epoch, from 0, and returns the rate.
-    learning_rate_init : float, default=0.001
-        The first learning rate; the highest one where it rises before.
-    power_t : float, default=0.5
-        Exponent of 'invscaling'.
-    max_iter : int, default=200
-        The most epochs, or L-BFGS iterations.
-    shuffle : bool, default=True
-        Shuffle the rows before each epoch.
-    random_state : int, RandomState instance or None, default=None
-        For the first weights, the split of early stopping and the shuffling.
-    tol : float, default=1e-4
-        An epoch that improves by less counts against the patience.
-    verbose : bool, default=False
-        Print each epoch.
-    warm_start : bool, default=False
-        Let `fit` go on with the fitted weights; with `early_stopping`, with the last
-        ones, while the best ones are kept.
-    momentum : float, default=0.9
-        Momentum of 'sgd'.
-    nesterovs_momentum : bool, default=True
-        Use Nesterov's momentum.
-    early_stopping : bool, default=False
-        Set rows aside, stop when their R2 stops rising, keep the best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows set aside.
-    beta_1 : float, default=0.9
-        Decay of the Adams' first moment.
-    beta_2 : float, default=0.999
-        Decay of the Adams' second moment.
-    epsilon : float, default=1e-8
-        Keeps the step finite where squares are divided by.
-    n_iter_no_change : int, default=10
-        Patience: training stops after one more epoch than this without improvement.
-    max_fun : int, default=15000
-        The most loss evaluations of 'lbfgs'.
-    scoring : str, callable or None, default=None
-        What is scored on the validation rows: the name of a scorer, a callable
-        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
-        R2, and 'loss' for several quantiles.
-    max_time : float or None, default=None
-        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration.
+        'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish',
+        'softplus', 'hard_tanh', 'hard_sigmoid', or an object with the methods ``value``
+        and ``derivative``. The default, 'relu', is ``max(0, z)``.
     coefs_init, intercepts_init : list of array-like or None, default=None
         First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
         for each layer; None in place of an array draws that one at random, as it would
@@ -108,36 +49,75 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         (`warm_start`, `partial_fit`) does not use them.
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
-        output layer. The penalty leaves them out.
+        output layer. The penalty leaves them out. By default none.
+    output_bias_init : {'auto', 'mean'}, default='auto'
+        With 'mean', the first biases of the output layer predict the best constant: the
+        weighted mean of the training targets of the first call (for 'absolute_error'
+        and 'quantile' the median or quantile). 'auto' does so for losses with a log
+        link that scikit-learn lacks: 'gamma', and objects with the output 'exp'.
+        `intercepts_init` comes first.
+    loss : str or object, default='squared_error'
+        **Loss** (:ref:`guide <guide-loss>`). 'squared_error' is half of it,
+        'absolute_error' is for the median, 'huber' is between the two, 'quantile' is
+        the pinball loss; 'poisson' and 'gamma' are half the deviance, with an
+        exponential output. Or an object with the method ``value_and_gradient``.
     missing_targets : {'error', 'mask'}, default='error'
         What NaN in `y` means: an error, or a target that is not known and adds nothing
-        to loss, gradient and score. The other targets of its row count as usual.
+        to loss, gradient and score. The other targets of its row count as usual. By
+        default NaN is refused.
     huber_delta : float, default=1.0
         Errors up to this are squared by 'huber', larger ones count linearly.
     quantile : float or list of float, default=0.5
         The level of 'quantile'. A rising list gives a column of `predict` for each;
         their predictions never cross.
-    dropout : float or list of float, default=0.0
-        Share of each hidden layer's units that a training step leaves out; one for all
-        layers or one for each. Not with 'lbfgs'.
-    input_dropout : float, default=0.0
-        Share of the features that a training step leaves out.
-    l1_ratio : float, default=0.0
-        The share of the L1 norm in the penalty, as in scikit-learn's elastic net:
-        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
-        exactly 0. Not with 'lbfgs'.
-    weight_decay : float, default=0.01
-        For 'adamw': each step shrinks the weights by this times the learning rate.
+    solver : str, default='adam'
+        **Solver** (:ref:`guide <guide-batch>`). 'sgd' is gradient descent with
+        momentum, 'adam' that of Kingma and Ba, 'adamw' the same with `weight_decay`,
+        'nadam' with Nesterov's momentum; 'rmsprop' and 'adagrad' scale the gradient by
+        its mean and by its sum of squares; 'lbfgs' is a quasi-Newton method on all rows
+        at once. The default suits most tasks.
+    batch_size : int or 'auto', default='auto'
+        Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
+    max_iter : int, default=200
+        The most epochs, or L-BFGS iterations.
+    shuffle : bool, default=True
+        Shuffle the rows before each epoch.
+    random_state : int, RandomState instance or None, default=None
+        For the first weights, the split of early stopping and the shuffling. By default
+        each fit is another one.
+    momentum : float, default=0.9
+        Momentum of 'sgd'.
+    nesterovs_momentum : bool, default=True
+        Use Nesterov's momentum.
+    beta_1 : float, default=0.9
+        Decay of the Adams' first moment.
+    beta_2 : float, default=0.999
+        Decay of the Adams' second moment.
+    epsilon : float, default=1e-8
+        Keeps the step finite where squares are divided by.
     rho : float, default=0.9
         Decay of the mean of squares of 'rmsprop'.
     clip_norm : float or None, default=None
-        The most that the norm of a step's gradient may be; a longer one is scaled
-        down. Not with 'lbfgs'.
+        The most that the norm of a step's gradient may be; a longer one is scaled down.
+        Not with 'lbfgs'. By default no step is scaled.
     average : bool or float, default=False
-        Let the model have a moving mean of the weights over the steps, with this
-        decay; True is 0.999. Not with 'lbfgs'.
+        Let the model have a moving mean of the weights over the steps, with this decay;
+        True is 0.999. Not with 'lbfgs'. By default the model has the weights of the
+        last step.
+    max_fun : int, default=15000
+        The most loss evaluations of 'lbfgs'.
+    learning_rate : str or callable, default='constant'
+        **Learning rate** (:ref:`guide <guide-rate>`). The schedule. 'constant',
+        'invscaling' and 'adaptive' are scikit-learn's, which 'adam' ignores. 'step',
+        'exponential', 'cosine' and 'one_cycle' work with all solvers but 'lbfgs', and
+        so does a function that takes the numbers of step and epoch, from 0, and returns
+        the rate. The default keeps the rate.
+    learning_rate_init : float, default=0.001
+        The first learning rate; the highest one where it rises before.
     learning_rate_min : float, default=0.0
         The last rate of 'cosine'.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
     decay_rate : float, default=0.5
         What 'step' and 'exponential' multiply the rate by in `decay_epochs`.
     decay_epochs : float, default=20
@@ -148,22 +128,56 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     restart_epochs : float or None, default=None
         Length of a cycle of 'cosine', after which it starts again; None for one cycle
         in `max_iter` epochs.
-    output_bias_init : {'auto', 'mean'}, default='auto'
-        With 'mean', the first biases of the output layer predict the best constant: the
-        weighted mean of the training targets of the first call (for 'absolute_error'
-        and 'quantile' the median or quantile). 'auto' does so for losses with a log
-        link that scikit-learn lacks: 'gamma', and objects with the output 'exp'.
-        `intercepts_init` comes first.
+    alpha : float, default=0.0001
+        **Regularisation** (:ref:`guide <guide-overfitting>`). Strength of the L2
+        penalty on the weights. It is divided by the rows of a minibatch. The default is
+        weak; 1 to 10 is strong.
+    l1_ratio : float, default=0.0
+        The share of the L1 norm in the penalty, as in scikit-learn's elastic net:
+        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
+        exactly 0. Not with 'lbfgs'. By default the penalty is L2 alone.
+    weight_decay : float, default=0.01
+        For 'adamw': each step shrinks the weights by this times the learning rate.
+    dropout : float or list of float, default=0.0
+        Share of each hidden layer's units that a training step leaves out; one for all
+        layers or one for each. Not with 'lbfgs'. By default none.
+    input_dropout : float, default=0.0
+        Share of the features that a training step leaves out. By default none.
+    early_stopping : bool, default=False
+        **Validation** (:ref:`guide <guide-validation>`). Set rows aside, stop when
+        their R2 stops rising, keep the best weights. By default all rows are trained
+        on.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside.
+    scoring : str, callable or None, default=None
+        What is scored on the validation rows: the name of a scorer, a callable
+        ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is R2,
+        and 'loss' for several quantiles.
+    tol : float, default=1e-4
+        **Stopping** (:ref:`guide <guide-stopping>`). An epoch that improves by less
+        counts against the patience.
     tol_scale : {'absolute', 'initial'}, default='absolute'
         What `tol` is: a loss, or a share of the loss that the best constant prediction
         has on the training rows of the call, so that the unit of the targets does not
         matter. A score that early stopping goes by is compared with `tol` itself.
+    n_iter_no_change : int, default=10
+        Patience: training stops after one more epoch than this without improvement.
+    max_time : float or None, default=None
+        Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration. By
+        default there is no limit.
+    warm_start : bool, default=False
+        Let `fit` go on with the fitted weights; with `early_stopping`, with the last
+        ones, while the best ones are kept. By default each `fit` begins anew.
+    verbose : bool or int, default=False
+        **Output** (:ref:`guide <guide-output>`). True prints each epoch, as
+        scikit-learn does; 2 adds the seconds, and at the end where the network was
+        trained and why. The logger ``skmlp`` has all of it.
     n_jobs : int or None, default=None
-        Workers that train the one model together: processes of joblib's active backend,
-        or of a Dask cluster. None means 1 unless a `joblib.parallel_config` says
-        otherwise, -1 all cores. Where sharing the work would be slower, fewer are used.
-        Under joblib's threads, the default backend, it changes nothing: a fit in this
-        process has its own threads.
+        **Parallelism** (:ref:`guide <guide-cores>`). Workers that train the one model
+        together: processes of joblib's active backend, or of a Dask cluster. None means
+        1 unless a `joblib.parallel_config` says otherwise, -1 all cores. Where sharing
+        the work would be slower, fewer are used. Under joblib's threads, the default
+        backend, it changes nothing: a fit in this process has its own threads.
 
     Attributes
     ----------
@@ -181,6 +195,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         The loss of the validation rows after each epoch, without penalty.
     best_validation_score_ : float or None
         The largest of them.
+    best_epoch_ : int or None
+        Its epoch, as `history_` counts them.
     history_ : list of dict
         One for each epoch: epoch, loss, validation_score and validation_loss (None
         without validation rows), learning_rate, gradient_norm (of the loss in the last
@@ -339,16 +355,24 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self.tol_scale = tol_scale
         self.n_jobs = n_jobs
 
-    _target = property(hyperparameters.real_target)
+    def _loss_name(self) -> Any:
+        return regression_losses.name(self)
+
+    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
+        return self._check_targets(X, y, incremental=False, reset=False)
+
+    def _decode(self, y: Any) -> Any:
+        # Several quantiles have one and the same target.
+        alone = y.shape[1] == 1 or self._loss_name() == "quantiles"
+        return y[:, 0] if alone else y
 
     def _check_targets(
-        self, X: Any, y: Any, mode: Mode, *, reset: bool
+        self, X: Any, y: Any, *, incremental: bool, reset: bool
     ) -> tuple[Any, Array]:
-        checked: tuple[Any, Array] = self._target.check(self, X, y, reset=reset)
-        return checked
+        return real_targets.check(self, X, y, reset=reset)
 
-    def _check_stats(self, stats: PartStats, mode: Mode) -> None:
-        self._target.check_stats(stats)
+    def _check_range(self, smallest: float) -> None:
+        regression_losses.check_range(self, smallest)
 
     @available_if(lambda estimator: estimator._check_solver())
     @pointing
@@ -441,9 +465,15 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         --------
         d2_pinball_scorer : The same behind estimators that compute R2.
         """
-        target: RealTarget = self._target
-        if target.several and not is_dask(X):
-            return target.score_quantiles(y, self.predict(X), sample_weight)
+        if is_dask(X):
+            return super().score(X, y, sample_weight)
+        if self._loss_name() == "quantiles":
+            known = y, self.predict(X), sample_weight
+            if real_targets.masked(self):
+                known = real_targets.known(*known)
+            return regression_losses.score_quantiles(
+                regression_losses.levels(self), *known
+            )
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
