@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
+from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -55,6 +56,16 @@ class Rows:
         """Those at some indices."""
         weights = None if self.weights is None else self.weights[rows]
         return Rows(self.X[rows], self.y[rows], weights)
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """Several parts, one after the other."""
+        weights = [part.weights for part in parts if part.weights is not None]
+        return Rows(
+            np.concatenate([part.X for part in parts]),
+            np.concatenate([part.y for part in parts]),
+            np.concatenate(weights) if weights else None,
+        )
 
     def of(self, inputs: Array) -> Rows:
         """Some of the encoded columns."""
@@ -155,8 +166,17 @@ class BaseTabularMLP(BaseEstimator, ABC):
         """Group of each row, of which every held-out part has its share."""
         return None
 
-    def _look_at(self, held_out: Sequence[Rows]) -> None:
-        """Learn from what the members say of rows that they did not train on."""
+    @abstractmethod
+    def _output(self, network: Any, X: Array) -> Array:
+        """What a network makes of encoded rows."""
+
+    @abstractmethod
+    def _loss_of(self, output: Array, rows: Rows) -> float:
+        """The weighted mean loss of a mean of networks."""
+
+    @abstractmethod
+    def _calibrate(self, output: Array, rows: Rows | None) -> None:
+        """Learn from what networks make of the rows that they held out, if any."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -218,32 +238,64 @@ class BaseTabularMLP(BaseEstimator, ABC):
 
         rng = check_random_state(self.random_state)
         n_members, n = self.n_estimators, len(rows.X)
-        parts: Sequence[Array | None] = [None] * n_members
+        # Two by two they hold out the same rows; the second of a pair sees no ramps and
+        # so errs elsewhere.
+        n_pairs = -(-n_members // 2)
+        parts: Sequence[Array | None] = [None] * n_pairs
         if self.early_stopping and validation is None:
             parts = held_out_rows(
-                n, n_members, self.validation_fraction, self._strata(rows.y), rng
+                n, n_pairs, self.validation_fraction, self._strata(rows.y), rng
             )
         seeds = rng.randint(np.iinfo(np.int32).max, size=n_members)
         n_trained = n - (0 if parts[0] is None else len(parts[0]))
         networks = [self._member(int(seed), n_trained) for seed in seeds]
         first = dict(self._first())
-        # Members that see no ramps err elsewhere: letter's log loss falls by an eighth,
-        # and other tables lose nothing.
         every = np.arange(encoded.shape[1]), np.flatnonzero(~encoder.is_ramp_)
         self.estimators_features_ = [every[k % 2] for k in range(n_members)]
         self.estimators_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(train)(network, inputs, rows, part, validation, first)
-            for network, inputs, part in zip(
-                networks, self.estimators_features_, parts, strict=True
+            delayed(train)(network, inputs, rows, parts[k // 2], validation, first)
+            for k, (network, inputs) in enumerate(
+                zip(networks, self.estimators_features_, strict=True)
             )
         )
         self.n_iter_ = max(network.n_iter_ for network in self.estimators_)
-        held_out = [rows.take(part) for part in parts if part is not None]
         if validation is not None and self.early_stopping:
-            held_out = [validation] * n_members
-        pairs = zip(self.estimators_features_, held_out, strict=False)
-        self._look_at([part.of(inputs) for inputs, part in pairs])
+            self._weigh([validation] * n_pairs)
+        else:
+            self._weigh([rows.take(part) for part in parts if part is not None])
         return self
+
+    def _weigh(self, held_out: Sequence[Rows]) -> None:
+        """Weigh the two kinds of networks by the rows that each pair held out."""
+        n_members = self.n_estimators
+        self.estimator_weights_ = np.full(n_members, 1 / n_members)
+        if not held_out:
+            self._calibrate(np.empty(0), None)
+            return
+        pairs = []
+        for k, rows in enumerate(held_out):
+            both = [
+                self._output(network, np.ascontiguousarray(rows.X[:, inputs]))
+                for network, inputs in zip(
+                    self.estimators_[2 * k : 2 * k + 2],
+                    self.estimators_features_[2 * k : 2 * k + 2],
+                    strict=True,
+                )
+            ]
+            pairs.append((both[0], both[-1]))
+        first, second = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        rows = Rows.joined(held_out)
+
+        def loss(share: float) -> float:
+            return self._loss_of(share * first + (1 - share) * second, rows)
+
+        share = 1.0
+        if n_members > 1:
+            share = float(minimize_scalar(loss, bounds=(0, 1), method="bounded").x)
+            kinds = np.arange(n_members) % 2
+            shares = np.where(kinds == 0, share, 1 - share)
+            self.estimator_weights_ = shares / np.bincount(kinds)[kinds]
+        self._calibrate(share * first + (1 - share) * second, rows)
 
     def _member(self, seed: int, n_rows: int) -> Any:
         """A network of this ensemble, not fitted."""
@@ -259,18 +311,14 @@ class BaseTabularMLP(BaseEstimator, ABC):
         )
         return network.set_params(**self.network_params or {})
 
-    def _of_each(self, method: str, encoded: Array) -> Array:
-        """What each network makes of encoded rows, stacked."""
-        pairs = zip(self.estimators_, self.estimators_features_, strict=True)
-        each = [
-            getattr(m, method)(np.ascontiguousarray(encoded[:, i])) for m, i in pairs
-        ]
-        return np.asarray(each, np.float64)
-
-    def _encoded(self, X: Any) -> Array:
+    def _outputs(self, X: Any) -> Array:
+        """What each network makes of a raw table, stacked."""
         check_is_fitted(self)
-        encoded: Array = self.preprocessor_.transform(X)
-        return encoded
+        encoded = self.preprocessor_.transform(X)
+        pairs = zip(self.estimators_, self.estimators_features_, strict=True)
+        return np.stack(
+            [self._output(m, np.ascontiguousarray(encoded[:, i])) for m, i in pairs]
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

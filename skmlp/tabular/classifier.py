@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,6 +81,9 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         The networks. Their classes are the indices of `classes_`.
     estimators_features_ : list of ndarray of int
         The encoded columns that each network sees: every other one sees no ramps.
+    estimator_weights_ : ndarray of shape (n_estimators,)
+        Weights of the networks in the mean, by the loss on the held-out rows. Their
+        sum is 1.
     temperature_ : float
         What the logarithms of the mean probabilities are divided by; at most 1.
     n_iter_ : int
@@ -183,25 +186,20 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}
 
-    def _look_at(self, held_out: Sequence[Rows]) -> None:
-        """Find the temperature that the held-out rows ask for."""
+    def _output(self, network: Any, X: Array) -> Array:
+        return np.asarray(network.predict_proba(X), np.float64)
+
+    def _loss_of(self, output: Array, rows: Rows) -> float:
+        likely = output[np.arange(len(output)), rows.y]
+        return -float(np.average(np.log(likely + TINY), weights=rows.weights))
+
+    def _calibrate(self, output: Array, rows: Rows | None) -> None:
         self.temperature_ = 1.0
-        if not held_out or len(self.classes_) == 1:
+        if rows is None:
             return
-        shares = np.concatenate(
-            [
-                m.predict_proba(r.X)
-                for m, r in zip(self.estimators_, held_out, strict=False)
-            ]
-        ).astype(np.float64)
-        codes = np.concatenate([rows.y for rows in held_out])
-        weights = None
-        if held_out[0].weights is not None:
-            weights = np.concatenate([rows.weights for rows in held_out])
 
         def loss(power: float) -> float:
-            likely = _sharpened(shares, 1 / power)[np.arange(len(codes)), codes]
-            return -float(np.average(np.log(likely + TINY), weights=weights))
+            return self._loss_of(_sharpened(output, 1 / power), rows)
 
         power = minimize_scalar(loss, bounds=(1.0, MOST_POWER), method="bounded").x
         self.temperature_ = float(1 / power)
@@ -219,8 +217,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        each = self._of_each("predict_proba", self._encoded(X))
-        return _sharpened(each.mean(axis=0), self.temperature_)
+        mean = np.average(self._outputs(X), axis=0, weights=self.estimator_weights_)
+        return _sharpened(mean, self.temperature_)
 
     def predict(self, X: Any) -> Array:
         """Predict the most probable class.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         The networks. Their targets have mean 0 and deviation 1.
     estimators_features_ : list of ndarray of int
         The encoded columns that each network sees: every other one sees no ramps.
+    estimator_weights_ : ndarray of shape (n_estimators,)
+        Weights of the networks in the mean, by the loss on the held-out rows. Their
+        sum is 1.
     n_iter_ : int
         The most epochs of one of them.
     n_features_in_ : int
@@ -139,21 +142,28 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     def _first(self) -> Mapping[str, Any]:
         return {}
 
-    def _look_at(self, held_out: Sequence[Rows]) -> None:
-        """Keep the sorted absolute errors of the members on their held-out rows."""
-        errors = [
-            abs(network.predict(rows.X) - rows.y).reshape(len(rows.y), -1)
-            * self._deviation
-            for network, rows in zip(self.estimators_, held_out, strict=False)
-        ]
-        self._errors = np.sort(np.concatenate(errors), axis=0) if errors else None
+    def _output(self, network: Any, X: Array) -> Array:
+        return np.asarray(network.predict(X), np.float64).reshape(len(X), -1)
+
+    def _loss_of(self, output: Array, rows: Rows) -> float:
+        errors = np.square(output - rows.y.reshape(output.shape)).mean(axis=1)
+        return float(np.average(errors, weights=rows.weights))
+
+    def _calibrate(self, output: Array, rows: Rows | None) -> None:
+        """Keep the sorted absolute errors."""
+        self._errors = None
+        if rows is not None:
+            errors = abs(output - rows.y.reshape(output.shape)) * self._deviation
+            self._errors = np.sort(errors, axis=0)
 
     def _predictions(self, X: Any) -> Array:
         """Those of each network, of shape (n_estimators, n, n_outputs)."""
-        raw = self._of_each("predict", self._encoded(X))
-        raw = raw.reshape(*raw.shape[:2], -1)
-        values: Array = raw * self._deviation + self._mean
+        values: Array = self._outputs(X) * self._deviation + self._mean
         return np.clip(values, *self._range)
+
+    def _mean_of(self, values: Array) -> Array:
+        mean: Array = np.average(values, axis=0, weights=self.estimator_weights_)
+        return mean
 
     def _shaped(self, table: Array) -> Array:
         return table[:, 0] if self._one_column else table
@@ -177,7 +187,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             Only if `return_std`.
         """
         values = self._predictions(X)
-        mean = self._shaped(values.mean(axis=0))
+        mean = self._shaped(self._mean_of(values))
         return (mean, self._shaped(values.std(axis=0))) if return_std else mean
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Array:
@@ -221,7 +231,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
                 f"{n} held-out rows are too few for confidence_level="
                 f"{confidence_level}: at most {n / (n + 1):.3f}"
             )
-        mean, half = self._predictions(X).mean(axis=0), self._errors[rank - 1]
+        mean, half = self._mean_of(self._predictions(X)), self._errors[rank - 1]
         ends = np.stack([mean - half, mean + half], axis=-1)
         return ends[:, 0] if self._one_column else ends
 

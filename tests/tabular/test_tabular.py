@@ -325,6 +325,7 @@ def test_every_other_network_sees_no_ramps():
         for inputs in model.estimators_features_
     ]
     assert seen == [{True, False}, {False}]
+    assert_allclose(model.estimator_weights_.sum(), 1)
     sizes = [m.n_features_in_ for m in model.estimators_]
     assert sizes == [len(names), (~model.preprocessor_.is_ramp_).sum()]
 
@@ -342,3 +343,18 @@ def test_the_temperature_undoes_what_smoothing_does():
     model.temperature_ = 1.0
     shares = model.predict_proba(X)
     assert log_loss < -np.log(shares[np.arange(400), y.astype(int)]).mean()
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_the_better_kind_of_network_has_the_greater_weight(kind):
+    # A saw with a tooth for every two ramps is what ramps are made for.
+    x = np.linspace(0, 1, 600)
+    saw = (8 * x) % 1
+    y = saw if kind is TabularMLPRegressor else saw > 0.5
+    model = quick(kind, n_estimators=3, max_iter=40).fit(x[:, None], y)
+    ramps, plain = model.estimator_weights_[0], model.estimator_weights_[1]
+    assert ramps == model.estimator_weights_[2]
+    assert 2 * ramps > plain
+    # Without rows to go by, all weigh the same.
+    model.set_params(early_stopping=False).fit(x[:, None], y)
+    assert_allclose(model.estimator_weights_, 1 / 3)
