@@ -8,9 +8,9 @@ that is left, or to the one that the cluster starts in its place; its rows are c
 once more, and the round that was under way is run again. The parts themselves stay as
 they were, so the model has the very bits of a fit that nobody disturbed.
 
-Run it with ``python examples/04_cluster_that_loses_workers.py``. It takes a minute or more,
-so it is not run while this page is built. It prints what happens to
-whom, and fails if the two models differ in a single bit.
+Run it with ``python examples/04_cluster_that_loses_workers.py``. It takes a minute or
+more, so it is not run while this page is built. It prints what happens to whom, and
+fails if the two models differ in a single bit.
 """
 
 import os

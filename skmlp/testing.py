@@ -205,7 +205,7 @@ class AfterEpoch(Callback):
 
 def validation_rows(estimator: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """Return the numbers of the rows that a fit with early stopping has set aside."""
-    n_rows, rng = estimator._split_record
+    n_rows, rng = estimator._resume["split"]
     split = Split(n_rows, estimator.validation_fraction, rng, None)
     return np.asarray(split_rows(split)[1])
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
+from skmlp.data.partitions import PartStats
 from skmlp.estimators import conversion, kept
 from skmlp.estimators.fitting import (
     callback_support,
@@ -28,10 +29,12 @@ from skmlp.estimators.fitting import (
 from skmlp.estimators.fitting.fast_checks import checked_rows
 from skmlp.estimators.fitting.inputs import HeldOut
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
+from skmlp.estimators.fitting.resume import resume_of
 from skmlp.estimators.prediction import scores
 from skmlp.estimators.suggestions import Names, SettingWithPointers, pointing
 from skmlp.estimators.summary import Describable
-from skmlp.estimators.targets import multioutput
+from skmlp.estimators.targets.class_labels import Mode
+from skmlp.estimators.targets.target import Target
 from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.model.layout import Array
 from skmlp.model.predict import forward
@@ -164,23 +167,20 @@ class BaseMLP(
         "n_jobs": [Integral, None],
     }
 
+    @property
+    @abstractmethod
+    def _target(self) -> Target:
+        """What the network learns, once the data is known."""
+
     @abstractmethod
     def _check_targets(
-        self, X: Any, y: Any, *, incremental: bool, reset: bool
+        self, X: Any, y: Any, mode: Mode, *, reset: bool
     ) -> tuple[Any, Array]:
         """Validate X and y; return them with y as the loss takes it."""
 
     @abstractmethod
-    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
-        """Validate rows of a fit's validation set; as `_check_targets`."""
-
-    @abstractmethod
-    def _decode(self, y: Any) -> Any:
-        """Make encoded targets, as a table of numbers, what the caller would give."""
-
-    @abstractmethod
-    def _loss_name(self) -> Any:
-        """The loss, for `skmlp.model.losses.entry`."""
+    def _check_stats(self, stats: PartStats, mode: Mode) -> None:
+        """Check targets that lie on workers."""
 
     @pointing
     @_fit_context(prefer_skip_nested_validation=True)
@@ -231,7 +231,7 @@ class BaseMLP(
             unchanged_on_error(self),
         ):
             held_out = (X_val, y_val, sample_weight_val)
-            driver.fit(self, X, y, sample_weight, held_out, incremental=False)
+            driver.fit(self, X, y, sample_weight, held_out)
         return self
 
     def _partial_fit(
@@ -241,13 +241,11 @@ class BaseMLP(
         # counts here, so it is checked here.
         self._validate_params()
         with unchanged_on_error(self):
-            driver.fit(
-                self, X, y, sample_weight, held_out, incremental=True, epochs=epochs
-            )
+            driver.fit(self, X, y, sample_weight, held_out, epochs)
         return self
 
     def _check_solver(self) -> bool:
-        if self.solver not in SOLVERS:
+        if not hyperparameters.is_stochastic(self):
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "
                 f"{self.solver} is not stochastic."
@@ -263,9 +261,11 @@ class BaseMLP(
             check_is_fitted(self)
         X = checked_rows(self, X)
         activations = hyperparameters.activations(self, len(self.coefs_) - 1)
-        last, heads = self.out_activation_, multioutput.widths(self)
+        last, heads = self.out_activation_, tuple[int, ...]()
         if n_layers is not None:
-            last, heads = activations[n_layers - 1], ()
+            last = activations[n_layers - 1]
+        elif last == "softmax_heads":
+            heads = self._target.heads
         return forward(
             X,
             self.coefs_[:n_layers],
@@ -320,21 +320,19 @@ class BaseMLP(
 
         return lazy.predict(self, method, X, dtype, n_columns, options)
 
-    def _lazy_raw(self, X: Any) -> Any:
-        return self._lazy("_forward", X, n_columns=self.n_outputs_)
-
     @property
     def _optimizer(self) -> SimpleNamespace:
         """The optimizer's state under scikit-learn's private names, to look at."""
-        if not hasattr(self, "_learning_rate"):
+        resume = resume_of(self)
+        if "step" not in resume:
             raise AttributeError(
                 f"{type(self).__name__} has no '_optimizer' before a stochastic fit"
             )
         return SimpleNamespace(
-            learning_rate=self._learning_rate,
-            learning_rate_init=self.learning_rate_init,
-            t=self._optimizer_step,
-            moments=self._moments,
+            learning_rate=resume["learning_rate"],
+            learning_rate_init=resume["learning_rate_init"],
+            t=resume["step"],
+            moments=resume["moments"],
         )
 
     def __getstate__(self) -> dict[str, Any]:

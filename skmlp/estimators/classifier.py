@@ -12,14 +12,18 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 
+from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
+from skmlp.estimators.fitting import hyperparameters
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.prediction.decisions import DecisionsMixin
 from skmlp.estimators.suggestions import Names, pointing
-from skmlp.estimators.targets import multioutput
-from skmlp.estimators.targets.class_labels import LabelsMixin
+from skmlp.estimators.targets import class_labels
+from skmlp.estimators.targets.class_labels import Mode
+from skmlp.model.layout import Array
 
 
-class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
+class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier.
 
     Drop-in for `sklearn.neural_network.MLPClassifier`: the same parameters, attributes
@@ -343,12 +347,25 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
         self.tol_scale = tol_scale
         self.n_jobs = n_jobs
 
-    def _loss_name(self) -> Any:
-        if multioutput.widths(self):
-            return "softmax_heads_log_loss"
-        several = self._label_binarizer.y_type_ == "multiclass"
-        loss = "softmax_log_loss" if several else "logistic_log_loss"
-        return f"smoothed_{loss}" if self.label_smoothing else loss
+    _target = property(hyperparameters.label_target)
+
+    def _check_targets(
+        self, X: Any, y: Any, mode: Mode, *, reset: bool
+    ) -> tuple[Any, Array]:
+        return class_labels.check(self, X, y, mode, reset=reset)
+
+    def _check_stats(self, stats: PartStats, mode: Mode) -> None:
+        class_labels.check_stats(self, stats, mode)
+
+    @property
+    def n_classes_(self) -> list[int]:
+        """The number of classes of each target, as a list, where there are several."""
+        if not class_labels.n_heads(self):
+            raise AttributeError(
+                f"{type(self).__name__} has n_classes_ where it is fitted to several "
+                "columns of classes; the number of those of one is len(classes_)"
+            )
+        return [len(classes) for classes in self.classes_]
 
     @available_if(lambda estimator: estimator._check_solver())
     @pointing
@@ -403,7 +420,11 @@ class MLPClassifier(DecisionsMixin, LabelsMixin, ScoreMixin, ClassifierMixin, Ba
             labels that are not among them.
         """
         with unchanged_on_error(self):
-            X, y, sample_weight = self._begin_in_pieces(X, y, sample_weight, classes)
+            if is_dask(y):
+                from skmlp.estimators.fitting import dask_inputs
+
+                X, y, sample_weight = dask_inputs.understand(X, y, sample_weight)
+            class_labels.define(self, y, classes)
             held_out = (X_val, y_val, sample_weight_val)
             return self._partial_fit(X, y, sample_weight, held_out, epochs)
 

@@ -13,10 +13,13 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin
+from skmlp.estimators.fitting import hyperparameters
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import Names, pointing
-from skmlp.estimators.targets import real_targets, regression_losses
+from skmlp.estimators.targets.class_labels import Mode
+from skmlp.estimators.targets.real import Real as RealTarget
 from skmlp.model.layout import Array
 from skmlp.model.losses import METHOD
 
@@ -355,24 +358,16 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self.tol_scale = tol_scale
         self.n_jobs = n_jobs
 
-    def _loss_name(self) -> Any:
-        return regression_losses.name(self)
-
-    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
-        return self._check_targets(X, y, incremental=False, reset=False)
-
-    def _decode(self, y: Any) -> Any:
-        # Several quantiles have one and the same target.
-        alone = y.shape[1] == 1 or self._loss_name() == "quantiles"
-        return y[:, 0] if alone else y
+    _target = property(hyperparameters.real_target)
 
     def _check_targets(
-        self, X: Any, y: Any, *, incremental: bool, reset: bool
+        self, X: Any, y: Any, mode: Mode, *, reset: bool
     ) -> tuple[Any, Array]:
-        return real_targets.check(self, X, y, reset=reset)
+        checked: tuple[Any, Array] = self._target.check(self, X, y, reset=reset)
+        return checked
 
-    def _check_range(self, smallest: float) -> None:
-        regression_losses.check_range(self, smallest)
+    def _check_stats(self, stats: PartStats, mode: Mode) -> None:
+        self._target.check_stats(stats)
 
     @available_if(lambda estimator: estimator._check_solver())
     @pointing
@@ -465,15 +460,9 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         --------
         d2_pinball_scorer : The same behind estimators that compute R2.
         """
-        if is_dask(X):
-            return super().score(X, y, sample_weight)
-        if self._loss_name() == "quantiles":
-            known = y, self.predict(X), sample_weight
-            if real_targets.masked(self):
-                known = real_targets.known(*known)
-            return regression_losses.score_quantiles(
-                regression_losses.levels(self), *known
-            )
+        target: RealTarget = self._target
+        if target.several and not is_dask(X):
+            return target.score_quantiles(y, self.predict(X), sample_weight)
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:

@@ -87,7 +87,7 @@ def _title(model: Any) -> str:
     size = sum(np.asarray(a).nbytes for a in arrays)
     title = f"{type(model).__name__}: {count:,} parameters, {_bytes(size)}, "
     title += " and ".join(sorted({np.asarray(a).dtype.name for a in arrays}))
-    moments = sum(m.nbytes for m in getattr(model, "_moments", []))
+    moments = sum(m.nbytes for m in getattr(model, "_resume", {}).get("moments", []))
     return title + (f" (and {_bytes(moments)} of moments)" if moments > 2**20 else "")
 
 

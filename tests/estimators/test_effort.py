@@ -55,7 +55,7 @@ def test_the_shares_are_those_of_all_ranks():
 def told(records: list[Record]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        timing_report.tell(records, show=True)
+        timing_report.tell_shares(1, records)
     assert all(w.category is CommunicationWarning for w in caught)
     return [str(w.message) for w in caught]
 

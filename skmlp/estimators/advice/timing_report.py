@@ -22,12 +22,12 @@ logger = logging.getLogger("skmlp")
 WORTH_A_WORD = 5.0
 
 
-def teller(estimator: Any) -> Callable[..., None]:
+def teller(verbose: Any) -> Callable[..., None]:
     """Make a function that logs a line, and prints it if `verbose`.
 
     It takes what to print with ``verbose=1`` (or True), and what to add with 2.
     """
-    level = int(estimator.verbose)
+    level = int(verbose)
 
     def tell(text: str, more: str = "") -> None:
         # scikit-learn prints the same at each level.
@@ -70,7 +70,7 @@ def tell_iterations(records: Sequence[Record]) -> None:
         logger.info("Iteration %d, loss = %.8f, %.3g s", i, record.loss, record.seconds)
 
 
-def _tell_shares(estimator: Any, records: Sequence[Record]) -> None:
+def tell_shares(verbose: Any, records: Sequence[Record]) -> None:
     """Tell the shares; warn where communication took more than half.
 
     No `CommunicationWarning` for a fit that communicates for moments only, nor where
@@ -81,7 +81,7 @@ def _tell_shares(estimator: Any, records: Sequence[Record]) -> None:
     if not shared:
         return
     computing, waiting, communicating = shares(shared)
-    teller(estimator)(
+    teller(verbose)(
         f"The ranks spent {computing:.0%} of their time computing, {waiting:.0%} "
         f"waiting for the busiest one, {communicating:.0%} communicating."
     )
@@ -99,16 +99,16 @@ def _tell_shares(estimator: Any, records: Sequence[Record]) -> None:
         )
 
 
-def tell_fewer(estimator: Any, n_taken: int, n_asked: int, batch_rows: int) -> None:
+def tell_fewer(verbose: Any, n_taken: int, n_asked: int, batch_rows: int) -> None:
     """Tell that fewer ranks train than were asked for; of one, `end` says why."""
     if 1 < n_taken < n_asked:
-        teller(estimator)(
+        teller(verbose)(
             f"Training on {n_taken} of {n_asked} ranks: with this network and "
             f"{batch_rows} rows a step, more would not be faster."
         )
 
 
-def tell_missing(estimator: Any, n_ranks: int, n_asked: int | None) -> None:
+def tell_missing(verbose: Any, n_ranks: int, n_asked: int | None) -> None:
     """Print and warn that the cluster has fewer workers than were asked for.
 
     `n_asked` is None where all were.
@@ -119,37 +119,40 @@ def tell_missing(estimator: Any, n_ranks: int, n_asked: int | None) -> None:
         f"{n_asked} Dask workers were asked for, and {n_ranks} can take part now, with "
         "larger parts of each minibatch. More are taken in as they come"
     )
-    teller(estimator)(f"{text}.")
+    teller(verbose)(f"{text}.")
     warnings.warn(text, UserWarning, stacklevel=2)
 
 
 def end(
-    estimator: Any, supervisor: Supervisor, plan: Plan, records: Sequence[Record]
-) -> Any:
+    estimator: Any,
+    supervisor: Supervisor,
+    plan: Plan,
+    records: Sequence[Record],
+    *,
+    verbose: Any,
+    n_jobs: int | None,
+) -> None:
     """Tell where the ranks were and why; keep it, and the restarts, as attributes."""
     estimator._trained_where = (supervisor.where, supervisor.n_ranks)
     estimator.restarts_ = [
         {"epoch": restart.epoch, "reason": restart.reason}
         for restart in supervisor.restarts
     ]
-    _tell_shares(estimator, records)
-    tell = teller(estimator)
+    tell_shares(verbose, records)
+    tell = teller(verbose)
     if tell is not _nothing:
-        tell("", f"{summary.training_of(estimator)}: {_why(estimator, plan)}")
-    return estimator
+        tell("", f"{summary.training_of(estimator)}: {_why(estimator, plan, n_jobs)}")
 
 
-def _why(estimator: Any, plan: Plan) -> str:
+def _why(estimator: Any, plan: Plan, n_jobs: int | None) -> str:
     """Why a fit was where it was."""
     where, n_ranks = estimator._trained_where
-    asked = policy.choose(estimator.n_jobs)
+    asked = policy.choose(n_jobs)
     if where == "dask" and asked.kind != "dask":
         return "the rows are on these workers"
     if asked.kind == "process":
-        return (
-            f"n_jobs={estimator.n_jobs!r} and joblib's backend ask for no other process"
-        )
+        return f"n_jobs={n_jobs!r} and joblib's backend ask for no other process"
     if n_ranks > 1:
-        return f"n_jobs={estimator.n_jobs!r} asks for workers"
+        return f"n_jobs={n_jobs!r} asks for workers"
     rows = f"{plan.batch_size} rows a step"
     return f"with this network and {rows}, sharing the work would not be faster"

@@ -1,39 +1,34 @@
-"""From an estimator's parameters and data to a plan, a run, and fitted attributes."""
+"""The one path of all calls: from parameters and data to fitted attributes."""
 
 from __future__ import annotations
 
 import time
-from numbers import Integral
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from sklearn.utils.validation import _check_sample_weight
 
-from skmlp.data.sampler import SharedRows
+from skmlp.estimators.advice import quality, timing_report
 from skmlp.estimators.fitting import (
+    callback_support,
+    fitted_attributes,
     hyperparameters,
     initial_state,
-    inputs,
-    judge,
-    layer_options,
-    run,
-    validation_rows,
 )
-from skmlp.estimators.fitting.hyperparameters import hidden_sizes
-from skmlp.estimators.fitting.inputs import HeldOut
-from skmlp.estimators.fitting.validation_rows import Validation
-from skmlp.estimators.targets import class_weights, regression_losses
-from skmlp.launch import policy
-from skmlp.launch.policy import Place
-from skmlp.model.layout import Array
-
-
-def is_first(estimator: Any, incremental: bool) -> bool:
-    """Whether a fit begins with new parameters."""
-    return not hasattr(estimator, "coefs_") or (
-        not estimator.warm_start and not incremental
-    )
+from skmlp.estimators.fitting.hyperparameters import Hyperparameters
+from skmlp.estimators.fitting.initial_state import Start
+from skmlp.estimators.fitting.inputs import HeldOut, is_dask
+from skmlp.estimators.fitting.judge import Judge
+from skmlp.estimators.fitting.resume import resume_of
+from skmlp.estimators.fitting.rows import Rows
+from skmlp.estimators.fitting.rows_here import RowsHere
+from skmlp.estimators.targets.target import Target
+from skmlp.plan import Plan
+from skmlp.state import Record
+from skmlp.training import lbfgs, supervisor
+from skmlp.training.supervisor import Supervisor
 
 
 def fit(
@@ -42,132 +37,149 @@ def fit(
     y: Any,
     sample_weight: Any,
     held_out: HeldOut,
-    *,
-    incremental: bool,
-    epochs: int = 1,
-) -> Any:
-    """Train an estimator; see its `fit` and `partial_fit`.
-
-    `held_out` is (X_val, y_val, sample_weight_val), of None where there are none.
-    """
+    epochs: int | None = None,
+) -> None:
+    """Train an estimator; `epochs` are those of `partial_fit`, None in `fit`."""
     began = time.monotonic()
-    check_early(estimator, incremental, sample_weight, held_out, epochs)
-    options: dict[str, Any] = {
-        "first": is_first(estimator, incremental),
-        "incremental": incremental,
-        "epochs": epochs if incremental else None,
-        "deadline": None if estimator.max_time is None else began + estimator.max_time,
-    }
-    if any(inputs.is_dask(given) for given in (X, y, sample_weight, *held_out)):
-        from skmlp.dask.seceded import thread_given_back
-        from skmlp.estimators.fitting import dask_driver
-
-        with thread_given_back():
-            return dask_driver.fit(estimator, X, y, sample_weight, held_out, **options)
-    given = X, y
-    X, y = estimator._check_targets(
-        X, y, incremental=incremental, reset=options["first"]
-    )
-    if sparse.issparse(X):
-        X = X.tocsr()
-    w = np.empty(0, X.dtype)
-    if sample_weight is not None:
-        w = inputs.check_weights(_check_sample_weight(sample_weight, X))
-    validation = validation_rows.of_this_process(
-        estimator, given, held_out, X, y.shape[1:], w.size > 0
-    )
-    if validation.held_out is not None and validation.held_out[2].size and not w.size:
-        w = np.ones(X.shape[0])
-    w = _class_weighted(estimator, y, w, validation)
-    place = policy.choose(estimator.n_jobs)
-    if place.kind == "dask":
-        from skmlp.estimators.fitting import dask_driver
-
-        done = dask_driver.fit_rows(estimator, X, y, w, validation, place, **options)
-        if done is not None:
-            return done
-        place = policy.HERE
-    return fit_here(estimator, X, y, w, validation, place, **options)
+    asked = hyperparameters.read(estimator, sample_weight, held_out, epochs)
+    deadline = None if asked.max_time is None else began + asked.max_time
+    with _rows(estimator, asked, X, y, sample_weight, held_out) as rows:
+        target: Target = estimator._target
+        n_outputs = target.n_outputs(rows.n_columns)
+        units = (rows.n_features, *asked.hidden_sizes, n_outputs)
+        rows.check_size(units, asked.plan["solver"])
+        start = initial_state.draw(
+            estimator,
+            asked,
+            units,
+            rows.dtype,
+            rows.n_rows,
+            None if rows.n_held_out else rows.strata,
+            callback_support.drawn_from(estimator),
+        )
+        plan = _plan(estimator, asked, target, units, rows, start)
+        hyperparameters.warn_unused(estimator, rows.n_held_out > 0)
+        with (
+            rows.ranks(plan, start) as (plan, launcher),
+            Supervisor(launcher, print if asked.verbose else None) as ranks,
+        ):
+            judge = rows.judge(plan, start, ranks)
+            records = _train(estimator, asked, plan, start, ranks, judge, deadline)
+            told = {"verbose": asked.verbose, "n_jobs": asked.n_jobs}
+            timing_report.end(estimator, ranks, plan, records, **told)
 
 
-def _class_weighted(estimator: Any, y: Any, w: Array, validation: Validation) -> Array:
-    """Weights with those of the classes in them, if there are any."""
-    if getattr(estimator, "class_weight", None) is None:
-        return w
-    rows = inputs.check_weights(class_weights.weighted(estimator, y, w))
-    if validation.held_out is not None:
-        X_val, y_val, w_val = validation.held_out
-        w_val = class_weights.weighted(estimator, y_val, w_val, like=y)
-        validation.held_out = X_val, y_val, w_val
-    return rows
-
-
-def fit_here(
+@contextmanager
+def _rows(
     estimator: Any,
+    asked: Hyperparameters,
     X: Any,
     y: Any,
-    w: Array,
-    validation: Validation,
-    place: Place,
-    *,
-    first: bool,
-    incremental: bool,
-    epochs: int | None,
-    deadline: float | None,
-) -> Any:
-    """Train on this host."""
-    units = run.layer_units(estimator, X.shape[1], y)
-    start = initial_state.begin(estimator, units, X.dtype, first, incremental)
-    if validation.held_out is None:
-        initial_state.split(
-            estimator,
-            start,
-            X.shape[0],
-            lambda: initial_state.packed_labels(estimator, units, y),
-        )
-    initial_state.order(estimator, start, X.shape[0], incremental)
-    plan = run.make_plan(
-        estimator,
-        units,
-        X.dtype,
-        X.shape[0],
-        w.size > 0,
-        start,
-        epochs,
-        validation.n_rows,
-    )
-    plan, place = run.settle(estimator, plan, place, not sparse.issparse(X))
-    held_out = validation.held_out
-    if held_out is not None:
-        held_out = (*held_out[:2], held_out[2].astype(X.dtype, copy=False))
-    rows = SharedRows(
-        X,
-        y,
-        w.astype(X.dtype, copy=False),
-        start.train,
-        start.validation,
-        start.known_order if place.kind != "processes" else None,
-        held_out,
-    )
-    score = judge.judge(estimator, plan, validation, X, w, start)
-    with run.supervised(estimator, run.launcher(plan, rows, place)) as supervisor:
-        return run.run(estimator, supervisor, plan, start, score, deadline)
-
-
-def check_early(
-    estimator: Any,
-    incremental: bool,
     sample_weight: Any,
     held_out: HeldOut,
-    epochs: Any,
-) -> None:
-    """What needs no data to be wrong."""
-    class_weight = getattr(estimator, "class_weight", None)
-    weighted = sample_weight is not None or class_weight is not None
-    hyperparameters.check(estimator, len(hidden_sizes(estimator)))
-    regression_losses.check(estimator)
-    layer_options.frozen(estimator, len(hidden_sizes(estimator)) + 1)
-    validation_rows.check(estimator, held_out, incremental, weighted)
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more")
-    class_weights.check(class_weight, incremental)
+) -> Iterator[Rows]:
+    given = estimator, asked, X, y, sample_weight, held_out
+    if any(is_dask(data) for data in (X, y, sample_weight, *held_out)):
+        from skmlp.estimators.fitting import rows_on_dask
+
+        with rows_on_dask.loaded(*given) as rows:
+            yield rows
+    else:
+        yield RowsHere(*given)
+
+
+def _plan(
+    estimator: Any,
+    asked: Hyperparameters,
+    target: Target,
+    units: tuple[int, ...],
+    rows: Rows,
+    start: Start,
+) -> Plan:
+    """The plan of one shard."""
+    n_rows, n_validation = rows.n_rows, rows.n_held_out
+    if start.train is not None:
+        n_rows, n_validation = len(start.train), len(start.validation)
+    batch_size = n_rows
+    if asked.stochastic:
+        batch_size = min(asked.batch_size or 200, n_rows)
+        if asked.batch_size is not None and asked.batch_size > n_rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. "
+                "It is going to be clipped",
+                stacklevel=2,
+            )
+    if isinstance(asked.scoring, str) and asked.scoring != "loss":
+        target.check_scoring(asked.scoring)
+    # R2 would draw all of several quantiles to the mean.
+    by_loss = asked.scoring is not None or target.loss == "quantiles"
+    first_epoch = 0
+    if asked.mode == "partial_fit" and not start.first:
+        first_epoch = resume_of(estimator).get("schedule_epoch", 0)
+    return Plan(
+        **asked.plan,
+        units=units,
+        loss=target.loss,
+        loss_settings=target.settings,
+        masked=target.masked,
+        dtype=np.dtype(rows.dtype).name,
+        batch_size=batch_size,
+        n_rows=n_rows,
+        weighted=rows.weighted,
+        split=start.split,
+        n_validation=n_validation if asked.stochastic else 0,
+        scoring="driver" if asked.scorer else "loss" if by_loss else "default",
+        order_rng=start.order_rng,
+        keyed_order=start.keyed_order,
+        dropout_key=start.dropout_key,
+        first_epoch=first_epoch,
+    )
+
+
+def _train(
+    estimator: Any,
+    asked: Hyperparameters,
+    plan: Plan,
+    start: Start,
+    ranks: Supervisor,
+    judge: Judge | None,
+    deadline: float | None,
+) -> Sequence[Record]:
+    """Train on the ranks, until `deadline` at most, and adopt what comes out."""
+    estimator.n_shards_ = plan.n_shards
+    watch = callback_support.of(estimator, plan, start, ranks)
+    baseline = quality.Baseline(ranks, plan)
+    initial_state.put_constant(asked, plan, start, baseline)
+    if not asked.stochastic:
+        minimum = lbfgs.minimize(
+            ranks,
+            plan,
+            start.params,
+            asked.max_fun,
+            show=bool(asked.verbose is True or asked.verbose >= 1),
+            watch=watch,
+            deadline=deadline,
+            unit=baseline.unit,
+        )
+        as_bad = baseline.judge_minimum(minimum)
+        fitted_attributes.minimum(estimator, plan, start, minimum)
+        timing_report.tell_iterations(minimum.records)
+        records = minimum.records
+    else:
+        first = [initial_state.first_state(estimator, plan, start)]
+        done: list[Record] = []
+        # From here on the supervisor has the parameters; nobody else holds them.
+        start.params, start.best_params = np.empty(0), None
+        if watch is not None:
+            first[0], done = watch.resumed(first[0])
+        if judge is not None and plan.early_stopping:
+            judge.check(first[0])
+        show = fitted_attributes.printer(plan, len(done), asked.verbose)
+        outcome = supervisor.train(
+            ranks, plan, first.pop(), show, watch, done, score=judge, deadline=deadline
+        )
+        as_bad = baseline.judge(outcome)
+        fitted_attributes.outcome(estimator, plan, start, outcome, judge)
+        records = outcome.records
+    quality.tell(estimator, baseline, as_bad)
+    return records

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,9 @@ from sklearn.utils.optimize import _check_optimize_result
 
 from skmlp.config import get_config
 from skmlp.estimators.advice import early_stopping, quality, timing_report
-from skmlp.estimators.fitting.judge import Judge
-from skmlp.model.layout import Array
+from skmlp.estimators.fitting.initial_state import Start
+from skmlp.estimators.fitting.judge import Judge, set_network
+from skmlp.estimators.fitting.resume import Resume, fingerprint, resume_of
 from skmlp.optim.schedules import SMALLEST_ADAPTIVE
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
@@ -37,9 +36,7 @@ _VALIDATION = {
 CURVES = ("loss_curve_", "history_", *_VALIDATION)
 
 
-def printer(
-    estimator: Any, plan: Plan, epoch: int = 0
-) -> Callable[[Sequence[Record]], None]:
+def printer(plan: Plan, epoch: int, verbose: Any) -> Callable[[Sequence[Record]], None]:
     """Make a function that tells of epochs, as scikit-learn words them.
 
     `epoch` is the number of those that were told of before.
@@ -51,7 +48,7 @@ def printer(
         f"{what} did not improve more than tol={plan.tol:f} "
         f"for {patience} consecutive epochs."
     )
-    tell = timing_report.teller(estimator)
+    tell = timing_report.teller(verbose)
 
     def show(records: Sequence[Record]) -> None:
         nonlocal epoch
@@ -71,16 +68,6 @@ def printer(
                 tell(f"{standstill} Setting learning rate to {record.next_rate:f}")
 
     return show
-
-
-def _common(estimator: Any, plan: Plan, params: Array) -> None:
-    """The attributes of every fitted network."""
-    estimator.n_layers_ = len(plan.units)
-    estimator.n_outputs_ = plan.units[-1]
-    estimator.out_activation_ = plan.loss_entry.output
-    views = plan.layout.views(params)
-    estimator.coefs_ = [W for W, _ in views]
-    estimator.intercepts_ = [b for _, b in views]
 
 
 def _times(record: Record) -> dict[str, Any]:
@@ -127,7 +114,7 @@ def _forget(estimator: Any, *names: str) -> None:
         vars(estimator).pop(name, None)
 
 
-def minimum(estimator: Any, plan: Plan, start: Any, found: Minimum) -> Any:
+def minimum(estimator: Any, plan: Plan, start: Start, found: Minimum) -> Any:
     """Adopt the end of an L-BFGS run."""
     attributes_of_minimum(estimator, plan, start, found)
     if found.result is not None:
@@ -146,26 +133,14 @@ def minimum(estimator: Any, plan: Plan, start: Any, found: Minimum) -> Any:
 
 
 def attributes_of_minimum(
-    estimator: Any, plan: Plan, start: Any, found: Minimum
+    estimator: Any, plan: Plan, start: Start, found: Minimum
 ) -> None:
     """Set what an L-BFGS run has found so far."""
     if not np.isfinite(found.params).all():
         raise ValueError(quality.NOT_FINITE)
-    _common(estimator, plan, found.params.astype(plan.dtype))
-    _forget(
-        estimator,
-        "_moments",
-        "_moments_of",
-        "_dropout_key",
-        "_raw_params",
-        "_last_params",
-        "_schedule_epoch",
-        "_learning_rate",
-        "_learning_rate_from",
-        "_optimizer_step",
-        "_order_record",
-        "_row_order",
-    )
+    set_network(estimator, plan, found.params.astype(plan.dtype))
+    split = resume_of(estimator).get("split")
+    _forget(estimator, "_row_order", "_resume")
     if start.first:
         estimator.t_ = 0
         _forget(
@@ -176,8 +151,9 @@ def attributes_of_minimum(
             "best_validation_score_",
             "best_epoch_",
             "_no_improvement_count",
-            "_split_record",
         )
+    elif split is not None:
+        estimator._resume = Resume(split=split)
     told = [
         {"epoch": i, "loss": record.loss, **_times(record)}
         for i, record in enumerate(found.records, 1)
@@ -189,7 +165,7 @@ def attributes_of_minimum(
 
 
 def outcome(
-    estimator: Any, plan: Plan, start: Any, end: Outcome, judge: Judge | None = None
+    estimator: Any, plan: Plan, start: Start, end: Outcome, judge: Judge | None = None
 ) -> Any:
     """Adopt the end of a stochastic run; `judge` has scored it, if not the ranks."""
     attributes(estimator, plan, start, end)
@@ -200,7 +176,7 @@ def outcome(
     return estimator
 
 
-def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
+def attributes(estimator: Any, plan: Plan, start: Start, end: Outcome) -> None:
     """Set what a stochastic run has brought so far."""
     state, records = end.state, end.records
     diverged = state.status == DIVERGED
@@ -211,12 +187,11 @@ def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
     last = params
     if plan.early_stopping and np.isfinite(state.best):
         params = state.best_params
-    _forget(estimator, "_raw_params", "_last_params")
-    if plan.average is not None:
-        estimator._raw_params = state.params
-    _common(estimator, plan, params)
+    resume = _resume_after(estimator, plan, state)
+    set_network(estimator, plan, params)
     if start.goes_on and not plan.incremental and not diverged:
-        estimator._last_params = last, fingerprint(estimator)
+        resume["last_params"] = last, fingerprint(estimator)
+    estimator._resume = resume
     estimator.n_iter_ = state.epoch
     estimator.t_ = state.samples_seen
     estimator._no_improvement_count = state.no_improvement
@@ -247,15 +222,6 @@ def attributes(estimator: Any, plan: Plan, start: Any, end: Outcome) -> None:
         for i, record in enumerate(records, 1)
     ]
     _extend(estimator, before, "history_", told)
-    estimator._moments = list(state.moments)
-    estimator._moments_of = plan.solver
-    estimator._dropout_key = plan.dropout_key
-    estimator._schedule_epoch = plan.first_epoch + state.epoch
-    estimator._optimizer_step = state.step
-    estimator._learning_rate = state.learning_rate
-    estimator._learning_rate_from = plan.learning_rate_init
-    if start.split_record is not None:
-        estimator._split_record = start.split_record
 
 
 def _set_best(
@@ -276,21 +242,42 @@ def _set_best(
     estimator.best_epoch_ = at if scored else None
 
 
-def _keep_order(estimator: Any, plan: Plan, start: Any, state: TrainState) -> None:
+def _resume_after(estimator: Any, plan: Plan, state: TrainState) -> Resume:
+    """What a call after this one goes on with."""
+    resume = Resume(
+        solver=plan.solver,
+        moments=list(state.moments),
+        step=state.step,
+        schedule_epoch=plan.first_epoch + state.epoch,
+        learning_rate=state.learning_rate,
+        learning_rate_init=plan.learning_rate_init,
+        dropout_key=plan.dropout_key,
+    )
+    known = resume_of(estimator).get("split")
+    if plan.split is not None:
+        resume["split"] = plan.split.n_rows, plan.split.rng
+    elif known is not None:
+        resume["split"] = known
+    if plan.average is not None:
+        resume["raw_params"] = state.params
+    return resume
+
+
+def _keep_order(estimator: Any, plan: Plan, start: Start, state: TrainState) -> None:
     """Advance the caller's random state; note where the order of the rows stands."""
-    _forget(estimator, "_order_record", "_row_order")
+    _forget(estimator, "_row_order")
     if plan.order_rng is None or state.rng is None:
         return
     # Nobody sees a random state that was made from a seed. Where somebody else has
     # drawn from the same one meanwhile, as concurrent fits on numpy's global one do,
     # setting it would make their draws come twice.
-    shared = not isinstance(estimator.random_state, Integral)
-    if shared and (start.shuffles or twister_state(start.rng) == plan.order_rng):
-        set_twister_state(start.rng, state.rng)
+    rng = start.rng
+    if rng is not None and (start.shuffles or twister_state(rng) == plan.order_rng):
+        set_twister_state(rng, state.rng)
     if start.goes_on:
-        estimator._order_record = {
+        resume_of(estimator)["order"] = {
             "n_rows": plan.n_rows,
-            "start": plan.order_rng,
+            "order_rng": plan.order_rng,
             "shuffles": state.shuffles,
             "rng": state.rng,
         }
@@ -324,11 +311,3 @@ def _tell(plan: Plan, state: TrainState, interrupted: bool) -> None:
             ConvergenceWarning,
             stacklevel=2,
         )
-
-
-def fingerprint(estimator: Any) -> int:
-    """A checksum of the weights, by which it shows that they were changed."""
-    crc = 0
-    for array in (*estimator.coefs_, *estimator.intercepts_):
-        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
-    return crc

@@ -1,16 +1,25 @@
-"""Reading the parameters that say what the network is: one value, or one a layer."""
+"""The one reader of hyper-parameters: everything else gets what it returns."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from skmlp import kernels as kernel_sets
+from skmlp.config import get_config
 from skmlp.estimators import suggestions
-from skmlp.estimators.targets import regression_losses
+from skmlp.estimators.fitting.inputs import HeldOut
+from skmlp.estimators.fitting.judge import check_scorer, scorer_of
+from skmlp.estimators.targets import class_labels, class_weights, regression_losses
+from skmlp.estimators.targets.class_labels import Mode
+from skmlp.estimators.targets.labels import Labels
+from skmlp.estimators.targets.real import Real as RealTarget
+from skmlp.estimators.targets.real import as_levels
 from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.activations import ACTIVATIONS, METHODS, entry
 from skmlp.optim.schedules import BY_EPOCH, PARAMETERS, SCHEDULES, Schedule
@@ -22,6 +31,9 @@ DECAY = 0.999
 #: What some solvers use, or some schedules: all that one of them does.
 _OF_SOLVERS = {name for solver in SOLVERS.values() for name in solver.parameters}
 _OF_SCHEDULES = {name for names in PARAMETERS.values() for name in names}
+
+#: Parameters of one loss alone.
+_OF_LOSSES = {"huber_delta": "huber", "quantile": "quantile"}
 
 #: What L-BFGS leaves aside, beside these. (It never shuffles, as shuffle=False asks.)
 _ONLY_BY_STEPS = (
@@ -37,6 +49,138 @@ _ONLY_BY_STEPS = (
     "clip_norm",
     "average",
 )
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What a call of `fit` or `partial_fit` asks for, checked.
+
+    Most names are those of the estimator's parameters. `plan` has the fields of a
+    `skmlp.plan.Plan` that no data decides; `first` says that a new model begins;
+    `first_activations` are those that the first weights are drawn for.
+    """
+
+    plan: dict[str, Any]
+    mode: Mode
+    first: bool
+    hidden_sizes: list[int]
+    first_activations: tuple[Any, ...]
+    stochastic: bool
+    early_stopping: bool
+    shuffle: bool
+    validation_fraction: float
+    batch_size: int | None
+    random_state: Any
+    coefs_init: Any
+    intercepts_init: Any
+    output_bias_init: str
+    scoring: Any
+    scorer: Callable[..., Any] | None
+    class_weight: Any
+    n_jobs: int | None
+    verbose: Any
+    max_fun: int
+    max_time: float | None
+
+
+def read(
+    estimator: Any,
+    sample_weight: Any,
+    held_out: HeldOut,
+    epochs: Any,
+) -> Hyperparameters:
+    """Read the parameters; ValueError, with the cure, where data can't make them right.
+
+    `epochs` are those of `partial_fit`; None in `fit`.
+    """
+    sizes = hidden_sizes(estimator)
+    n_hidden, stochastic = len(sizes), is_stochastic(estimator)
+    names, rates = activations(estimator, n_hidden), dropout(estimator, n_hidden)
+    _check_steps(estimator, names)
+    regression_losses.check(estimator)
+    frozen = frozen_layers(estimator, n_hidden + 1)
+    class_weight = getattr(estimator, "class_weight", None)
+    weighted = sample_weight is not None or class_weight is not None
+    scorer = _check_validation(estimator, held_out, epochs is not None, weighted)
+    if epochs is not None and (not isinstance(epochs, Integral) or epochs < 1):
+        raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more")
+    class_weights.check(class_weight, epochs is not None)
+    mode: Mode = "warm_start" if estimator.warm_start else "fit"
+    if epochs is not None:
+        mode = "partial_fit"
+    early_stopping = stochastic and bool(estimator.early_stopping)
+    plan = {
+        "activation": names,
+        "solver": estimator.solver,
+        "alpha": float(estimator.alpha),
+        "learning_rate": estimator.learning_rate,
+        "learning_rate_init": float(estimator.learning_rate_init),
+        "power_t": float(estimator.power_t),
+        "momentum": float(estimator.momentum),
+        "nesterovs_momentum": bool(estimator.nesterovs_momentum),
+        "beta_1": float(estimator.beta_1),
+        "beta_2": float(estimator.beta_2),
+        "epsilon": float(estimator.epsilon),
+        "max_iter": int(estimator.max_iter if epochs is None else epochs),
+        "tol": float(estimator.tol),
+        "tol_scale": estimator.tol_scale,
+        "n_iter_no_change": float(estimator.n_iter_no_change),
+        "early_stopping": early_stopping,
+        "incremental": epochs is not None,
+        "frozen": frozen,
+        "kernels": kernel_sets.resolve(get_config()["kernels"]),
+        "dropout": rates,
+        "weight_decay": float(estimator.weight_decay),
+        "l1_ratio": float(estimator.l1_ratio),
+        "rho": float(estimator.rho),
+    }
+    if stochastic:
+        plan |= _of_steps(estimator)
+    one_for_all = not isinstance(estimator.activation, (list, tuple))
+    auto = estimator.batch_size == "auto"
+    return Hyperparameters(
+        plan=plan,
+        mode=mode,
+        first=mode == "fit" or not hasattr(estimator, "coefs_"),
+        hidden_sizes=sizes,
+        first_activations=names or ((estimator.activation,) if one_for_all else ()),
+        stochastic=stochastic,
+        early_stopping=early_stopping,
+        shuffle=stochastic and bool(estimator.shuffle),
+        validation_fraction=float(estimator.validation_fraction),
+        batch_size=None if auto else int(estimator.batch_size),
+        random_state=estimator.random_state,
+        coefs_init=estimator.coefs_init,
+        intercepts_init=estimator.intercepts_init,
+        output_bias_init=estimator.output_bias_init,
+        scoring=estimator.scoring,
+        scorer=scorer,
+        class_weight=class_weight,
+        n_jobs=estimator.n_jobs,
+        verbose=estimator.verbose,
+        max_fun=int(estimator.max_fun),
+        max_time=estimator.max_time,
+    )
+
+
+def is_stochastic(estimator: Any) -> bool:
+    """Whether the solver goes by minibatches."""
+    return estimator.solver in SOLVERS
+
+
+def label_target(estimator: Any) -> Labels:
+    """What a classifier with `classes_` learns."""
+    return class_labels.target_of(estimator, float(estimator.label_smoothing))
+
+
+def real_target(estimator: Any) -> RealTarget:
+    """What a regressor learns."""
+    return RealTarget(
+        estimator.loss,
+        estimator.huber_delta,
+        as_levels(estimator.quantile),
+        estimator.missing_targets == "mask",
+    )
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
@@ -62,24 +206,7 @@ def check_layer(layer: Any, n_hidden: int) -> None:
 
 
 def activations(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
-    """The activation of each hidden layer.
-
-    Parameters
-    ----------
-    estimator : BaseMLP
-        Its parameter `activation`.
-    n_hidden : int
-        How many hidden layers there are.
-
-    Returns
-    -------
-    tuple of str or object, of length n_hidden
-
-    Raises
-    ------
-    ValueError
-        The list has another length.
-    """
+    """The activation of each hidden layer."""
     given = estimator.activation
     if not isinstance(given, (list, tuple)):
         given = (given,) * n_hidden
@@ -92,13 +219,7 @@ def activations(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
 
 
 def dropout(estimator: Any, n_hidden: int) -> tuple[float, ...]:
-    """The share that is dropped of the features and of each hidden layer.
-
-    Returns
-    -------
-    tuple of float
-        Empty if nothing is ever dropped.
-    """
+    """The share dropped of the features and of each hidden layer; () for none ever."""
     given = estimator.dropout
     if not isinstance(given, (list, tuple)):
         given = (given,) * n_hidden
@@ -113,29 +234,61 @@ def dropout(estimator: Any, n_hidden: int) -> tuple[float, ...]:
                 f"dropout must be at least 0 and less than 1 in each layer, got {rate}"
             )
     rates = (float(estimator.input_dropout), *map(float, given))
-    return rates if any(rates) and estimator.solver in SOLVERS else ()
+    return rates if any(rates) and is_stochastic(estimator) else ()
 
 
-def for_first_weights(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
-    """As `activations`; of a network without hidden layers what stands for them."""
-    found = activations(estimator, n_hidden)
-    one_for_all = not isinstance(estimator.activation, (list, tuple))
-    return found or ((estimator.activation,) if one_for_all else ())
+def frozen_layers(estimator: Any, n_layers: int) -> tuple[int, ...]:
+    """`frozen_layers` as rising numbers from 0. ValueError for what is no layer."""
+    layers = estimator.frozen_layers
+    if layers is None:
+        return ()
+    for layer in layers:
+        if not isinstance(layer, Integral) or not -n_layers <= int(layer) < n_layers:
+            raise ValueError(
+                f"frozen_layers={layers!r} names {layer!r}, but the network has "
+                f"{n_layers} layers of weights, numbered from 0"
+            )
+    found = sorted({int(layer) % n_layers for layer in layers})
+    if len(found) == n_layers:
+        raise ValueError(
+            f"frozen_layers={layers!r} leaves nothing to train: it names all "
+            f"{n_layers} layers"
+        )
+    return tuple(found)
 
 
-def check(estimator: Any, n_hidden: int) -> None:
-    """ValueError, with the cure, if a parameter can't be what it says."""
-    for activation in activations(estimator, n_hidden):
+def _check_steps(estimator: Any, names: tuple[Any, ...]) -> None:
+    for activation in names:
         check_activation(activation)
-    dropout(estimator, n_hidden)
     rate = estimator.learning_rate
     if callable(rate):
         Schedule(rate, 1.0).rates(0, 0, 1)
-    if estimator.l1_ratio and estimator.solver not in SOLVERS:
+    if estimator.l1_ratio and not is_stochastic(estimator):
         raise ValueError(
             f"solver={estimator.solver!r} needs a smooth penalty, but l1_ratio is "
             f"{estimator.l1_ratio}: set it to 0, or take another solver"
         )
+
+
+def _check_validation(
+    estimator: Any, held_out: HeldOut, incremental: bool, weighted: bool
+) -> Callable[..., Any] | None:
+    """Refuse what can't go together; return the scorer, if the driver scores."""
+    X_val, y_val, sample_weight_val = held_out
+    if X_val is None and y_val is not None:
+        raise ValueError("y_val is provided, but X_val was not provided.")
+    if X_val is not None and y_val is None:
+        raise ValueError("X_val is provided, but y_val was not provided.")
+    if X_val is None and sample_weight_val is not None:
+        raise ValueError("sample_weight_val is provided, but X_val was not provided.")
+    if incremental and estimator.early_stopping and X_val is None:
+        raise ValueError("partial_fit does not support early_stopping=True")
+    scorer = scorer_of(estimator.scoring)
+    validates = estimator.early_stopping or X_val is not None
+    if scorer is not None and validates and is_stochastic(estimator):
+        weighted = weighted or sample_weight_val is not None
+        check_scorer(scorer, {"sample_weight": None} if weighted else {})
+    return scorer
 
 
 def warn_unused(estimator: Any, held_out: bool) -> None:
@@ -179,7 +332,7 @@ def _unused(estimator: Any, held_out: bool) -> Iterator[tuple[str, list[str]]]:
         elif not estimator.early_stopping:
             names = ["scoring", "validation_fraction"]
             yield "a fit without early_stopping or X_val", names
-        quantiles = estimator._loss_name() == "quantiles"
+        quantiles = hasattr(estimator, "quantile") and real_target(estimator).several
         by_loss = estimator.scoring == "loss" or (not estimator.scoring and quantiles)
         if estimator.early_stopping and not by_loss:
             yield "a fit that stops by a score", ["tol_scale"]
@@ -192,17 +345,17 @@ def _unused(estimator: Any, held_out: bool) -> Iterator[tuple[str, list[str]]]:
     ):
         yield "a last array of intercepts_init", ["output_bias_init"]
     if hasattr(estimator, "quantile"):
-        yield f"loss={estimator.loss!r}", regression_losses.unused(estimator)
+        yield (
+            f"loss={estimator.loss!r}",
+            [n for n, loss in _OF_LOSSES.items() if loss != estimator.loss],
+        )
 
 
-def training(estimator: Any, start: Any, incremental: bool) -> dict[str, Any]:
-    """What a plan says of the steps, beyond scikit-learn's parameters."""
-    if estimator.solver not in SOLVERS:
-        return {}
+def _of_steps(estimator: Any) -> dict[str, Any]:
+    """Fields of a plan that only steps have."""
     average = estimator.average
     if isinstance(average, (bool, np.bool_)):
         average = DECAY if average else None
-    goes_on = incremental and not start.first
     name = estimator.learning_rate
     schedule = None
     if callable(name) or name in SCHEDULES:
@@ -222,12 +375,7 @@ def training(estimator: Any, start: Any, incremental: bool) -> dict[str, Any]:
             estimator.restart_epochs,
             **lasting,
         )
-    return {
-        "clip_norm": estimator.clip_norm,
-        "average": average,
-        "schedule": schedule,
-        "first_epoch": getattr(estimator, "_schedule_epoch", 0) if goes_on else 0,
-    }
+    return {"clip_norm": estimator.clip_norm, "average": average, "schedule": schedule}
 
 
 def check_activation(activation: Any) -> None:

@@ -32,15 +32,24 @@ def is_dask(data: Any) -> bool:
     return on_dask(data) or hasattr(data, "is_dask_parts")
 
 
-NO_WEIGHT = (
-    "Sample weights must contain at least one non-zero number, and their sum must be "
-    "greater than zero; it is {:g}."
-)
-
-
-def check_weights(w: Array) -> Array:
-    """Refuse weights that add up to nothing."""
-    total = w.sum(dtype=np.float64)
+def check_sum(total: float, name: str = "sample_weight") -> None:
+    """ValueError if weights add up to nothing."""
     if total <= 0:
-        raise ValueError(NO_WEIGHT.format(total))
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number, and the sum of "
+            f"{name} must be greater than zero; it is {total:g}"
+        )
+
+
+def check_weights(w: Array, name: str = "sample_weight") -> Array:
+    """Refuse weights that add up to nothing; return the others."""
+    check_sum(w.sum(dtype=np.float64), name)
     return w
+
+
+def check_shape_of_y_val(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """ValueError unless validation targets have as many columns as the others."""
+    if shape != wanted:
+        raise ValueError(
+            f"y_val has targets of shape {shape} for each row, but y has {wanted}"
+        )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import is_classifier
+from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_feature_names
 
-from skmlp.estimators.fitting import validation_rows
-from skmlp.estimators.fitting.validation_rows import Validation
-from skmlp.estimators.targets import class_weights, real_targets
+from skmlp.estimators import suggestions
+from skmlp.estimators.targets.real import table
 from skmlp.model.layout import Array
 from skmlp.plan import Plan
 from skmlp.state import TrainState
@@ -29,59 +29,152 @@ CURES = (
     "validation_fraction."
 )
 
+Scorer = Callable[..., Any]
+
+
+# -- scorers, before they are used -----------------------------------------------------
+
+
+def scorer_of(scoring: Any) -> Scorer | None:
+    """The scorer of `scoring`; None where the ranks themselves give the score."""
+    if scoring is None or (isinstance(scoring, str) and scoring == "loss"):
+        return None
+    try:
+        scorer: Scorer = get_scorer(scoring)
+    except ValueError as error:
+        names = [*get_scorer_names(), "loss"]
+        suggestions.point(error, suggestions.for_option("scoring", scoring, names))
+        raise
+    return scorer
+
+
+def check_scorer(scorer: Any, weights: Mapping[str, Any]) -> None:
+    """TypeError if a scorer, or its metric, does not take what it will be called with.
+
+    `weights` are its arguments by name. The scorers of `make_scorer` hand all that they
+    are called with on to a metric.
+    """
+    call = "".join(f", {name}=..." for name in weights)
+    _check_call(
+        f"the scorer of `scoring` is called as scorer(estimator, X, y{call})",
+        *(scorer, 3, weights),
+    )
+    metric = getattr(scorer, "_score_func", None)
+    if metric is not None:
+        _check_call(
+            f"the metric {getattr(metric, '__name__', metric)!r} of the scorer of "
+            f"`scoring` is called as metric(y_true, y_pred{call})",
+            *(metric, 2, {**getattr(scorer, "_kwargs", {}), **weights}),
+        )
+
+
+def _check_call(
+    what: str, function: Scorer, n_arguments: int, named: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a callable that is not written in Python
+        return
+    try:
+        signature.bind(*range(n_arguments), **named)
+    except TypeError as error:
+        why = cure = ""
+        if "sample_weight" in named:
+            why = "the rows have weights (sample_weight, or class_weight), so "
+            cure = "; give the function that argument, or use scoring='loss'"
+        elif n_arguments == 3:
+            cure = "; sklearn.metrics.make_scorer makes a scorer of a metric"
+        raise TypeError(
+            f"{why}{what}, and it does not take that: its arguments are {signature}"
+            f" ({error}){cure}"
+        ) from None
+
+
+# -- the scores of a fit ---------------------------------------------------------------
+
+
+class Look(NamedTuple):
+    """A fitted model of a state, and validation rows for it.
+
+    `y` is as it came; with masked targets a table. ``part(rows, output)`` gives a model
+    of one of the outputs (None for all), and some of the rows.
+    """
+
+    model: Any
+    X: Any
+    y: Any
+    w: Array | None
+    part: Callable[[Array, int | None], tuple[Any, Any]]
+
 
 @dataclass
 class Judge:
-    """Scores states, by a scorer, in this process.
+    """Scores states by a scorer; `look` gives what it is to see of a state.
 
-    Attributes
-    ----------
-    estimator : BaseMLP
-        Whose scorer it is.
-    score : callable
-        Gives the score of a state.
-    targets : callable
-        Gives targets, as they came, and weights or None of the validation rows, asked
-        with a state.
-    lacking : str
-        The classes that these rows lack, in words.
+    `lacking` names the classes that the validation rows lack.
     """
 
     estimator: Any
-    score: Callable[[TrainState], float]
-    targets: Callable[[TrainState], tuple[Any, Array | None]]
+    scoring: Any
+    scorer: Scorer
+    look: Callable[[TrainState], Look]
     lacking: str = ""
 
     def __call__(self, state: TrainState) -> float:
         """Return the score of a state."""
-        return self.score(state)
+        return self._score(self.look(state))
 
     def check(self, state: TrainState) -> None:
         """ValueError before training if rows that lack a class have no score."""
-        if not is_classifier(self.estimator):
+        labels = self.estimator._target.labels
+        if labels is None:
             return
-        self.lacking = _lacking(self.estimator, *self.targets(state))
+        look = self.look(state)
+        self.lacking = _lacking(labels, look.y, look.w)
         cause = None
         if not self.lacking:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                if np.isfinite(self.score(state)):
+                if np.isfinite(self._score(look)):
                     return
             except ValueError as error:
                 cause = error
         raise ValueError(
             f"The validation rows lack {self.lacking}, so they have no finite score "
-            f"by scoring={self.estimator.scoring!r}. {CURES}"
+            f"by scoring={self.scoring!r}. {CURES}"
         ) from cause
 
+    def _score(self, look: Look) -> float:
+        """The score; of masked targets the mean over the outputs of the known ones.
 
-def _lacking(estimator: Any, y: Any, w: Array | None) -> str:
+        Where no target is missing, the scorer gets all outputs at once.
+        """
+        model, X, y, w, part = look
+        target = self.estimator._target
+        if not target.masked:
+            return self._call(model, X, y, w)
+        if not np.isnan(y).any():
+            return self._call(model, X, target.decode(y), w)
+        scores = []
+        for output, column in enumerate(y.T):
+            rows = np.flatnonzero(~np.isnan(column))
+            if rows.size:
+                alone = part(rows, output if y.shape[1] > 1 else None)
+                its_w = None if w is None else w[rows]
+                scores.append(self._call(*alone, column[rows], its_w))
+        return float(np.mean(scores))
+
+    def _call(self, model: Any, X: Any, y: Any, w: Array | None) -> float:
+        weights = {} if w is None else {"sample_weight": w}
+        return float(self.scorer(model, X, y, **weights))
+
+
+def _lacking(labels: list[Array], y: Any, w: Array | None) -> str:
     """Name the classes that no row of positive weight has."""
     table = np.asarray(y).reshape(len(y), -1)
     table = table if w is None else table[w > 0]
-    labels = class_weights.labels_of(estimator, table.shape[1])
     several = len(labels) > 1
     named = []
     for k, (known, column) in enumerate(zip(labels, table.T, strict=True)):
@@ -92,131 +185,68 @@ def _lacking(estimator: Any, y: Any, w: Array | None) -> str:
     return ", ".join(named[: 9 if more else None] + more)
 
 
-def judge(
-    estimator: Any, plan: Plan, validation: Validation, X: Any, w: Array, start: Any
-) -> Judge | None:
-    """The `Judge` where the rows are here; None if no scorer is asked."""
-    scorer = validation_rows.scorer_of(estimator)
-    if scorer is None or not plan.n_validation:
-        return None
-    X, y, weights = validation.rows(X, w, start.validation)
-    if plan.masked:
-        y = real_targets.table(y)
+def judge_here(
+    estimator: Any,
+    scoring: Any,
+    scorer: Scorer,
+    plan: Plan,
+    X: Any,
+    y: Any,
+    w: Array | None,
+) -> Judge:
+    """The `Judge` of validation rows in this process, as they came."""
+    y = table(y) if plan.masked else y
 
-    def score(state: TrainState) -> float:
+    def look(state: TrainState) -> Look:
         model = _model_of(estimator, plan, state)
         # The names were compared once, where the rows were checked.
         _check_feature_names(model, X, reset=True)
-        if not plan.masked:
-            return _score(scorer, model, X, y, weights)
 
-        def known(rows: Any, output: int | None) -> tuple[Any, Any]:
+        def part(rows: Array, output: int | None) -> tuple[Any, Any]:
             return _with_output(model, output), _safe_indexing(X, rows)
 
-        return _score_known(scorer, estimator, model, X, y, weights, known)
+        return Look(model, X, y, w, part)
 
-    return Judge(estimator, score, lambda state: (y, weights))
+    return Judge(estimator, scoring, scorer, look)
 
 
-def judge_there(estimator: Any, plan: Plan, supervisor: Supervisor) -> Judge | None:
-    """As `judge`, where the validation rows are on workers and stay there.
+def judge_there(
+    estimator: Any, scoring: Any, scorer: Scorer, plan: Plan, supervisor: Supervisor
+) -> Judge:
+    """The `Judge` of validation rows on workers, which stay there.
 
     The ranks send what they predict for these rows, with the targets.
     """
-    scorer = validation_rows.scorer_of(estimator)
-    if scorer is None or not plan.n_validation:
-        return None
 
-    def look(state: TrainState) -> tuple[Array, Array, Array | None]:
-        """Raw predictions, encoded targets, and weights or None."""
-
-        def order(fresh: bool) -> Message:
+    def look(state: TrainState) -> Look:
+        def request(fresh: bool) -> Message:
             # A group that has come in the place of another one knows no model yet.
             arrays = state.to_arrays() if fresh else ()
             return Message(PREDICT, (np.zeros(1, np.int64), *arrays))
 
-        (flat,) = supervisor.request(order).arrays
-        table = flat.reshape(plan.n_validation, -1)
-        n_outputs = plan.units[-1]
-        raw, y = table[:, :n_outputs], table[:, n_outputs:-1]
-        return raw, y, table[:, -1] if plan.weighted else None
+        (flat,) = supervisor.request(request).arrays
+        numbers = flat.reshape(plan.n_validation, -1)
+        n_outputs, target = plan.units[-1], estimator._target
+        raw, y = numbers[:, :n_outputs], numbers[:, n_outputs:-1]
+        w = numbers[:, -1] if plan.weighted else None
 
-    def targets(state: TrainState) -> tuple[Any, Array | None]:
-        _, y, w = look(state)
-        return estimator._decode(y), w
-
-    def score(state: TrainState) -> float:
-        raw, y, w = look(state)
-
-        def there(raw: Array) -> tuple[Any, RowsElsewhere]:
+        def part(rows: Any, output: int | None) -> tuple[Any, Any]:
+            some = raw[rows][:, slice(None) if output is None else [output]]
             model = _model_of(estimator, plan, state)
-            rows = RowsElsewhere(len(raw), plan.units[0])
-            model._forward = lambda X, n_layers=None, finish=None: rows.predicted(
-                X, raw, finish
+            model.n_outputs_ = some.shape[1]
+            elsewhere = RowsElsewhere(len(some), plan.units[0])
+            model._forward = lambda X, n_layers=None, finish=None: elsewhere.predicted(
+                X, some, finish
             )
-            return model, rows
+            return model, elsewhere
 
-        def known(rows: Any, output: int | None) -> tuple[Any, Any]:
-            columns = slice(None) if output is None else [output]
-            model, X = there(raw[rows][:, columns])
-            model.n_outputs_ = 1 if output is not None else raw.shape[1]
-            return model, X
-
-        model, rows = there(raw)
         if not plan.masked:
-            return _score(scorer, model, rows, estimator._decode(y), w)
-        if plan.loss == "quantiles":
+            y = target.decode(y)
+        elif plan.loss == "quantiles":
             y = y[:, :1]
-        return _score_known(scorer, estimator, model, rows, y, w, known)
+        return Look(*part(slice(None), None), y, w, part)
 
-    return Judge(estimator, score, targets)
-
-
-def _score(
-    scorer: Callable[..., Any], model: Any, X: Any, y: Any, w: Array | None
-) -> float:
-    weights = {} if w is None else {"sample_weight": w}
-    return float(scorer(model, X, y, **weights))
-
-
-def _score_known(
-    scorer: Callable[..., Any],
-    estimator: Any,
-    model: Any,
-    X: Any,
-    y: Any,
-    w: Array | None,
-    known: Callable[..., tuple[Any, Any]],
-) -> float:
-    """Score each output by itself, over its known targets; their mean.
-
-    Where no target is missing, the scorer gets all of them at once.
-
-    Parameters
-    ----------
-    scorer, estimator
-        Who scores, and what is trained.
-    model : BaseMLP
-        Fitted.
-    X : array-like
-        Rows.
-    y : ndarray of shape (rows, n_targets)
-        Their targets, NaN where they are missing.
-    w : ndarray of shape (rows,) or None
-        Weights.
-    known : callable
-        ``known(rows, output)``: a model of this output (None for all), and some rows.
-    """
-    if not np.isnan(y).any():
-        return _score(scorer, model, X, estimator._decode(y), w)
-    scores = []
-    for output, column in enumerate(y.T):
-        rows = np.flatnonzero(~np.isnan(column))
-        if rows.size:
-            alone = known(rows, output if y.shape[1] > 1 else None)
-            its_w = None if w is None else w[rows]
-            scores.append(_score(scorer, *alone, column[rows], its_w))
-    return float(np.mean(scores))
+    return Judge(estimator, scoring, scorer, look)
 
 
 def _with_output(model: Any, output: int | None) -> Any:
@@ -240,13 +270,18 @@ def _twin(estimator: Any) -> Any:
 def _model_of(estimator: Any, plan: Plan, state: TrainState) -> Any:
     """A fitted copy of the estimator, with the parameters of a state."""
     model = _twin(estimator)
-    views = plan.layout.views(model_of(plan, state))
-    model.coefs_ = [W for W, _ in views]
-    model.intercepts_ = [b for _, b in views]
+    set_network(model, plan, model_of(plan, state))
+    return model
+
+
+def set_network(model: Any, plan: Plan, params: Array) -> None:
+    """Set the attributes of every fitted network."""
     model.n_layers_ = len(plan.units)
     model.n_outputs_ = plan.units[-1]
     model.out_activation_ = plan.loss_entry.output
-    return model
+    views = plan.layout.views(params)
+    model.coefs_ = [W for W, _ in views]
+    model.intercepts_ = [b for _, b in views]
 
 
 class RowsElsewhere:

@@ -6,7 +6,6 @@ model is in the graph, once, and whoever computes it computes it anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -15,16 +14,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.sources import check_shapes
-from skmlp.data.checks import NOTHING_KNOWN, known_or_nan
+from skmlp.data.checks import known_or_nan
 from skmlp.data.frames import as_values, in_order, is_frame
 from skmlp.data.targets import encode
-from skmlp.estimators.fitting import dask_driver
-from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
-from skmlp.estimators.targets import multioutput, real_targets
-from skmlp.model import metrics
+from skmlp.estimators.fitting import dask_inputs
+from skmlp.estimators.prediction import scores
+from skmlp.estimators.targets.labels import check_number
 from skmlp.model.layout import Array
 from skmlp.model.losses import entry
-from skmlp.model.predict import row_blocks
 
 # -- prediction ------------------------------------------------------------------------
 
@@ -64,7 +61,7 @@ def predict(
     """
     check_is_fitted(estimator)
     (X,) = collections.understand(None, ("X", X))
-    dask_driver.check_features(estimator, X, reset=False)
+    dask_inputs.check_features(estimator, X, reset=False)
     if dtype is None:
         # As `skmlp.model.predict.forward` does.
         dtype = np.result_type(X.dtype, *estimator.coefs_)
@@ -101,12 +98,8 @@ _OF_TRAINING = frozenset(
         "validation_loss_curve_",
         "validation_scores_",
         "restarts_",
-        "_last_params",
-        "_moments",
-        "_order_record",
-        "_raw_params",
+        "_resume",
         "_row_order",
-        "_split_record",
         "_training",
         "_watch",
     }
@@ -158,10 +151,11 @@ def _of_frame(
 
 def probabilities_of_heads(estimator: Any, X: Any) -> list[Any]:
     """A lazy collection for each target, all of one forward pass."""
-    raw, heads = estimator._lazy_raw(X), multioutput.widths(estimator)
+    target = estimator._target
+    raw = estimator._lazy("_forward", X, n_columns=estimator.n_outputs_)
     if not is_frame(raw):
-        return multioutput.blocks(raw, heads)
-    ends = np.cumsum(heads)
+        return list(target.blocks(raw))
+    ends = np.cumsum(target.heads)
     found = []
     for end, labels in zip(ends, estimator.classes_, strict=True):
         columns = range(end - len(labels), end)
@@ -227,28 +221,20 @@ def _plain(block: Any) -> Any:
 def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     """Accuracy or R2 of Dask collections; only sums leave the workers."""
     (X, *columns), n_columns = _columns(estimator, X, y, sample_weight)
-    model, loss = _in_graph(estimator), estimator._loss_name()
-    if loss == "quantiles":
+    model, target = _in_graph(estimator), estimator._target
+    if target.loss == "quantiles":
         from skmlp.estimators.prediction import lazy_quantiles
 
         raw = [dask.delayed(_raw)(part, model) for part in X]
-        return lazy_quantiles.score(estimator, raw, *columns)
-    widths = estimator.n_outputs_, n_columns
-    heads = multioutput.widths(estimator)
-    if heads:
-        multioutput.check_number(estimator, n_columns)
-    classes = getattr(estimator, "classes_", None)
-    masked = real_targets.masked(estimator)
+        return lazy_quantiles.score(target, raw, *columns)
+    if target.heads:
+        check_number(len(target.heads), n_columns)
     parts = [
-        _parts(number, loss, classes, widths, heads, masked, model, *part)
+        _sums(number, model, *part)
         for number, part in enumerate(zip(X, *columns, strict=True))
     ]
-    (sums,) = dask.compute(_added(parts))
-    if not sums["rows"]:
-        raise ValueError(NO_ROWS)
-    if masked and np.isnan(sums["spread"]).all():
-        raise ValueError(NOTHING_KNOWN)
-    return metrics.score(loss, sums["score"], sums["spread"], masked)
+    (sums,) = dask.compute(dask.delayed(scores.added)(parts))
+    return scores.score(target, sums)
 
 
 def _columns(
@@ -261,8 +247,8 @@ def _columns(
     check_is_fitted(estimator)
     given = (X, y, sample_weight)
     delayed = any(isinstance(one, (list, tuple)) for one in given)
-    X, y, w = dask_driver.understand(X, y, sample_weight, client=delayed)
-    dask_driver.check_features(estimator, X, reset=False)
+    X, y, w = dask_inputs.understand(X, y, sample_weight, client=delayed)
+    dask_inputs.check_features(estimator, X, reset=False)
     check_shapes(X, y, w)
     columns = collections.paired([X, y] + ([] if w is None else [w]))
     order, lists = dask.delayed(_in_order), list[Any]()
@@ -281,88 +267,12 @@ def _raw(part: Any, model: Any) -> Any:
 
 
 @dask.delayed
-def _added(parts: Any) -> dict[str, Any]:
-    """The sums of all parts; spreads are those around the mean of all."""
-    # Of each part, or of those that have a weight, for each output.
-    weights = np.array([part["weight"] for part in parts])
-    means = np.array([part["mean"] for part in parts])
-    spreads = np.array([part["spread"] for part in parts])
-    total = weights.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        mean = (weights * means).sum(axis=0) / total
-    return {
-        "rows": sum(part["rows"] for part in parts),
-        "score": np.sum([part["score"] for part in parts], axis=0),
-        "spread": (spreads + weights * (means - mean) ** 2).sum(axis=0),
-    }
-
-
-@dask.delayed
-def _parts(
-    number: int,
-    loss: Any,
-    classes: Any,
-    widths: tuple[int, int],
-    heads: Sequence[int],
-    masked: bool,
-    model: Any,
-    X: Any,
-    y: Any,
-    w: Any = None,
-) -> dict[str, Any]:
-    """What a part adds to the score, and for R2 its weight, mean and spread."""
-    target = entry(loss).target
+def _sums(number: int, model: Any, X: Any, y: Any, w: Any = None) -> scores.Sums:
+    """What a part adds to the score."""
+    target = model._target
     X, y = _plain(X), as_values(y)
     w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
-    check_lengths(number, X, y, w)
-    width, columns = widths
-    n_spreads = columns if target == "real" else 0
-    found: dict[str, Any] = {
-        "rows": len(y),
-        "weight": np.zeros(n_spreads),
-        "score": np.zeros(metrics.n_parts(loss, width)),
-        "mean": np.zeros(n_spreads),
-        "spread": np.zeros(n_spreads),
-    }
-    if not len(y):
-        return found
-    if target == "real":
-        y = encode(target, None, known_or_nan(y) if masked else y, np.float64)
-        sums, blocks = np.zeros(2 * columns), row_blocks(*y.shape)
-        for rows in blocks:
-            metrics.mean_parts(y[rows], w[rows] if w.size else w, sums, masked)
-        found["weight"] = sums[:columns]
-        # A part without weight adds nothing to the mean of all.
-        known = found["weight"] != 0
-        np.copyto(found["mean"], metrics.means(sums), where=known)
-        for rows in blocks:
-            part = y[rows], w[rows] if w.size else w
-            metrics.spread_parts(*part, found["mean"], found["spread"], masked)
-
-    def add(raw: Array, rows: Any) -> None:
-        pair = _comparable(target, classes, raw, y[rows])
-        its_w = w[rows] if w.size else w
-        metrics.score_parts(loss, *pair, its_w, found["score"], heads, masked)
-
-    model._forward(X, finish=add)
-    return found
-
-
-def _comparable(target: Any, classes: Any, raw: Array, y: Any) -> tuple[Array, Array]:
-    """Predictions and encoded targets; a label that is not known is a wrong one."""
-    if target == "real":
-        return raw, y
-    if target == "heads":
-        return raw, encode(target, classes, y, None)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y.reshape(-1)
-    known = np.ones(len(y), bool)
-    if y.ndim == 1 and len(classes) > 0:
-        known = np.isin(y, classes)
-    if known.all():
-        return raw, encode(target, classes, y, raw.dtype)
-    y = encode(target, classes, np.where(known, y, classes[0]), raw.dtype)
-    if target == "codes":
-        y[~known] = -1
-        return raw, y
-    return np.where(known[:, None], raw, np.nan), np.where(known[:, None], y, 1)
+    scores.check_lengths(number, X, y, w)
+    if entry(target.loss).target == "real":
+        y = encode("real", None, known_or_nan(y) if target.masked else y, np.float64)
+    return scores.sums(target, model, X, y, w, target.compared)

@@ -16,24 +16,14 @@ from sklearn.metrics import d2_pinball_score, mean_pinball_loss
 
 from skmlp.data.checks import NOTHING_KNOWN, check_target, known_or_nan
 from skmlp.data.frames import as_values
-from skmlp.estimators.prediction.lengths import NO_ROWS, check_lengths
-from skmlp.estimators.targets import real_targets, regression_losses
+from skmlp.estimators.prediction.scores import NO_ROWS, check_lengths
+from skmlp.estimators.targets.real import Real
 from skmlp.model.layout import Array
 
 
-def score(estimator: Any, raw: Any, y: Any, weights: Any = None) -> float:
-    """The mean over the quantiles of D2; the lists are of delayed parts.
-
-    Parameters
-    ----------
-    estimator : MLPRegressor
-        Fitted, with several quantiles.
-    raw, y : list of delayed ndarray
-        Predictions of shape (rows, n_quantiles), and targets.
-    weights : list of delayed ndarray, optional
-        Of the rows.
-    """
-    levels, masked = regression_losses.levels(estimator), real_targets.masked(estimator)
+def score(target: Real, raw: Any, y: Any, weights: Any = None) -> float:
+    """The mean over the quantiles of D2; the lists are of delayed parts."""
+    levels, masked = target.levels, target.masked
     targets = [
         _known(number, masked, *part)
         for number, part in enumerate(

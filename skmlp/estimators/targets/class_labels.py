@@ -1,168 +1,178 @@
-"""From labels to what the losses take, and back."""
+"""Which classes there are: defined by the first rows, compared with those of others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import (
     _check_partial_fit_first_call,
     type_of_target,
     unique_labels,
 )
 
-from skmlp.data.checks import check_target
-from skmlp.data.frames import as_values, is_frame
-from skmlp.data.targets import encode
-from skmlp.estimators.fitting.fast_checks import binarizer_of, checked_pair
+from skmlp.data.partitions import PartStats
+from skmlp.estimators.fitting.fast_checks import binarizer_of
 from skmlp.estimators.fitting.inputs import is_dask
-from skmlp.estimators.fitting.validation_rows import check_known
-from skmlp.estimators.targets import multioutput
+from skmlp.estimators.targets import columns as label_columns
+from skmlp.estimators.targets.labels import (
+    Classes,
+    Columns,
+    Indicator,
+    Labels,
+    check_number,
+    checked_labels,
+)
 from skmlp.model.layout import Array
-from skmlp.model.losses import entry
+
+#: How a call begins: anew, or going on from the fitted model.
+Mode = Literal["fit", "warm_start", "partial_fit"]
 
 
-class LabelsMixin(BaseEstimator):
-    """What a classifier does with labels before they are trained on."""
+def target_of(estimator: Any, smoothing: float) -> Labels:
+    """The kind of target that a classifier has classes of."""
+    classes = estimator.classes_
+    if isinstance(classes, list):
+        return Columns(classes, smoothing)
+    binarizer = estimator._label_binarizer
+    multilabel = binarizer.y_type_.startswith("multilabel")
+    kind = Indicator if multilabel else Classes
+    return kind(binarizer, classes, smoothing)
 
-    classes_: Any
 
-    @property
-    def n_classes_(self) -> list[int]:
-        """The number of classes of each target, as a list, where there are several."""
-        heads = multioutput.widths(self)
-        if not heads:
-            raise AttributeError(
-                f"{type(self).__name__} has n_classes_ where it is fitted to several "
-                "columns of classes; the number of those of one is len(classes_)"
-            )
-        return list(heads)
+def n_heads(estimator: Any) -> int:
+    """The number of columns of classes; 0 for a model of another kind, or of none."""
+    classes = getattr(estimator, "classes_", None)
+    return len(classes) if isinstance(classes, list) else 0
 
-    def _begin_in_pieces(
-        self, X: Any, y: Any, sample_weight: Any, classes: Any
-    ) -> tuple[Any, Any, Any]:
-        """Define the classes in the first call of `partial_fit`."""
-        of_columns = None if classes is None else multioutput.given(classes)
-        if of_columns is None and not self._is_first_call(classes):
-            return X, y, sample_weight
-        some = y
-        if is_dask(y):
-            from skmlp.estimators.fitting import dask_driver
 
-            X, y, sample_weight = dask_driver.understand(X, y, sample_weight)
-            some = dask_driver.labels_like(y)
-        shape = np.shape(some)
-        n_columns = shape[1] if len(shape) == 2 else 1
-        if of_columns is not None:
-            multioutput.first_call(self, of_columns, n_columns)
-            return X, y, sample_weight
-        if n_columns > 1 and not sparse.issparse(some):
-            multioutput.check_one_block(self, np.asarray(some))
-        multilabel = type_of_target(some).startswith("multilabel")
-        if multilabel and not np.array_equal(self.classes_, np.arange(n_columns)):
-            raise ValueError(
-                f"`classes={classes!r}`, but y has {n_columns} columns of 0 and 1, "
-                "which are labels that may all apply: their classes are the numbers "
-                f"of the columns, range({n_columns}). For several targets, each with "
-                "classes of its own, give a list with the labels of each"
-            )
-        self._label_binarizer = LabelBinarizer().fit(some if multilabel else classes)
-        return X, y, sample_weight
+def check(
+    estimator: Any, X: Any, y: Any, mode: Mode, *, reset: bool
+) -> tuple[Any, Array]:
+    """Validate rows and labels, define or compare the classes, encode the labels."""
+    X, y = checked_labels(estimator, X, y, reset=reset)
+    if label_columns.several(y) or (n_heads(estimator) and mode != "fit"):
+        _check_columns(estimator, label_columns.found(y), mode)
+    else:
+        _check_classes(estimator, y, mode)
+    return X, estimator._target.encode(y)
 
-    def _is_first_call(self, classes: Any) -> bool:
-        if classes is not None and multioutput.widths(self):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to "
-                f"partial_fit, was: {self.classes_!r}"
-            )
-        return bool(_check_partial_fit_first_call(self, classes))
 
-    def _check_targets(
-        self, X: Any, y: Any, *, incremental: bool, reset: bool
-    ) -> tuple[Any, Array]:
-        X, y = self._check_pair(X, y, reset=reset)
-        if multioutput.several(y) or self._goes_on_with_heads(incremental):
-            found = multioutput.found(y)
-            multioutput.check_classes(self, found, incremental=incremental)
-        else:
-            self._check_classes(y, incremental=incremental)
-        return X, self._encode(y)
-
-    def _check_labels(self, columns: Sequence[Array], *, incremental: bool) -> None:
-        """Define `classes_`, or compare with them, from the labels of each column."""
-        one = len(columns) == 1
-        natural = columns if one else multioutput.natural(columns)
-        some = not one and not multioutput.are_indicators(natural)
-        if some or self._goes_on_with_heads(incremental):
-            multioutput.check_classes(self, natural, incremental=incremental)
-            return
+def check_stats(estimator: Any, stats: PartStats, mode: Mode) -> None:
+    """Define or compare the classes, of labels that lie on workers."""
+    columns = [labels for labels, _ in stats.labels]
+    one = len(columns) == 1
+    natural = columns if one else label_columns.natural(columns)
+    several = not one and not label_columns.are_indicators(natural)
+    if several or (n_heads(estimator) and mode != "fit"):
+        _check_columns(estimator, natural, mode)
+    else:
         labels = columns[0] if one else np.indices((2, len(columns)))[0]
-        self._check_classes(labels, incremental=incremental)
+        _check_classes(estimator, labels, mode)
 
-    def _goes_on_with_heads(self, incremental: bool) -> bool:
-        return bool(multioutput.widths(self)) and (self.warm_start or incremental)
 
-    def _check_validation(self, X: Any, y: Any) -> tuple[Any, Array]:
-        X, y = self._check_pair(X, y, reset=False)
-        if multioutput.widths(self):
-            multioutput.check_known(self, multioutput.found(y))
-            return X, self._encode(y)
-        kind = self._label_binarizer.y_type_
-        multilabel = kind.startswith("multilabel")
-        if multilabel != (y.ndim == 2):
-            raise ValueError(f"y_val is not of the kind of y, which is {kind}")
-        labels = y.data if sparse.issparse(y) else y
-        check_known(labels, [0, 1] if multilabel else self.classes_)
-        return X, self._encode(y)
+def _check_classes(estimator: Any, y: Any, mode: Mode) -> None:
+    if mode == "fit" or not hasattr(estimator, "classes_"):
+        estimator._label_binarizer = binarizer_of(y)
+        estimator.classes_ = estimator._label_binarizer.classes_
+        return
+    classes = unique_labels(y)
+    if mode == "warm_start":
+        if set(classes) != set(estimator.classes_):
+            raise ValueError(_OTHER_CLASSES.format(estimator.classes_, classes))
+    elif len(np.setdiff1d(classes, estimator.classes_, assume_unique=True)):
+        raise ValueError(
+            "`y` has classes not in `self.classes_`. "
+            f"`self.classes_` has {estimator.classes_}. 'y' has {classes}."
+        )
 
-    def _check_pair(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        if is_frame(y) and y.shape[1] > 1:
-            # scikit-learn wants the columns of a frame to be of one kind.
-            y = as_values(y)
-            check_target(y)
-        X, y = checked_pair(self, X, y, reset=reset)
-        if y.dtype == object and y.ndim == 2:
-            y = multioutput.plain(y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return X, y
 
-    def _check_classes(self, y: Any, *, incremental: bool) -> None:
-        """Define `classes_`, or compare the labels with them."""
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = binarizer_of(y)
-            self.classes_ = self._label_binarizer.classes_
+def _check_columns(estimator: Any, columns: Sequence[Array], mode: Mode) -> None:
+    if mode == "fit" or not hasattr(estimator, "classes_"):
+        vars(estimator).pop("_label_binarizer", None)
+        estimator.classes_ = list(columns)
+        return
+    check_number(n_heads(estimator), len(columns))
+    known = estimator.classes_
+    odd = Columns(known, 0.0).unknown(columns)
+    if mode == "warm_start":
+        if odd is not None or [*map(len, known)] != [*map(len, columns)]:
+            raise ValueError(_OTHER_CLASSES.format(known, columns))
+    elif odd is not None:
+        j, labels = odd
+        raise ValueError(
+            "`y` has classes not in `self.classes_`. In column "
+            f"{j}, `self.classes_` has {known[j]}. 'y' has {labels}."
+        )
+
+
+_OTHER_CLASSES = (
+    "warm_start can only be used where `y` has the same classes as in the previous "
+    "call to fit. Previously got {}, `y` has {}"
+)
+
+
+# -- the first call of `partial_fit` ---------------------------------------------------
+
+
+def define(estimator: Any, y: Any, classes: Any) -> None:
+    """Define the classes in the first call of `partial_fit`; compare in later ones.
+
+    `y` is what the caller gave, or the `Parts` of a Dask collection.
+    """
+    of_columns = None if classes is None else label_columns.given(classes)
+    if of_columns is None:
+        if classes is not None and n_heads(estimator):
+            raise ValueError(_differ(classes, estimator.classes_))
+        if not _check_partial_fit_first_call(estimator, classes):
             return
-        classes = unique_labels(y)
-        if self.warm_start and not incremental:
-            if set(classes) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in "
-                    f"the previous call to fit. Previously got {self.classes_}, `y` "
-                    f"has {classes}"
-                )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                "`y` has classes not in `self.classes_`. "
-                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
-            )
+    if is_dask(y):
+        # Two rows in its shape: what the labels are, without their values.
+        y = np.indices((2, *y.meta.shape[1:]))[0]
+    shape = np.shape(y)
+    n_columns = shape[1] if len(shape) == 2 else 1
+    if of_columns is not None:
+        _define_columns(estimator, of_columns, n_columns)
+        return
+    if n_columns > 1 and not sparse.issparse(y):
+        table = np.asarray(y)
+        # scikit-learn has no kind for tables of objects.
+        if table.dtype.kind in "biuOUS" and label_columns.several(table):
+            check_number(0, n_columns)
+    multilabel = type_of_target(y).startswith("multilabel")
+    if multilabel and not np.array_equal(estimator.classes_, np.arange(n_columns)):
+        raise ValueError(
+            f"`classes={classes!r}`, but y has {n_columns} columns of 0 and 1, "
+            "which are labels that may all apply: their classes are the numbers "
+            f"of the columns, range({n_columns}). For several targets, each with "
+            "classes of its own, give a list with the labels of each"
+        )
+    estimator._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
 
-    def _decode(self, y: Any) -> Any:
-        if multioutput.widths(self):
-            return multioutput.decode(self, y.astype(np.intp))
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            return y.astype(int)
-        return self.classes_.take(y[:, 0].astype(np.intp))
 
-    def _encode(self, y: Any) -> Array:
-        """Labels as the loss takes them."""
-        if multioutput.widths(self):
-            return encode("heads", self.classes_, y, None)
-        if self._label_binarizer.y_type_.startswith("multilabel"):
-            y = self._label_binarizer.transform(y)
-        return encode(entry(self._loss_name()).target, self.classes_, y, None)
+def _define_columns(estimator: Any, classes: list[Array], n_columns: int) -> None:
+    if len(classes) != n_columns:
+        raise ValueError(
+            f"`classes` has the labels of {len(classes)} targets, but y has "
+            f"{n_columns} columns"
+        )
+    if n_columns == 1:
+        raise ValueError(
+            "`classes` is a list with the labels of each of several targets, but y has "
+            f"one column: give the labels alone, classes={classes[0].tolist()!r}"
+        )
+    known = getattr(estimator, "classes_", None)
+    if known is None:
+        estimator.classes_ = classes
+    elif not n_heads(estimator) or not label_columns.alike(known, classes):
+        raise ValueError(_differ(classes, known))
+
+
+def _differ(classes: Any, known: Any) -> str:
+    return (
+        f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+        f"was: {known!r}"
+    )

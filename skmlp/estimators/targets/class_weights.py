@@ -10,7 +10,6 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 
 from skmlp.data.partitions import PartStats
 from skmlp.data.targets import class_weights_of
-from skmlp.estimators.targets import multioutput
 from skmlp.model.layout import Array
 
 NOT_BALANCED = (
@@ -41,26 +40,9 @@ def _is_sound(class_weight: Any) -> bool:
 def tables(
     class_weight: Any, columns: Sequence[Array], counts: Sequence[Array]
 ) -> tuple[Array, ...]:
-    """Weights of the classes of each column of labels.
+    """Weights of the classes of each column, as `compute_sample_weight` has them.
 
-    Parameters
-    ----------
-    class_weight : dict, list of dict or "balanced"
-        The estimator's parameter.
-    columns : list of ndarray of shape (n_classes,)
-        Labels of each column, sorted.
-    counts : list of ndarray of shape (n_classes,)
-        How many rows have each of them.
-
-    Returns
-    -------
-    tuple of ndarray of shape (n_classes,)
-        What `sklearn.utils.class_weight.compute_sample_weight` gives the rows.
-
-    Raises
-    ------
-    ValueError
-        `class_weight` does not fit the labels; in scikit-learn's words.
+    `columns` has the labels of each, sorted; `counts`, how many rows have each label.
     """
     if isinstance(class_weight, str):
         return tuple(_balanced(np.asarray(of_column)) for of_column in counts)
@@ -86,50 +68,29 @@ def _balanced(counts: Array) -> Array:
     return weights
 
 
-def labels_of(estimator: Any, n_columns: int) -> Sequence[Array]:
-    """The labels of each column of encoded targets."""
-    if multioutput.widths(estimator):
-        return list(estimator.classes_)
-    if n_columns > 1:
-        return [np.arange(2)] * n_columns
-    return [np.asarray(estimator.classes_)]
+def weighted(
+    class_weight: Any, labels: Sequence[Array], y: Array, w: Array, like: Array
+) -> Array:
+    """Weights of rows with encoded targets, times those of their classes.
 
-
-def weighted(estimator: Any, y: Any, w: Array, like: Any = None) -> Array:
-    """Weights of rows of this process, with those of their classes.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier
-        With `classes_`.
-    y : ndarray of shape (n,) or (n, n_columns)
-        Encoded.
-    w : ndarray of shape (n,) or (0,)
-        The caller's weights.
-    like : ndarray, optional
-        The targets by which the classes are counted; by default these.
-
-    Returns
-    -------
-    ndarray of shape (n,)
+    The classes are counted in `like`; an empty `w` stands for equal weights.
     """
-    seen = y if like is None else like
-    columns = seen.reshape(len(seen), -1).T
-    labels = labels_of(estimator, len(columns))
+    columns = like.reshape(len(like), -1).T
     counts = [
         np.bincount(column, minlength=len(known))
         for column, known in zip(columns, labels, strict=True)
     ]
-    rows = class_weights_of(tables(estimator.class_weight, labels, counts), y)
+    rows = class_weights_of(tables(class_weight, labels, counts), y)
     return w * rows if w.size else rows
 
 
-def on_workers(estimator: Any, stats: PartStats) -> tuple[Array, ...]:
+def on_workers(
+    class_weight: Any, labels: Sequence[Array], stats: PartStats
+) -> tuple[Array, ...]:
     """The tables for ranks that encode their own rows, from what is known of these."""
-    labels = labels_of(estimator, len(stats.labels))
     counts = []
     for known, (found, numbers) in zip(labels, stats.labels, strict=True):
         of_column = np.zeros(len(known), np.int64)
         of_column[np.searchsorted(known, found)] = numbers
         counts.append(of_column)
-    return tables(estimator.class_weight, labels, counts)
+    return tables(class_weight, labels, counts)

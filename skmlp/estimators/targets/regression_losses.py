@@ -1,88 +1,24 @@
-"""Reading the parameters that say what is minimised."""
+"""Losses of regressors: their checks, and a scorer of quantiles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import d2_pinball_score
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.display.inside import networks
-from skmlp.estimators.targets import multioutput
-from skmlp.model.layout import Array
-from skmlp.model.losses import METHOD, OUTPUTS, entry
-
-#: Parameters of one loss alone.
-_OF_LOSSES = {"huber_delta": "huber", "quantile": "quantile"}
-
-
-def levels(estimator: Any) -> tuple[Any, ...]:
-    """The levels of the quantiles, as a tuple; one for a number."""
-    given = estimator.quantile
-    return tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else (given,)
-
-
-def name(estimator: Any) -> Any:
-    """The regressor's loss: a key of `skmlp.model.losses.LOSSES`, or an object."""
-    if isinstance(estimator.loss, str) and estimator.loss == "quantile":
-        return "quantiles" if len(levels(estimator)) > 1 else "quantile"
-    return estimator.loss
-
-
-def unused(estimator: Any) -> list[str]:
-    """The parameters of other losses."""
-    return [n for n, loss in _OF_LOSSES.items() if loss != estimator.loss]
-
-
-def settings(estimator: Any) -> tuple[float, ...]:
-    """The parameters of the loss, for its kernel."""
-    loss = estimator._loss_name()
-    if not isinstance(loss, str):
-        return ()
-    if loss == "huber":
-        return (float(estimator.huber_delta),)
-    if loss in ("quantile", "quantiles"):
-        return tuple(float(level) for level in levels(estimator))
-    if entry(loss).target == "heads":
-        return (
-            float(estimator.label_smoothing),
-            *map(float, multioutput.widths(estimator)),
-        )
-    if loss.startswith("smoothed"):
-        return (float(estimator.label_smoothing),)
-    return ()
-
-
-def n_outputs(estimator: Any, n_columns: int) -> int:
-    """Width of the last layer for so many columns of targets.
-
-    Raises
-    ------
-    ValueError
-        Several quantiles of several targets.
-    """
-    loss = estimator._loss_name()
-    if entry(loss).target in ("codes", "heads"):
-        return sum(multioutput.widths(estimator)) or len(estimator.classes_)
-    if loss != "quantiles":
-        return n_columns
-    if n_columns > 1:
-        raise ValueError(
-            f"several quantiles are predicted of one target, but y has {n_columns} "
-            "columns: fit a model for each, or give one quantile"
-        )
-    return len(levels(estimator))
+from skmlp.estimators.targets.real import as_levels, d2_of_quantiles
+from skmlp.model.losses import METHOD, OUTPUTS
 
 
 def check(estimator: Any) -> None:
     """ValueError, with the cure, if a parameter can't be what it says."""
     if not hasattr(estimator, "quantile"):
         return
-    found = levels(estimator)
+    found = as_levels(estimator.quantile)
     if not found or not all(isinstance(q, Real) and 0 < float(q) < 1 for q in found):
         raise ValueError(
             "quantile must be a number between 0 and 1, or several of them, got "
@@ -140,18 +76,6 @@ def check_loss_with_gaps(loss: Any) -> None:
         )
 
 
-def score_quantiles(
-    quantiles: Sequence[float], y: Any, predictions: Array, sample_weight: Any
-) -> float:
-    """The mean over the quantiles of D2, the share of the pinball loss explained."""
-    y = np.asarray(y).reshape(-1)
-    scores = [
-        d2_pinball_score(y, column, sample_weight=sample_weight, alpha=level)
-        for column, level in zip(predictions.T, quantiles, strict=True)
-    ]
-    return float(np.mean(scores))
-
-
 def d2_pinball_scorer(
     estimator: Any, X: Any, y: Any, sample_weight: Any = None
 ) -> float:
@@ -200,7 +124,7 @@ def d2_pinball_scorer(
     if not inner:
         check_is_fitted(estimator)
     found = {
-        tuple(levels(network))
+        as_levels(network.quantile)
         for network in inner.values()
         if getattr(network, "loss", None) == "quantile"
     }
@@ -210,21 +134,6 @@ def d2_pinball_scorer(
             f"and one and the same quantile, found {sorted(found) or 'none'}"
         )
     predictions = np.asarray(estimator.predict(X))
-    return score_quantiles(
+    return d2_of_quantiles(
         found.pop(), y, predictions.reshape(len(predictions), -1), sample_weight
     )
-
-
-def check_range(estimator: Any, smallest: float) -> None:
-    """ValueError if the loss is not defined for the smallest target."""
-    takes = entry(name(estimator)).takes
-    if takes == "not negative" and smallest < 0:
-        raise ValueError(
-            f"loss={estimator.loss!r} takes targets that are zero or greater, but the "
-            f"smallest is {smallest:g}"
-        )
-    if takes == "positive" and smallest <= 0:
-        raise ValueError(
-            f"loss={estimator.loss!r} takes targets greater than zero, but the "
-            f"smallest is {smallest:g}"
-        )
