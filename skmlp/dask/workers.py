@@ -126,17 +126,14 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
         worker: (put_key(stamp, "look", number), by_value(_versions), (ours,))
         for number, worker in enumerate(workers)
     }
-    tasks = submit_to_each(rpc.client, calls)
+    tasks = dict(zip(workers, submit_to_each(rpc.client, calls), strict=True))
     try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                await rpc.guard(all_ended(tasks), stamp, workers)
-        told = [await _told(rpc, task) for task in tasks]
+        told = await told_by(rpc, stamp, tasks, LOOK_S)
     finally:
-        for task in tasks:
+        for task in tasks.values():
             task.release()
     wrong = {}
-    for worker, answer in zip(workers, told, strict=True):
+    for worker, answer in told.items():
         if isinstance(answer, str):
             wrong[worker] = answer
         elif answer != ours:
@@ -156,14 +153,25 @@ def _versions(ours: dict[str, str]) -> dict[str, str]:
     return told
 
 
-async def _told(rpc: ClusterRPC, task: Future[Any]) -> Any:
-    """What a worker told of itself; a text if it could not."""
-    if task.status == "finished":
-        return (await results(rpc.client, [task]))[0]
-    if task.status == "error":
-        error = await task.exception(asynchronous=True)
-        return f"can't run skmlp: {error}"
-    return f"had no free thread for {LOOK_S:g} s: busy with other tasks?"
+async def told_by(
+    rpc: ClusterRPC, run: str, tasks: Mapping[str, Future[Any]], limit: float
+) -> dict[str, Any]:
+    """The results of tasks of moments, one on each worker; a text if there is none.
+
+    They get `limit` seconds. WorkerLost if a worker is gone.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            await rpc.guard(all_ended(list(tasks.values())), run, tasks)
+    told = {}
+    for worker, task in tasks.items():
+        told[worker] = f"had no free thread for {limit:g} s: busy with other tasks?"
+        if task.status == "finished":
+            (told[worker],) = await results(rpc.client, [task])
+        elif task.status == "error":
+            error = await task.exception(asynchronous=True)
+            told[worker] = f"can't run skmlp: {error}"
+    return told
 
 
 def choose_workers(

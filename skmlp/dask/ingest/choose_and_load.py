@@ -8,13 +8,18 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any
 
+import dask.array as da
+import numpy as np
 from distributed import Client, Future
+from scipy import sparse
 
 from skmlp.dask.demands import ANYWHERE, Demand, Demands
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import stay_key, submit_to_each
-from skmlp.dask.ingest.load import AdoptedData
-from skmlp.dask.ingest.sources import Rows, source_of
+from skmlp.dask.ingest.array_source import DriverRows
+from skmlp.dask.ingest.collection_source import DaskBlocks
+from skmlp.dask.ingest.collections import Parts, check_shapes, understand
+from skmlp.dask.ingest.load import AdoptedData, Rows
 from skmlp.dask.rpc import LOOK, ClusterRPC, together
 from skmlp.dask.worker.tasks import stay
 from skmlp.dask.workers import (
@@ -160,3 +165,48 @@ async def _able(
 async def _load(rpc: ClusterRPC, sources: Sequence[Rows]) -> None:
     for source in sources:
         await source.load(rpc)
+
+
+def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> Rows:
+    """Find out what is given; for the arguments see `adopt`.
+
+    Raises
+    ------
+    ValueError
+        Shapes don't fit, or inputs can't be paired; or X is no Dask collection, but
+        others are.
+    TypeError
+        A Dask collection that can't be taken.
+    """
+    X, y, w = understand(rpc, ("X", X), ("y", y), ("sample_weight", w))
+    given = {"X": X, "y": y, "sample_weight": w}
+    lazy = [name for name, value in given.items() if isinstance(value, Parts)]
+    if lazy and "X" not in lazy:
+        raise ValueError(
+            f"{' and '.join(lazy)} can't be a Dask collection where X is none: make "
+            "all of them Dask collections, or none"
+        )
+    for name in set(given) - set(lazy):
+        if not sparse.issparse(given[name]) and given[name] is not None:
+            given[name] = np.asarray(given[name])
+    check_shapes(*given.values())
+    if not lazy:
+        X = given["X"]
+        X = X.tocsr() if sparse.issparse(X) else X
+        return DriverRows(X, given["y"], given["sample_weight"])
+    for name in set(given) - set(lazy):
+        if given[name] is not None:
+            given[name] = _cut(name, given[name], given["X"])
+    return DaskBlocks(*given.values())
+
+
+def _cut(name: str, array: Any, X: Parts) -> Parts:
+    """An array of the driver as X is cut."""
+    if X.sizes is None:
+        raise ValueError(
+            f"{name} is an array of this process, and the sizes of X's partitions are "
+            f"unknown: make {name} a Dask collection with the same partitions"
+        )
+    chunks = (X.sizes, *((n,) for n in array.shape[1:]))
+    lazy = da.from_array(array, chunks=chunks, name=False)
+    return Parts(name, lazy, array[:0], X.sizes)

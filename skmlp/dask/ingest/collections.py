@@ -309,3 +309,35 @@ def _optimized(frames: Sequence[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
 def _united(frames: Sequence[Any]) -> tuple[dict[Any, Any], list[list[Any]]]:
     tasks = {k: v for frame in frames for k, v in frame.__dask_graph__().items()}
     return tasks, [list(frame.__dask_keys__()) for frame in frames]
+
+
+def check_shapes(X: Any, y: Any, w: Any) -> None:
+    """ValueError, in scikit-learn's words where it has some."""
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead")
+    if y.ndim not in (1, 2):
+        raise ValueError(f"y should be a 1d or 2d array, got {y.ndim} dimensions")
+    if _differ(X, y):
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"{[X.shape[0], y.shape[0]]}"
+        )
+    if w is not None and w.ndim != 1:
+        raise ValueError("Sample weights must be 1D array or scalar")
+    if w is not None and _differ(X, w):
+        raise ValueError(f"sample_weight.shape == {w.shape}, expected {(X.shape[0],)}!")
+    for count, what in ((X.shape[0], "sample"), (X.shape[1], "feature")):
+        if count == 0:
+            raise ValueError(no_rows(X.shape, what))
+
+
+def no_rows(shape: tuple[int, ...], what: str = "sample") -> str:
+    """The words for a table without rows, or without columns."""
+    words = f"Found array with 0 {what}(s) (shape={shape})"
+    return f"{words} while a minimum of 1 is required."
+
+
+def _differ(X: Any, other: Any) -> bool:
+    """Whether the lengths are known and differ."""
+    lengths = X.shape[0], other.shape[0]
+    return not any(map(math.isnan, lengths)) and lengths[0] != lengths[1]

@@ -5,7 +5,6 @@ Every part is converted once, into the store of one worker; only `PartStats` com
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
@@ -18,19 +17,24 @@ from skmlp.comm.base import Shards
 from skmlp.dask.demands import ANYWHERE
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import lease_key, submit_to_each
-from skmlp.dask.ingest.sources import Rows, no_rows
+from skmlp.dask.ingest.array_source import DriverRows
+from skmlp.dask.ingest.collection_source import DaskBlocks
+from skmlp.dask.ingest.collections import no_rows
 from skmlp.dask.locks import Locks
-from skmlp.dask.rpc import ClusterRPC, ended, results
+from skmlp.dask.rpc import ClusterRPC
 from skmlp.dask.worker.mailbox import Answer
 from skmlp.dask.worker.tasks import begin_lease
 from skmlp.dask.worker_group import WorkerGroup
-from skmlp.dask.workers import refuse_differences
+from skmlp.dask.workers import refuse_differences, told_by
 from skmlp.data.assignment import Span, join_ranges
 from skmlp.data.partitions import PartStats, merge, training_dtype
 from skmlp.training.protocol import RankFailed
 
 #: Seconds until each worker has found a thread for a task of moments.
-FREE_THREAD = 600.0
+FREE_THREAD_S = 600.0
+
+#: What brings rows to the workers.
+Rows = DaskBlocks | DriverRows
 
 
 class AdoptedData:
@@ -94,22 +98,11 @@ class AdoptedData:
 
     # -- on the client's event loop ----------------------------------------------------
 
-    async def lease(self, workers: Sequence[str], limit: float = FREE_THREAD) -> None:
-        """Begin the fit on workers; they must be equal in what the bits depend on.
+    async def lease(self, workers: Sequence[str], limit: float = FREE_THREAD_S) -> None:
+        """Begin the fit on workers where it has not begun yet.
 
-        Parameters
-        ----------
-        workers : sequence of str
-            Where it has not begun yet.
-        limit : float
-            Seconds until each of them has a free thread.
-
-        Raises
-        ------
-        RankFailed
-            A worker is gone, can't run skmlp, or has no free thread for long.
-        ValueError
-            The workers differ.
+        ValueError unless they are equal in what the bits depend on; RankFailed if one
+        is gone, can't run skmlp, or has no free thread within `limit` seconds.
         """
         run, rpc = self.group.run, self.group.rpc
         stamp = uuid.uuid4().hex[:8]
@@ -118,17 +111,18 @@ class AdoptedData:
         calls = {}
         for number, (worker, server_id) in enumerate(zip(workers, ids, strict=True)):
             key = lease_key(run, stamp, number)
-            arguments = run, key, worker, server_id
-            calls[worker] = key, begin_lease, arguments
-        leases = submit_to_each(rpc.client, calls)
-        self._leases.update(zip(workers, leases, strict=True))
-        await self._end_of(workers, leases, limit)
-        told = await results(rpc.client, leases)
-        for worker, answer in zip(workers, told, strict=True):
+            calls[worker] = key, begin_lease, (run, key, worker, server_id)
+        leases = dict(zip(workers, submit_to_each(rpc.client, calls), strict=True))
+        self._leases |= leases
+        answers = await told_by(rpc, run, leases, limit)
+        for worker, answer in answers.items():
+            if isinstance(answer, str):
+                raise RankFailed(f"Dask worker {worker} {answer}")
             if not answer:
                 raise WorkerLost(worker, "has been started again")
             self.group.lost.pop(worker, None)
             self.group.silent.discard(worker)
+        told = list(answers.values())
         facts = [worker["facts"] for worker in told]
         limits = [worker["memory_limit"] for worker in told]
         self.memory_limits.update(zip(workers, limits, strict=True))
@@ -138,25 +132,6 @@ class AdoptedData:
             refuse_differences(workers, facts)
         else:
             refuse_differences(["the fit", *workers], [self._facts, *facts])
-
-    async def _end_of(
-        self, workers: Sequence[str], tasks: Sequence[Future[Any]], limit: float
-    ) -> None:
-        """Wait for tasks of moments, one on each worker."""
-        pairs = list(zip(workers, tasks, strict=True))
-        try:
-            async with asyncio.timeout(limit):
-                await self.group.rpc.guard(ended(tasks), self.group.run, workers)
-        except TimeoutError:
-            busy = [worker for worker, task in pairs if not task.done()]
-            raise RankFailed(
-                f"no thread became free within {limit:g} s on {', '.join(busy)}: "
-                "busy with other tasks?"
-            ) from None
-        for worker, task in pairs:
-            if task.status == "error":
-                error = await task.exception(asynchronous=True)
-                raise RankFailed(f"Dask worker {worker} can't run skmlp: {error!r}")
 
     async def share_out(
         self, held: Sequence[Sequence[tuple[Collection[str], int]]]

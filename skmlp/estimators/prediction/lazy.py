@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.dask.ingest import collections
-from skmlp.dask.ingest.sources import check_shapes
+from skmlp.dask.ingest.collections import check_shapes
 from skmlp.data.checks import known_or_nan
 from skmlp.data.frames import as_values, in_order, is_frame
 from skmlp.data.targets import encode
