@@ -31,7 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skmlp
 from benchmarks.resident import Peak
-from skmlp.dask.ingest.choose_and_load import adopt
+from skmlp.dask.ingest.load_rows import load_rows
 
 #: Seconds for all that a fit has to leave the cluster.
 TIDY = 20.0
@@ -189,7 +189,7 @@ def uneven(quick):
         shares = []
 
         def bring():
-            with adopt(client, X, y, labels=True) as data:
+            with load_rows(client, X, y, labels=True) as data:
                 shares[:] = [sum(s.rows for s in own) for own in data.spans]
 
         start = time.perf_counter()

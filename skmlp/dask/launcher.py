@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skmlp.dask.errors import DataLost, WorkerLost
-from skmlp.dask.ingest.choose_and_load import TRIES
-from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.load_rows import TRIES
+from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.locks import LockTimeout
 from skmlp.dask.rank_group import DaskGroup
 from skmlp.dask.worker_group import CALL_LIMIT_S, Limits
@@ -38,14 +38,14 @@ class DaskLauncher(Launcher):
     ----------
     build, plan
         See `skmlp.dask.rank_group.DaskGroup`.
-    data : AdoptedData
+    data : LoadedRows
         The rows. Who made them closes them.
     limits : Limits, optional
         How long to wait for what.
     """
 
     def __init__(
-        self, build: Build, plan: Any, data: AdoptedData, limits: Limits | None = None
+        self, build: Build, plan: Any, data: LoadedRows, limits: Limits | None = None
     ) -> None:
         self._build = build
         self._plan = plan

@@ -22,8 +22,8 @@ from distributed.protocol.pickle import dumps
 from skmlp.comm.handshake import Secret
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import rank_key, submit_to_each
-from skmlp.dask.ingest.choose_and_load import adopt
-from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.load_rows import load_rows
+from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.ports import is_encrypted, ports_setting
 from skmlp.dask.rpc import results, together
 from skmlp.dask.worker.mailbox import Answer, DaskRankSpec, message_of
@@ -33,7 +33,7 @@ from skmlp.launch import framing
 from skmlp.launch.framing import Kind
 from skmlp.training.protocol import GRACE_S, Build, Message, RankFailed, RankGroup
 
-__all__ = ["DaskGroup", "Limits", "adopt"]
+__all__ = ["DaskGroup", "Limits", "load_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class DaskGroup(RankGroup):
     ----------
     build : callable
         ``build(plan, comm, rows)`` makes a rank's worker object; ``rows`` is a dict
-        with the `skmlp.data.partitions.LocalRows` of each shard that the rank holds. It
+        with the `skmlp.data.partitions.ShardData` of each shard that the rank holds. It
         must be known to the workers, as a function of a module that they can import.
     plan : object
         Handed to `build`.
-    data : AdoptedData
+    data : LoadedRows
         The rows; they say which worker is which rank. They outlive the group.
     generation : int
         The count of the fit's groups before this one.
@@ -78,7 +78,7 @@ class DaskGroup(RankGroup):
         self,
         build: Build,
         plan: Any,
-        data: AdoptedData,
+        data: LoadedRows,
         *,
         generation: int = 0,
         blas_threads: int | None = None,

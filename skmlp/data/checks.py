@@ -78,19 +78,10 @@ def sum_of_squares(values: Array) -> float:
 
 
 def unscaled(X: Any, squares: float | None = None) -> dict[int, float]:
-    """The columns of a table that are too large for a network.
+    """The root mean square of each column of finite floats where it is above `LARGE`.
 
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n, n_features)
-        Finite floats.
-    squares : float, optional
-        Their sum of squares, if it is known.
-
-    Returns
-    -------
-    dict from int to float
-        The root mean square of each column where it is above `LARGE`.
+    Such columns are too large for a network. `squares` is the sum of all squares of the
+    ndarray or sparse matrix `X`, if it is known.
     """
     data = X.data if sparse.issparse(X) else X
     if squares is None:
@@ -173,22 +164,9 @@ def distinct(y: Array, suffix: str = "") -> Array:
 
 
 def counted(y: Array) -> tuple[tuple[Array, Array], ...]:
-    """For each column of labels, the distinct ones and how many rows have them.
+    """For each column of labels, the sorted distinct ones and how many rows have them.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n,) or (n, n_outputs)
-        Labels.
-
-    Returns
-    -------
-    tuple of (ndarray, ndarray)
-        Sorted labels and their counts, of each column.
-
-    Raises
-    ------
-    ValueError
-        A column has no labels.
+    `y` has the shape (n,) or (n, n_outputs). ValueError if a column has no labels.
     """
     # Not -1: there may be no rows.
     columns = y.reshape(len(y), math.prod(y.shape[1:])).T

@@ -33,20 +33,12 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 class Bijection:
-    """A pseudorandom permutation of [0, n), never written out.
+    """A pseudorandom permutation of [0, n), never written out; n is at most 2**62.
 
     Alternating rounds change one half of a number's bits by a function of the other
     half. Numbers have the bits of ``n - 1``; a result that is not below n goes
-    through again (cycle-walking), for less than half of the numbers.
-
-    Parameters
-    ----------
-    n : int
-        At least 1, at most 2**62.
-    key : bytes
-        The secret, 16 bytes.
-    number : int
-        Another number gives an unrelated permutation: that of an epoch.
+    through again (cycle-walking), for less than half of the numbers. `key` is the
+    secret, 16 bytes; another `number` gives an unrelated permutation: an epoch's.
     """
 
     def __init__(self, n: int, key: bytes, number: int) -> None:
@@ -59,17 +51,7 @@ class Bijection:
         self._keys = [int(k) for k in sequence.generate_state(ROUNDS, np.uint64)]
 
     def rows(self, positions: Array) -> Array:
-        """The row at each position.
-
-        Parameters
-        ----------
-        positions : ndarray of int
-            Of one dimension, each in [0, n).
-
-        Returns
-        -------
-        ndarray of intp
-        """
+        """The row at each of some positions, an array of numbers in [0, n)."""
         return self._walk(positions, range(ROUNDS))
 
     def positions(self, rows: Array) -> Array:
@@ -109,19 +91,11 @@ class Bijection:
         np.bitwise_or(numbers, low, out=numbers)
 
 
-class KeyedRows:
-    """Numbers of some rows, in an order: an array that is computed when looked at.
+class KeyedIndices:
+    """Numbers of `count` rows, in an order: an array that is computed when looked at.
 
-    Parameters
-    ----------
-    count : int
-        How many.
-    shuffle : Bijection of [0, count), optional
-        Their order.
-    split : Bijection, optional
-        Of all rows; these are the rows at its positions from `first` on.
-    first : int
-        See `split`.
+    `shuffle` is a bijection of [0, count): their order. `split` is one of all rows, of
+    which these are the rows at its positions from `first` on.
     """
 
     def __init__(
@@ -149,25 +123,14 @@ class KeyedRows:
             rows = self._split.rows(rows + self._first)
         return rows
 
-    def shuffled(self, shuffle: Bijection) -> KeyedRows:
+    def shuffled(self, shuffle: Bijection) -> KeyedIndices:
         """The same rows in another order."""
-        return KeyedRows(self._count, shuffle, self._split, self._first)
+        return KeyedIndices(self._count, shuffle, self._split, self._first)
 
     def places(self, rows: Array) -> tuple[Array, Array]:
-        """Find rows.
+        """Indices into `rows` of those that are among these, and where they stand.
 
-        Parameters
-        ----------
-        rows : ndarray of intp
-            Numbers of rows.
-
-        Returns
-        -------
-        which : ndarray of intp
-            Indices into `rows` of those that are among these rows, in the order of
-            their places.
-        places : ndarray of intp
-            Where they stand; rising.
+        Both in the order of the places, which rise.
         """
         places = rows
         if self._split is not None:

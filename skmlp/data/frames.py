@@ -24,15 +24,7 @@ def is_frame(part: Any) -> bool:
 def as_table(part: Any) -> Any:
     """Rows as they are converted from: an ndarray, a sparse matrix or a data frame.
 
-    Parameters
-    ----------
-    part : array-like of shape (n, n_features)
-        Of any kind.
-
-    Raises
-    ------
-    ValueError
-        A sparse array whose fill value is not 0.
+    ValueError for a sparse array whose fill value is not 0.
     """
     if sparse.issparse(part) or is_frame(part):
         return part
@@ -83,10 +75,7 @@ def numpy_dtype(dtype: Any) -> np.dtype[Any]:
 def frame_dtype(meta: Any, name: str = "X") -> np.dtype[Any]:
     """The dtype that all columns of a data frame, called `name`, have in common.
 
-    Raises
-    ------
-    ValueError
-        Some columns are no numbers: they are named.
+    ValueError, with their names, if some columns are no numbers.
     """
     kinds = {column: numpy_dtype(dtype) for column, dtype in meta.dtypes.items()}
     odd = [
@@ -106,15 +95,7 @@ def frame_dtype(meta: Any, name: str = "X") -> np.dtype[Any]:
 
 
 def convert(table: Any, out: Array) -> None:
-    """Write rows into an array, in its dtype.
-
-    Parameters
-    ----------
-    table : ndarray or data frame of shape (n, n_features)
-        See `as_table`.
-    out : ndarray of shape (n, n_features)
-        Where.
-    """
+    """Write rows, as `as_table` gives them, into an array, in its dtype."""
     with np.errstate(all="ignore"):  # what overflows is for the caller to find
         if not is_frame(table):
             np.copyto(out, table, casting="unsafe")
@@ -128,10 +109,7 @@ def convert(table: Any, out: Array) -> None:
 def in_order(part: Any, names: Sequence[Any] | None, name: str) -> Any:
     """A part with its columns in the order of `names`, if it is a data frame.
 
-    Raises
-    ------
-    ValueError
-        It has other columns: they are named.
+    ValueError, with their names, if it has other columns.
     """
     if names is None or not is_frame(part) or list(part.columns) == list(names):
         return part

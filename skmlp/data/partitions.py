@@ -2,7 +2,7 @@
 
 A *part* is a block of successive rows: a chunk of a Dask array, a partition of a data
 frame, or a piece of an array of the driver. `PartStats` is all that the driver gets to
-see of a part; `LocalRows` are the rows of a shard, see `skmlp.data.store.shard_store`.
+see of a part; `ShardData` are the rows of a shard, see `skmlp.data.store.shard_store`.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class PartStats:
 
 
 @dataclass(frozen=True)
-class LocalRows:
+class ShardData:
     """The rows of one shard, as its rank gets them.
 
     Attributes
     ----------
-    X : ndarray, FileRows, csr_array of shape (n, n_features)
+    X : ndarray, FileMatrix, csr_array of shape (n, n_features)
         In the training dtype; C-contiguous if dense.
     y : ndarray of shape (n,) or (n, n_outputs)
         Targets or labels, as they came.
@@ -100,17 +100,9 @@ def training_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def merge(parts: Sequence[PartStats]) -> PartStats:
-    """What is known of several parts together.
+    """What is known of several parts together: at least one, by rising row number.
 
-    Parameters
-    ----------
-    parts : sequence of PartStats
-        At least one, by rising row number: the first problem counts.
-
-    Returns
-    -------
-    PartStats
-        With `problem` set if a part has one, or if the parts don't fit together.
+    `problem` is the first one that a part has, or that the parts don't fit together.
     """
     # Of what has no rows, the types say nothing.
     full = [part for part in parts if part.rows] or parts[:1]

@@ -1,6 +1,6 @@
 """Where rows come from: what a shard takes of each minibatch.
 
-A source holds the rows that a rank can see. `Source.shard` gives one shard's share of
+A source holds the rows that a rank can see. `Dataset.shard` gives one shard's share of
 them: minibatch by minibatch for training, block by block for a pass over all training
 rows (L-BFGS) or over the validation rows.
 
@@ -21,7 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from skmlp.comm.base import cut
-from skmlp.data.feistel import KeyedRows
+from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
 from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
@@ -29,7 +29,7 @@ from skmlp.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: Numbers of rows: all of them, or computed when asked for.
-Numbers = Array | KeyedRows
+Numbers = Array | KeyedIndices
 Block = tuple[Any, Array, Array]
 Chunk = tuple[Array, Array, Array, Array, Array, Array]
 
@@ -38,11 +38,11 @@ Chunk = tuple[Array, Array, Array, Array, Array, Array]
 WINDOW = 2**17
 
 
-class Source(ABC):
+class Dataset(ABC):
     """Rows that a rank can see."""
 
     @abstractmethod
-    def shard(self, plan: Plan, shard: int) -> ShardRows:
+    def shard(self, plan: Plan, shard: int) -> ShardSampler:
         """The rows of one shard."""
 
     @abstractmethod
@@ -112,7 +112,7 @@ def _slices(
         yield rows if numbers is None else numbers[rows]
 
 
-class ShardRows(ABC):
+class ShardSampler(ABC):
     """The rows of one shard, which are taken out of arrays by number."""
 
     #: The shard's rows for training and for validation: see `RowTable.blocks`.
@@ -202,17 +202,11 @@ class ShardRows(ABC):
     def chunk(self, batch: int, most_rows: int, numbered: bool = False) -> Chunk:
         """The rows of as many whole minibatches, from `batch` on, as `most_rows` hold.
 
-        They must be dense. A chunk ends with its window.
-
-        Returns
-        -------
-        X, taken, numbers, y, w : ndarray
-            `y` and `w` as `take` returns them. The rows are ``X[taken]``, or, where
-            `taken` is empty, `X`; it is C-contiguous, and may be the user's own.
-            `numbers`, if they are asked for, are those of the rows among all rows of
-            the fit. Valid until the next call.
-        ends : ndarray of intp
-            Where each minibatch ends among them, after a 0; one at least.
+        Returns (X, taken, numbers, y, w, ends), valid until the next call. The rows,
+        which must be dense, are ``X[taken]``, or, where `taken` is empty, `X`; it is
+        C-contiguous, and may be the user's own. `numbers`, if they are asked for, are
+        those of the rows among all rows of the fit. `ends` are where each minibatch
+        ends among them, after a 0: one at least. A chunk ends with its window.
         """
         self._reach(batch)
         batch -= self._first
@@ -273,37 +267,26 @@ class ShardRows(ABC):
 
 
 @dataclass(frozen=True)
-class SharedRows(Source):
+class SharedDataset(Dataset):
     """All ranks see all rows: in one process, or mapped into several.
 
     Shard ``k`` of ``L`` takes the positions ``[k * m // L, (k + 1) * m // L)`` of a
-    minibatch of ``m`` rows.
-
-    Attributes
-    ----------
-    X : ndarray or csr_array of shape (n, n_features)
-        All rows, in the training dtype.
-    y, w : ndarray
-        See the module.
-    train, validation : ndarray of intp, KeyedRows or None
-        Numbers of the rows for training and for validation; None without a split.
-    known_order : Order or None
-        The order from an earlier call, so that it need not be computed again.
-    held_out : tuple of (X, y, w) or None
-        Validation rows that are no part of `X`.
+    minibatch of ``m`` rows. `train` and `validation` are numbers of rows, None without
+    a split; `known_order` is the order from an earlier call, so that it need not be
+    computed again; `held_out` (X, y, w) are validation rows that are no part of `X`.
     """
 
     X: Any
     y: Array
     w: Array
-    train: Array | KeyedRows | None = None
-    validation: Array | KeyedRows | None = None
+    train: Array | KeyedIndices | None = None
+    validation: Array | KeyedIndices | None = None
     known_order: Order | None = None
     held_out: tuple[Any, Array, Array] | None = None
 
-    def shard(self, plan: Plan, shard: int) -> ShardRows:
+    def shard(self, plan: Plan, shard: int) -> ShardSampler:
         """The rows of one shard."""
-        return _SharedShard(self, plan, shard)
+        return _SharedSampler(self, plan, shard)
 
     def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
@@ -312,8 +295,8 @@ class SharedRows(Source):
         return order_of(plan, self.train)
 
 
-class _SharedShard(ShardRows):
-    def __init__(self, source: SharedRows, plan: Plan, shard: int) -> None:
+class _SharedSampler(ShardSampler):
+    def __init__(self, source: SharedDataset, plan: Plan, shard: int) -> None:
         in_batch = max(-(-plan.batch_size // plan.n_shards), 1)
         if plan.solver == "lbfgs":
             in_batch = 1
@@ -335,7 +318,7 @@ class _SharedShard(ShardRows):
         # window by window.
         self._positions: Array | None = None
         self._lengths: list[int] | None = None
-        self._keyed: KeyedRows | None = None
+        self._keyed: KeyedIndices | None = None
         self._window = max(1, WINDOW * plan.n_shards // max(plan.batch_size, 1))
 
     def _cut(self, first: int, last: int) -> tuple[list[tuple[int, int]], list[int]]:
@@ -350,7 +333,7 @@ class _SharedShard(ShardRows):
     def begin_epoch(self, order: Numbers | None) -> None:
         """Take up the epoch's order."""
         taken = self._train if order is None else order
-        if isinstance(taken, KeyedRows):
+        if isinstance(taken, KeyedIndices):
             self._keyed, self._ends = taken, ()
             return
         if self._lengths is None:

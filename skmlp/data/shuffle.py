@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.feistel import Bijection, KeyedRows
+from skmlp.data.feistel import Bijection, KeyedIndices
 from skmlp.plan import Plan
 from skmlp.rng_state import State, twister_at, twister_state
 
@@ -29,7 +29,7 @@ class Order(ABC):
     """The order of the rows in each epoch."""
 
     @abstractmethod
-    def seek(self, shuffles: int) -> Array | KeyedRows:
+    def seek(self, shuffles: int) -> Array | KeyedIndices:
         """The rows in the order after so many shuffles: that of an epoch, from 1."""
 
     @property
@@ -41,19 +41,9 @@ class Order(ABC):
 class RowOrder(Order):
     """The order of scikit-learn: a shuffle of the order of the epoch before.
 
-    A function of the twister's first state and of the count of shuffles; what it has
-    computed it keeps, and asked for an earlier order it begins again.
-
-    Parameters
-    ----------
-    n_rows : int
-        Training rows.
-    start : tuple of (bytes, int)
-        The twister's state before the first shuffle (`skmlp.rng_state.twister_state`).
-    base : ndarray of shape (n_rows,), optional
-        Numbers of the training rows among all rows; all rows if left out.
-    dtype : dtype
-        Of the numbers; the order does not depend on it.
+    A function of the twister's first state (`start`) and of the count of shuffles; what
+    it has computed it keeps, and asked for an earlier order it begins again. `base` are
+    the numbers of the training rows among all rows; all rows if left out.
     """
 
     def __init__(
@@ -111,27 +101,18 @@ class KeyedOrder(Order):
     """The order of very many rows: of each epoch a bijection of its own.
 
     It costs nothing to begin, nothing to go back, and no memory. One draw from the
-    twister gives the key of all epochs.
-
-    Parameters
-    ----------
-    n_rows : int
-        Training rows.
-    start : tuple of (bytes, int)
-        The twister's state before the draw.
-    base : KeyedRows, optional
-        The training rows; all rows if left out.
+    twister gives the key of all epochs. `base` are the training rows; all if left out.
     """
 
     def __init__(
-        self, n_rows: int, start: State, base: KeyedRows | None = None
+        self, n_rows: int, start: State, base: KeyedIndices | None = None
     ) -> None:
-        self.base = KeyedRows(n_rows) if base is None else base
+        self.base = KeyedIndices(n_rows) if base is None else base
         rng = twister_at(start)
         self._key = rng.bytes(16)
         self._after = twister_state(rng)
 
-    def seek(self, shuffles: int) -> KeyedRows:
+    def seek(self, shuffles: int) -> KeyedIndices:
         """The rows in the order of an epoch, from 1; 0 for the order of the split."""
         if shuffles == 0:
             return self.base
@@ -144,23 +125,16 @@ class KeyedOrder(Order):
 
 
 def order_of(
-    plan: Plan, base: Array | KeyedRows | None = None, dtype: Any = np.intp
+    plan: Plan, base: Array | KeyedIndices | None = None, dtype: Any = np.intp
 ) -> Order:
     """The order of the training rows, for a plan that shuffles.
 
-    Parameters
-    ----------
-    plan : Plan
-        It says which order.
-    base : ndarray of intp or KeyedRows, optional
-        The training rows, as `skmlp.data.split.split_rows` gives them; all rows if
-        left out.
-    dtype : dtype
-        Of the numbers in an order that is kept as a whole.
+    `base` are the training rows, as `skmlp.data.split.split_rows` gives them; all rows
+    if left out. `dtype` is that of the numbers in an order that is kept as a whole.
     """
     assert plan.order_rng is not None
     if plan.keyed_order:
         assert not isinstance(base, np.ndarray)
         return KeyedOrder(plan.n_rows, plan.order_rng, base)
-    assert not isinstance(base, KeyedRows)
+    assert not isinstance(base, KeyedIndices)
     return RowOrder(plan.n_rows, plan.order_rng, base, dtype)

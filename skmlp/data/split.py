@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.feistel import Bijection, KeyedRows
+from skmlp.data.feistel import Bijection, KeyedIndices
 from skmlp.plan import Split
 from skmlp.rng_state import twister_at
 
@@ -16,25 +16,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def split_rows(
     split: Split, rng: np.random.RandomState | None = None
-) -> tuple[Array, Array] | tuple[KeyedRows, KeyedRows]:
-    """Set rows aside as scikit-learn's MLP does, or by a bijection if so told.
+) -> tuple[Array, Array] | tuple[KeyedIndices, KeyedIndices]:
+    """Numbers of the training and of the validation rows, in the order of the split.
 
-    Parameters
-    ----------
-    split : Split
-        How.
-    rng : RandomState, optional
-        Stands at ``split.rng``; it is advanced. One of our own if left out.
-
-    Returns
-    -------
-    train, validation : ndarray of intp, or KeyedRows
-        Row numbers, in the order of the split.
-
-    Raises
-    ------
-    ValueError
-        Too few rows, or too few of a class; in scikit-learn's words.
+    Set aside as scikit-learn's MLP does, or by a bijection if so told. `rng`, if given,
+    stands at ``split.rng``, and is advanced. ValueError, in scikit-learn's words, if
+    there are too few rows, or too few of a class.
     """
     if rng is None:
         rng = twister_at(split.rng)
@@ -68,12 +55,8 @@ def _stratified(
     """Split two classes as scikit-learn does, with its draws, but on arrays.
 
     It makes lists of the rows and sorts texts: ten times the time, and 95 bytes a row,
-    on every rank.
-
-    Returns
-    -------
-    tuple of (ndarray, ndarray), or None
-        None, and nothing drawn, where scikit-learn sees one class or has an error.
+    on every rank. None, and nothing drawn, where scikit-learn sees one class or has an
+    error.
     """
     from sklearn.utils.extmath import _approximate_mode
 
@@ -108,7 +91,7 @@ def _check_size(n_validation: int) -> None:
 
 def _split_keyed(
     split: Split, rng: np.random.RandomState
-) -> tuple[KeyedRows, KeyedRows]:
+) -> tuple[KeyedIndices, KeyedIndices]:
     """The first positions of a bijection are set aside."""
     n_rows = split.n_rows
     n_validation = math.ceil(split.fraction * n_rows)
@@ -119,5 +102,5 @@ def _split_keyed(
             "resulting train set will be empty. Decrease 'validation_fraction'."
         )
     every = Bijection(n_rows, rng.bytes(16), 0)
-    train = KeyedRows(n_rows - n_validation, None, every, n_validation)
-    return train, KeyedRows(n_validation, None, every)
+    train = KeyedIndices(n_rows - n_validation, None, every, n_validation)
+    return train, KeyedIndices(n_validation, None, every)

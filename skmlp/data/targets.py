@@ -16,29 +16,13 @@ PIECE = 2**16
 def encode(
     target: str, classes: Array | Sequence[Array] | None, y: Array, dtype: Any
 ) -> Array:
-    """Targets in the form that a loss takes.
+    """Targets in the form that a loss takes: see `skmlp.model.losses.Loss`.
 
-    Parameters
-    ----------
-    target : {"codes", "indicator", "heads", "real"}
-        See `skmlp.model.losses.Loss`.
-    classes : ndarray of shape (n_classes,), sequence of such, or None
-        The labels, sorted; for classes only. For "heads" those of each column.
-    y : ndarray of shape (rows,) or (rows, n_outputs)
-        Labels, a 0/1 matrix or real numbers.
-    dtype : dtype or None
-        Of real targets.
-
-    Returns
-    -------
-    ndarray of shape (rows,), int32
-        For "codes": the index of each label.
-    ndarray of shape (rows, n_columns), int32
-        For "heads": the index of each label among those of its column; -1 for a label
-        that is not one of them.
-    ndarray of shape (rows, n_outputs), uint8 or `dtype`
-        For "indicator" and "real". A binary target's one column says whether the label
-        is the second one.
+    `y` has the shape (rows,) or (rows, n_outputs); `classes` are the sorted labels, for
+    "heads" those of each column. "codes": the index of each label, int32 (rows,).
+    "heads": the index of each label among those of its column, or -1, int32 (rows,
+    columns). "indicator": uint8 (rows, n_outputs); a binary target's one column says
+    whether the label is the second one. "real": `dtype` (rows, n_outputs).
     """
     if target == "real":
         columns = y if y.ndim == 2 else y.reshape(-1, 1)
@@ -79,19 +63,10 @@ def _codes(labels: Array, column: Array) -> Array:
 
 
 def class_weights_of(weights: Sequence[Array], y: Array) -> Array:
-    """The weight that the class of each row gives it.
+    """The weight that the class of each row gives it, (rows,): a product over columns.
 
-    Parameters
-    ----------
-    weights : sequence of ndarray of shape (n_classes,)
-        For each column of targets, the weights of its classes.
-    y : ndarray of shape (rows,) or (rows, n_columns)
-        What `encode` makes of labels.
-
-    Returns
-    -------
-    ndarray of shape (rows,), float64
-        The product over the columns, as `sklearn.utils.class_weight` has it.
+    `weights` are those of the classes of each column of `y`, which `encode` has made of
+    labels. As `sklearn.utils.class_weight` has it.
     """
     rows = np.ones(len(y))
     columns = y.T if y.ndim == 2 else y[None]

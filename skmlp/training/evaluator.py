@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.comm.base import Communicator
-from skmlp.data.sampler import Source
+from skmlp.data.sampler import Dataset
 from skmlp.plan import Plan
 from skmlp.training.protocol import Message
 from skmlp.training.rank import CONSTANT, EVALUATE, LOSS, Rank
@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Evaluator:
     """Evaluates the summed loss, together with the other ranks."""
 
-    def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
+    def __init__(self, plan: Plan, comm: Communicator, source: Dataset) -> None:
         self._rank = rank = Rank(plan, comm, source)
         self._gradient = np.zeros_like(rank.params)
         self._exchange = comm.exchange(rank.parts, self._gradient)

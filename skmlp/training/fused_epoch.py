@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.sampler import ShardRows
+from skmlp.data.sampler import ShardSampler
 from skmlp.kernels.step_threads import Lanes
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.network import SMALL_STEP, multiplications, work_of
@@ -57,7 +57,7 @@ def can_run(plan: Plan) -> bool:
     )
 
 
-def in_runs(shard: ShardRows, plan: Plan) -> bool:
+def in_runs(shard: ShardSampler, plan: Plan) -> bool:
     """Whether the steps of a plan of one dense shard run as compiled calls."""
     return plan.n_shards == 1 and shard.dense and can_run(plan)
 
@@ -72,7 +72,7 @@ class FusedEpoch:
     """The steps of a plan for which `in_runs` holds; see `loop.Steps`."""
 
     def __init__(
-        self, rank: Rank, rows: ShardRows, solver: Solver, moments: Sequence[Array]
+        self, rank: Rank, rows: ShardSampler, solver: Solver, moments: Sequence[Array]
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import epoch, sync

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from skmlp.comm.base import Communicator, Exchange
-from skmlp.data.sampler import Source
+from skmlp.data.sampler import Dataset
 from skmlp.data.shuffle import Order
 from skmlp.kernels.step_threads import Lanes
 from skmlp.optim import schedules
@@ -100,7 +100,7 @@ class Trainer:
     The state's arrays are those of the rank, from `TRAIN` to `TRAIN`.
     """
 
-    def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
+    def __init__(self, plan: Plan, comm: Communicator, source: Dataset) -> None:
         self._rank = rank = Rank(plan, comm, source)
         if plan.tol_scale == "initial" and plan.by_loss:
             # What is compared with `tol` is a loss.

@@ -9,8 +9,8 @@ import numpy as np
 
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Communicator
-from skmlp.data.feistel import KeyedRows
-from skmlp.data.sampler import ShardRows, Source
+from skmlp.data.feistel import KeyedIndices
+from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.model import metrics
 from skmlp.model.dropout import Dropout
 from skmlp.model.network import Accumulate, Network
@@ -48,7 +48,7 @@ class Shard:
     def __init__(
         self,
         number: int,
-        rows: ShardRows,
+        rows: ShardSampler,
         part: Array,
         gradient_of: Accumulate,
         dropout: Dropout | None,
@@ -58,7 +58,7 @@ class Shard:
         #: Summed over the minibatches of an epoch so far.
         self.loss = 0.0
 
-    def begin_epoch(self, order: Array | KeyedRows | None) -> None:
+    def begin_epoch(self, order: Array | KeyedIndices | None) -> None:
         """Take up the epoch's order of the rows."""
         self.loss = 0.0
         self.rows.begin_epoch(order)
@@ -77,7 +77,7 @@ class Shard:
 class Rank:
     """The shards of a rank, and what it takes to compute on them."""
 
-    def __init__(self, plan: Plan, comm: Communicator, source: Source) -> None:
+    def __init__(self, plan: Plan, comm: Communicator, source: Dataset) -> None:
         self.plan, self.comm = plan, comm
         self.kernels = kernel_sets.load(plan.kernels)
         self.dtype = np.dtype(plan.dtype)
@@ -144,7 +144,7 @@ class Rank:
         return np.zeros((self.comm.shards.n_shards, width), np.float64)
 
     def sum_over_shards(
-        self, width: int, add: Callable[[ShardRows, Array], None]
+        self, width: int, add: Callable[[ShardSampler, Array], None]
     ) -> Array:
         """Sum what `add` adds to a row of numbers for each shard."""
         table = self.table(width)
@@ -156,7 +156,7 @@ class Rank:
         """The best constant prediction, and its loss as it is reported."""
 
         def total(width: int, add: constant.Add) -> Array:
-            def of_shard(rows: ShardRows, row: Array) -> None:
+            def of_shard(rows: ShardSampler, row: Array) -> None:
                 for y, w in rows.training_targets():
                     add(y, w, row)
 
@@ -172,7 +172,7 @@ class Rank:
             return Message(CONSTANT, (raw, np.array([mean])))
         views = self.plan.layout.views(message.arrays[0])
 
-        def add(rows: ShardRows, row: Array) -> None:
+        def add(rows: ShardSampler, row: Array) -> None:
             for block in rows.training_blocks():
                 row += self.network.validate(views, *block)[1]
 
@@ -189,10 +189,10 @@ class Rank:
         if not self.plan.weighted and not masked:
             return 1.0
 
-        def add(rows: ShardRows, row: Array) -> None:
+        def add(rows: ShardSampler, row: Array) -> None:
             row += rows.training_weight(masked)
 
-        def add_validation(rows: ShardRows, row: Array) -> None:
+        def add_validation(rows: ShardSampler, row: Array) -> None:
             for _, y, w in rows.validation_blocks():
                 row += metrics.weight_of(y, w, masked)
 

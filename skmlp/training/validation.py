@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.sampler import ShardRows, Source
+from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.kernels.step_threads import Lanes
 from skmlp.model import metrics
 from skmlp.model.layout import Views
@@ -33,7 +33,7 @@ class Validation:
         How many numbers `add` adds to: 0 without validation rows.
     """
 
-    def __init__(self, rank: Rank, source: Source, threads: Lanes | None) -> None:
+    def __init__(self, rank: Rank, source: Dataset, threads: Lanes | None) -> None:
         self._rank, self._threads = rank, threads
         self._plan = plan = rank.plan
         self.n_parts = 0
@@ -41,7 +41,7 @@ class Validation:
             self.n_parts = _PARTS + metrics.n_parts(plan.loss, plan.units[-1])
         self._spread = self._measure_spread()
         #: What each step thread looks at, and with what.
-        self._looks: list[tuple[ShardRows, Network]] = []
+        self._looks: list[tuple[ShardSampler, Network]] = []
         if threads is not None and plan.step_parts > 1 and plan.n_validation:
             # As shards of a fit without minibatches, which have blocks of rows alone.
             cut = replace(plan, n_shards=plan.step_parts, solver="lbfgs")
@@ -56,13 +56,13 @@ class Validation:
             return np.empty(0)
         width = plan.units[-1]
 
-        def add_mean(rows: ShardRows, row: Array) -> None:
+        def add_mean(rows: ShardSampler, row: Array) -> None:
             for _, y, w in rows.validation_blocks():
                 metrics.mean_parts(y, w, row, masked)
 
         mean = metrics.means(self._rank.sum_over_shards(2 * width, add_mean))
 
-        def add_spread(rows: ShardRows, row: Array) -> None:
+        def add_spread(rows: ShardSampler, row: Array) -> None:
             for _, y, w in rows.validation_blocks():
                 metrics.spread_parts(y, w, mean, row, masked)
 
@@ -86,7 +86,7 @@ class Validation:
         parts[0] += rows.sum(axis=0)
 
     def _look(
-        self, views: Views, rows: ShardRows, parts: Array, network: Network
+        self, views: Views, rows: ShardSampler, parts: Array, network: Network
     ) -> None:
         plan, masked = self._plan, self._plan.masked
         for X, y, w in rows.validation_blocks():
@@ -122,11 +122,11 @@ class Validation:
         n_outputs, n_shards = plan.units[-1], rank.comm.shards.n_shards
         width = plan.n_targets + 1
 
-        def count(rows: ShardRows, row: Array) -> None:
+        def count(rows: ShardSampler, row: Array) -> None:
             numbers = [len(y) for _, y, _ in rows.validation_blocks()]
             row[shard_of[id(rows)]] = sum(numbers)
 
-        def fill(rows: ShardRows, row: Array) -> None:
+        def fill(rows: ShardSampler, row: Array) -> None:
             table = row.reshape(plan.n_validation, -1)
             at = starts[shard_of[id(rows)]]
             for X, y, w in rows.validation_blocks():

@@ -16,7 +16,7 @@ from skmlp.comm.base import Shards
 from skmlp.dask import rpc
 from skmlp.dask import workers as dask_workers
 from skmlp.dask.ingest import array_source, collection_source
-from skmlp.dask.ingest.choose_and_load import adopt
+from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.dask.rpc import current_client
 from skmlp.data.assignment import EVEN
 from skmlp.training.protocol import RankFailed
@@ -70,7 +70,10 @@ def test_every_row_is_on_one_worker_and_knows_its_number(
         given = [a[kept] for a in given]
     if "sparse" in kind:
         given[0] = given[0].map_blocks(sparse.csr_array)
-    with adopt(clean, *given, n_jobs=-1, labels=True) as data, gang_on(data) as gang:
+    with (
+        load_rows(clean, *given, n_jobs=-1, labels=True) as data,
+        gang_on(data) as gang,
+    ):
         assert data.shards == Shards((0, 1, 2))
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
         expected = (X.sum(), Y.sum(), W.sum())
@@ -100,7 +103,7 @@ INPUTS = {
 @pytest.mark.parametrize("kind", INPUTS)
 def test_every_kind_of_rows_arrives(clean, kind):
     given = INPUTS[kind]
-    with adopt(clean, given, Y, n_shards=5) as data, gang_on(data) as gang:
+    with load_rows(clean, given, Y, n_shards=5) as data, gang_on(data) as gang:
         assert data.dtype == np.float32 if "32" in kind else np.float64
         assert data.stats.sparse == any(
             word in kind for word in ("csr", "csc", "sparse")
@@ -115,7 +118,7 @@ def test_every_kind_of_rows_arrives(clean, kind):
 
 def test_large_arrays_travel_in_pieces(clean, monkeypatch):
     monkeypatch.setattr(array_source, "PIECE_BYTES", 10 * X[0].nbytes)
-    with adopt(clean, X, Y, W) as data, gang_on(data) as gang:
+    with load_rows(clean, X, Y, W) as data, gang_on(data) as gang:
         assert sum(map(len, data.spans)) == 15
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
 
@@ -133,7 +136,7 @@ def test_rows_do_not_pass_through_the_driver(client):
         return sum(entry["total"] for entry in log if entry["who"] not in workers)
 
     before = client.run(sent)
-    with adopt(client, big, y) as data:
+    with load_rows(client, big, y) as data:
         after = client.run(sent)
         assert data.stats.rows == parts * chunk
     assert sum(after.values()) - sum(before.values()) < chunk * features * 8 / 10
@@ -149,7 +152,7 @@ def test_persisted_parts_stay_where_they_are(client):
     delayed = [da.from_delayed(dask.delayed(f), (100, 4), float) for f in scattered]
     given = da.concatenate(delayed)
     scaled = given - given.mean(axis=0).persist()
-    with adopt(client, scaled, np.zeros(600)) as data:
+    with load_rows(client, scaled, np.zeros(600)) as data:
         parts = [[span.part for span in spans] for spans in data.spans]
     assert parts == [[0, 3], [1, 4], [2, 5]]
 
@@ -216,13 +219,13 @@ WRONG = {
 def test_bad_data_are_refused_with_the_place(clean, what):
     X, y, w, message = WRONG[what]
     with pytest.raises(ValueError, match=message):
-        adopt(clean, X, y, w)
+        load_rows(clean, X, y, w)
 
 
 def test_an_error_of_the_users_graph_is_raised_as_it_is(clean):
     given = DASK_X.map_blocks(fails, dtype=float)
     with pytest.raises(ZeroDivisionError, match="in the user's own function"):
-        adopt(clean, given, DASK_Y)
+        load_rows(clean, given, DASK_Y)
 
 
 # ---- Clients and workers -----------------------------------------------------------
@@ -255,25 +258,25 @@ def test_fit_waits_for_the_first_worker(monkeypatch):
     with cluster(0) as client:
         monkeypatch.setattr(dask_workers, "FIRST_WORKER", 0.2)
         with pytest.raises(RankFailed, match=r"no worker within 0\.2 s.*scale"):
-            adopt(client, X, Y)
+            load_rows(client, X, Y)
         monkeypatch.setattr(dask_workers, "FIRST_WORKER", 50)
         timer = threading.Timer(0, client.cluster.scale, [1])
         timer.start()
-        with adopt(client, DASK_X, Y) as data, gang_on(data) as gang:
+        with load_rows(client, DASK_X, Y) as data, gang_on(data) as gang:
             np.testing.assert_array_equal(ask(gang, COUNT), 1)
         timer.join()
 
 
 def test_workers_that_are_not_there_are_named(client):
     with pytest.raises(RankFailed, match=r"not there: tcp://127\.0\.0\.1:1"):
-        adopt(client, X, Y, workers=["tcp://127.0.0.1:1", *addresses(client)])
+        load_rows(client, X, Y, workers=["tcp://127.0.0.1:1", *addresses(client)])
 
 
 def test_fewer_ranks_use_the_workers_with_most_rows(client):
     workers = addresses(client)
     part = client.submit(np.ones, (100, 4), workers=workers[1:2], pure=False)
     given = da.from_delayed(dask.delayed(part), (100, 4), float)
-    with adopt(client, given, np.zeros(100), n_shards=1) as data:
+    with load_rows(client, given, np.zeros(100), n_shards=1) as data:
         assert data.group.workers == (workers[1],)
 
 

@@ -16,7 +16,7 @@ from distributed import Client
 
 from skmlp.dask import rpc
 from skmlp.dask.errors import WorkerLost, WorkerSilent
-from skmlp.dask.rank_group import Limits, adopt
+from skmlp.dask.rank_group import Limits, load_rows
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
 from tests.launch.dask_clusters import (
@@ -62,7 +62,7 @@ def workers(mortals):
 def a_gang_works(client: Client, **kwargs) -> int:
     """Whether a new fit works; the number of its ranks."""
     given = da.from_array(X, chunks=(20, 4))
-    with adopt(client, given, Y, **kwargs) as data, gang_on(data) as gang:
+    with load_rows(client, given, Y, **kwargs) as data, gang_on(data) as gang:
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
         return gang.shards.n_ranks
 
@@ -84,7 +84,7 @@ def when_it_turns(gang, action) -> threading.Thread:
 
 @pytest.mark.parametrize("ranks", [[0], [2], [1, 2]], ids=str)
 def test_killed_in_the_middle_of_an_order(workers, ranks):
-    with adopt(workers.client, X, Y) as data, gang_on(data) as gang:
+    with load_rows(workers.client, X, Y) as data, gang_on(data) as gang:
         victims = [data.group.workers[rank] for rank in ranks]
         thread = when_it_turns(gang, lambda: workers.kill(*victims))
         with pytest.raises(WorkerLost) as caught:
@@ -96,7 +96,7 @@ def test_killed_in_the_middle_of_an_order(workers, ranks):
 
 
 def test_killed_between_two_orders(workers):
-    with adopt(workers.client, X, Y) as data, gang_on(data) as gang:
+    with load_rows(workers.client, X, Y) as data, gang_on(data) as gang:
         ask(gang, COUNT)
         victim = data.group.workers[1]
         workers.kill(victim)
@@ -108,7 +108,7 @@ def test_killed_between_two_orders(workers):
 def test_the_last_worker_is_killed(workers):
     (only, *_) = addresses(workers.client)
     with (
-        adopt(workers.client, X, Y, workers=[only]) as data,
+        load_rows(workers.client, X, Y, workers=[only]) as data,
         gang_on(data) as gang,
         pytest.raises(WorkerLost, match=only),
     ):
@@ -117,7 +117,7 @@ def test_the_last_worker_is_killed(workers):
 
 def test_killed_while_servants_are_built(workers):
     plan = RowPlan(n_rows=N, exit=1)
-    with adopt(workers.client, X, Y) as data:
+    with load_rows(workers.client, X, Y) as data:
         victim = data.group.workers[1]
         with pytest.raises(WorkerLost, match=victim):
             gang_on(data, plan=plan)
@@ -134,13 +134,13 @@ def test_killed_while_rows_are_adopted(workers, tmp_path):
 
     given = da.from_array(X, chunks=(20, 4)).map_blocks(dies_once, dtype=float)
     with pytest.raises(WorkerLost, match="is gone"):
-        adopt(workers.client, given, Y)
+        load_rows(workers.client, given, Y)
     assert a_gang_works(workers.client) == 2
 
 
 def test_a_nanny_starts_the_worker_again():
     with cluster(2) as client:
-        with adopt(client, X, Y) as data, gang_on(data) as gang:
+        with load_rows(client, X, Y) as data, gang_on(data) as gang:
             victim = data.group.workers[1]
             process = pids(client)[victim]
             thread = when_it_turns(gang, lambda: os.kill(process, signal.SIGKILL))
@@ -167,7 +167,7 @@ def test_the_news_of_a_lost_worker_can_travel(kind):
 def test_a_frozen_worker_is_given_up(workers, monkeypatch):
     monkeypatch.setattr(rpc, "PING", 0.1)
     limits = Limits(silence=5, settle=3, end=5)
-    with adopt(workers.client, X, Y) as data:
+    with load_rows(workers.client, X, Y) as data:
         victim = data.group.workers[2]
         process = pids(workers.client)[victim]
         try:
@@ -188,11 +188,11 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
     (unfit,) = set(addresses(mortals.client)) - others
     with (
         pytest.warns(UserWarning, match=f"{unfit} can't run skmlp: .*not here"),
-        adopt(mortals.client, X, Y) as data,
+        load_rows(mortals.client, X, Y) as data,
     ):
         assert set(data.group.workers) == others
     with pytest.raises(RankFailed, match=f"{unfit} can't run skmlp: .*not here"):
-        adopt(mortals.client, X, Y, workers=[unfit])
+        load_rows(mortals.client, X, Y, workers=[unfit])
     assert unfit in addresses(mortals.client)
     mortals.kill(unfit)
     until(lambda: unfit not in addresses(mortals.client), "the end of the unfit one")
@@ -203,11 +203,11 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
 DRIVER = """
 from distributed import Client
 from skmlp.training.protocol import Message
-from skmlp.dask.rank_group import DaskGroup, adopt
+from skmlp.dask.rank_group import DaskGroup, load_rows
 from tests.launch import servants
 from tests.launch.dask_servants import X, Y, gang_on
 
-with Client("{address}") as client, adopt(client, X, Y) as data:
+with Client("{address}") as client, load_rows(client, X, Y) as data:
     {action}
 """
 ACTIONS = {
@@ -224,7 +224,7 @@ def test_when_a_driver_is_killed_its_fit_goes(workers, when):
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as driver:
         try:
             if when == "waiting for the locks":
-                with adopt(client, X, Y) as data, gang_on(data) as gang:
+                with load_rows(client, X, Y) as data, gang_on(data) as gang:
                     until(lambda: requests(client) == 2, "a second request", 60)
                     driver.kill()
                     until(lambda: requests(client) == 1, "its end")
@@ -257,7 +257,7 @@ def turning(client: Client) -> int:
 
 
 def test_when_the_scheduler_goes_the_fit_ends():
-    with cluster(2) as client, adopt(client, X, Y) as data, gang_on(data) as gang:
+    with cluster(2) as client, load_rows(client, X, Y) as data, gang_on(data) as gang:
         thread = when_it_turns(gang, client.cluster.close)
         with pytest.raises(RankFailed):
             gang.request(Message(servants.TURN))

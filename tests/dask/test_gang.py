@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, MultiLock
 
 from skmlp.dask.ingest.tasks import put_part
-from skmlp.dask.rank_group import DaskGroup, Limits, adopt
+from skmlp.dask.rank_group import DaskGroup, Limits, load_rows
 from skmlp.dask.worker.tasks import serve_rank
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
@@ -53,7 +53,7 @@ def test_answers_depend_on_shards_and_not_on_workers(clean, n_shards, n_workers)
     x = np.array([0.1, 1, np.pi, -7, 1e-9])
     expected = np.zeros(5)
     with (
-        adopt(clean, X, Y, n_shards=n_shards, workers=workers) as data,
+        load_rows(clean, X, Y, n_shards=n_shards, workers=workers) as data,
         gang_on(data) as gang,
     ):
         assert gang.shards.n_shards == n_shards
@@ -74,7 +74,7 @@ def test_large_messages_travel(clean):
         np.ones(3, np.float32),
         np.empty(0),
     )
-    with adopt(clean, X, Y) as data, gang_on(data) as gang:
+    with load_rows(clean, X, Y) as data, gang_on(data) as gang:
         answer = gang.request(Message(servants.ECHO, numbers))
         assert answer.op == servants.ECHO
         for sent, back in zip(numbers, answer.arrays, strict=True):
@@ -83,7 +83,7 @@ def test_large_messages_travel(clean):
 
 
 def test_ranks_use_the_threads_of_their_workers():
-    with cluster(2, threads=2) as client, adopt(client, X, Y) as data:
+    with cluster(2, threads=2) as client, load_rows(client, X, Y) as data:
         for given, threads in ((None, 2), (1, 1)):
             with gang_on(data, blas_threads=given) as gang:
                 facts = ask(gang, servants.FACTS).reshape(2, -1)
@@ -94,7 +94,7 @@ def test_ranks_use_the_threads_of_their_workers():
 def test_workers_of_one_process_are_ranks_of_their_own():
     with cluster(2, processes=False) as client:
         for given in (X, DASK_X):
-            with adopt(client, given, Y) as data, gang_on(data) as gang:
+            with load_rows(client, given, Y) as data, gang_on(data) as gang:
                 assert gang.shards.n_ranks == 2
                 np.testing.assert_array_equal(ask(gang, COUNT), 1)
                 message = Message(servants.ECHO, (np.zeros(3),))
@@ -110,7 +110,7 @@ ERRORS = [(0, servants.ServantError), (1, ZeroDivisionError), (2, ValueError)]
 @pytest.mark.parametrize(("rank", "error"), ERRORS)
 def test_an_error_in_build_comes_through_as_itself(clean, rank, error):
     plan = RowPlan(n_rows=N, fails=rank, error=error)
-    with adopt(clean, X, Y) as data:
+    with load_rows(clean, X, Y) as data:
         with pytest.raises(error, match="not built") as caught:
             gang_on(data, plan=plan)
         assert caught.value.args == (rank, "not built")
@@ -122,7 +122,7 @@ def test_an_error_in_build_comes_through_as_itself(clean, rank, error):
 @pytest.mark.parametrize(("rank", "error"), ERRORS)
 def test_an_error_in_handle_comes_through_as_itself(clean, rank, error):
     plan = RowPlan(n_rows=N, error=error)
-    with adopt(clean, X, Y) as data, gang_on(data, plan=plan) as gang:
+    with load_rows(clean, X, Y) as data, gang_on(data, plan=plan) as gang:
         with pytest.raises(error, match="not handled") as caught:
             gang.request(Message(servants.FAIL, (np.array([rank]),)))
         assert caught.value.args == (rank, "not handled")
@@ -133,7 +133,7 @@ def test_an_error_in_handle_comes_through_as_itself(clean, rank, error):
 def test_an_error_that_cannot_travel_is_told(clean):
     plan = RowPlan(n_rows=N, error=servants.Unpicklable)
     with (
-        adopt(clean, X, Y) as data,
+        load_rows(clean, X, Y) as data,
         gang_on(data, plan=plan) as gang,
         pytest.raises(RuntimeError, match="Unpicklable: 1: not handled"),
     ):
@@ -143,7 +143,7 @@ def test_an_error_that_cannot_travel_is_told(clean):
 def test_a_task_that_cannot_begin_is_told(clean):
     plan = Unreadable(os.getpid())
     with (
-        adopt(clean, X, Y) as data,
+        load_rows(clean, X, Y) as data,
         pytest.raises(ArithmeticError, match="not to be read by workers"),
     ):
         DaskGroup(build_on_rows, plan, data)
@@ -152,7 +152,7 @@ def test_a_task_that_cannot_begin_is_told(clean):
 def test_a_busy_worker_is_named_when_the_start_takes_too_long(clean, tmp_path):
     (worker, *_) = addresses(clean)
     flag = tmp_path / "free"
-    with adopt(clean, X, Y) as data:
+    with load_rows(clean, X, Y) as data:
         busy = clean.submit(hold_thread, flag, workers=[worker], pure=False)
         until(lambda: clean.processing()[worker], "a busy worker")
         with pytest.raises(
@@ -166,7 +166,7 @@ def test_a_busy_worker_is_named_when_the_start_takes_too_long(clean, tmp_path):
 
 
 def test_an_interrupt_frees_the_workers(clean):
-    with adopt(clean, X, Y) as data, gang_on(data) as gang:
+    with load_rows(clean, X, Y) as data, gang_on(data) as gang:
         timer = threading.Timer(0, interrupt_when_turning, [clean])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
@@ -192,7 +192,7 @@ def test_two_gangs_take_turns_on_the_same_workers(clean):
     finished = []
 
     def fit(order, n_asks):
-        with adopt(clean, X, Y, workers=order) as data, gang_on(data) as gang:
+        with load_rows(clean, X, Y, workers=order) as data, gang_on(data) as gang:
             for _ in range(n_asks):
                 ask(gang, servants.ADD, np.ones(5))
             finished.append(ask(gang, COUNT))
@@ -211,7 +211,7 @@ def test_two_gangs_take_turns_on_the_same_workers(clean):
 
 def test_who_waits_is_told_for_whom(clean):
     workers = addresses(clean)
-    with adopt(clean, X, Y) as first, adopt(clean, X, Y) as second:
+    with load_rows(clean, X, Y) as first, load_rows(clean, X, Y) as second:
         names = [data.group.run[:8] for data in (first, second)]
         with (
             gang_on(first),
@@ -236,8 +236,8 @@ def test_who_holds_locks_waits_for_no_other(clean):
     """Two fits that each want a worker of the other go on without it."""
     workers = addresses(clean)
     with (
-        adopt(clean, X, Y, workers=workers[:1]) as first,
-        adopt(clean, X, Y, workers=workers[1:2]) as second,
+        load_rows(clean, X, Y, workers=workers[:1]) as first,
+        load_rows(clean, X, Y, workers=workers[1:2]) as second,
         gang_on(first, keeps_locks=True),
     ):
         run = first.group.rpc.run
@@ -253,7 +253,7 @@ def test_who_holds_locks_waits_for_no_other(clean):
 
 def test_an_interrupt_of_the_wait_takes_the_request_back(clean):
     (name, *_) = addresses(clean)
-    with adopt(clean, X, Y) as data:
+    with load_rows(clean, X, Y) as data:
         with MultiLock([name]):
             timer = threading.Timer(0, interrupt_when_waiting, [clean, name])
             timer.start()
@@ -281,7 +281,7 @@ def interrupt_when_waiting(client, name):
 
 def test_gangs_leave_no_sockets(clean):
     def use():
-        with adopt(clean, X, Y) as data, gang_on(data) as gang:
+        with load_rows(clean, X, Y) as data, gang_on(data) as gang:
             ask(gang, COUNT)
 
     use()
@@ -302,7 +302,7 @@ def test_gangs_leave_no_objects(clean):
         return Counter(str(k) for k in kinds if str(k.__module__).startswith("skmlp."))
 
     def use() -> dict[str, Counter[str]]:
-        with adopt(clean, X, Y) as data, gang_on(data) as gang:
+        with load_rows(clean, X, Y) as data, gang_on(data) as gang:
             ask(gang, COUNT)
         until(lambda: not left_behind(clean), "a clean cluster")
         return dict(clean.run(alive))
@@ -315,7 +315,7 @@ def test_gangs_leave_no_objects(clean):
 
 def test_when_a_client_closes_its_fit_goes(clean):
     other = Client(clean.scheduler.address, set_as_default=False)
-    data = adopt(other, X, Y)
+    data = load_rows(other, X, Y)
     gang = gang_on(data)
     asked = threading.Thread(target=ask_and_swallow, args=(gang,))
     asked.start()

@@ -17,13 +17,13 @@ from distributed import Client
 from scipy import sparse
 
 import skmlp
-from skmlp.dask.ingest.choose_and_load import adopt
+from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.dask.rank_group import DaskGroup
-from skmlp.data.store import file_rows
+from skmlp.data.store import file_matrix
 from tests.launch.dask_clusters import addresses, cluster, left_behind, until
 
 pytestmark = pytest.mark.skipif(
-    not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
+    not file_matrix.AVAILABLE, reason="rows are kept in memory on this system"
 )
 
 #: Of each of the two workers: twice what an idle one takes, and more.
@@ -80,7 +80,7 @@ def files_open(client) -> list[int]:
         found = 0
         for entry in PROC.glob("*"):
             try:
-                found += file_rows.PREFIX in os.readlink(entry)
+                found += file_matrix.PREFIX in os.readlink(entry)
             except OSError:  # it is closed by now
                 continue
         return found
@@ -161,13 +161,13 @@ def assert_files(client: Client, number: int) -> None:
 
 def test_files_begin_at_half_of_the_memory_of_all_fits(tiny):
     """A second fit counts what the first one holds; each lets go of its own."""
-    with adopt(tiny, *share_of(0.4e6)):
+    with load_rows(tiny, *share_of(0.4e6)):
         assert_files(tiny, 0)
-        with adopt(tiny, *share_of(0.2e6)):
+        with load_rows(tiny, *share_of(0.2e6)):
             assert_files(tiny, 1)
-            with adopt(tiny, *share_of(0.05e6)):
+            with load_rows(tiny, *share_of(0.05e6)):
                 assert_files(tiny, 1)
-            with adopt(tiny, *share_of(0.7e6), n_shards=4):
+            with load_rows(tiny, *share_of(0.7e6), n_shards=4):
                 assert_files(tiny, 3)
             assert_files(tiny, 1)
         assert_files(tiny, 0)
@@ -177,7 +177,7 @@ def test_files_begin_at_half_of_the_memory_of_all_fits(tiny):
 def test_files_end_where_others_take_rows(tiny):
     """One partition is too much for a worker, and half of it is not."""
     X = da.ones((10_000, 10), chunks=(10_000, 10))
-    with adopt(tiny, X, X[:, 0]) as data:
+    with load_rows(tiny, X, X[:, 0]) as data:
         assert [sum(span.rows for span in own) for own in data.spans] == [5000, 5000]
         assert_files(tiny, 0)
     until(lambda: not left_behind(tiny), "a clean cluster")
@@ -190,18 +190,18 @@ def test_sparse_rows_are_refused_by_what_they_take(tiny):
     def thin(kept: int) -> da.Array:
         return X.map_blocks(lambda b: sparse.csr_array(b * (np.arange(10) < kept)))
 
-    with adopt(tiny, thin(1), y) as data:
+    with load_rows(tiny, thin(1), y) as data:
         assert data.stats.sparse
         assert_files(tiny, 0)
     with pytest.raises(MemoryError, match=r"sparse rows.*Use more workers"):
-        adopt(tiny, thin(10), y)
+        load_rows(tiny, thin(10), y)
     until(lambda: not left_behind(tiny), "a clean cluster")
 
 
 def test_files_end_with_the_client(tiny):
     """Also if it goes without a word, as one that dies does."""
     with Client(tiny.scheduler.address, set_as_default=False) as other:
-        data = adopt(other, *share_of(0.7e6))
+        data = load_rows(other, *share_of(0.7e6))
         assert_files(tiny, 1)
         other.close()
         until(lambda: not left_behind(tiny), "the end of the fit")

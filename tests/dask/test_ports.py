@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import skmlp
-from skmlp.dask.rank_group import adopt
+from skmlp.dask.rank_group import load_rows
 from skmlp.training.protocol import RankFailed
 from tests.launch.dask_doors import added, undisturbed
 from tests.launch.dask_servants import X, Y, gang_on
@@ -62,7 +62,7 @@ def fit(client):
 def test_ranks_listen_on_the_ports_of_the_setting(clean, ports):
     with (
         dask.config.set({SETTING: f"{ports[0]}-{ports[-1]}"}),
-        adopt(clean, X, Y) as data,
+        load_rows(clean, X, Y) as data,
     ):
         for generation in range(3):  # ports are used again at once
             with gang_on(data, generation=generation) as gang:
@@ -91,7 +91,7 @@ def test_a_workers_own_setting_precedes_the_clients(clean, ports):
     try:
         with (
             dask.config.set({SETTING: ports[9]}),
-            adopt(clean, X, Y) as data,
+            load_rows(clean, X, Y) as data,
             gang_on(data) as gang,
         ):
             assert added(gang) == undisturbed(3)

@@ -14,7 +14,7 @@ from distributed.security import Security
 
 import skmlp
 from skmlp.dask.ports import is_encrypted
-from skmlp.dask.rank_group import adopt
+from skmlp.dask.rank_group import load_rows
 from tests.comm.gangs import dial, make_certificate
 from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.launch.dask_doors import added, held_up, undisturbed
@@ -121,13 +121,13 @@ def test_a_fit_on_a_tls_cluster_is_the_same_model(tls):
 
 
 def test_on_a_tls_cluster_ranks_talk_tls(tls):
-    with adopt(tls, X, Y) as data, gang_on(data) as gang:
+    with load_rows(tls, X, Y) as data, gang_on(data) as gang:
         assert added(gang) == undisturbed(2)
         assert links_of(tls) == ["tls"] * 2
 
 
 def test_on_a_tls_cluster_nobody_without_tls_is_listened_to(tls, tmp_path):
-    with adopt(tls, X, Y) as data, held_up(tls, data, tmp_path) as held:
+    with load_rows(tls, X, Y) as data, held_up(tls, data, tmp_path) as held:
         for opening in (b"skmlp\0\0\1" + bytes(32), b"GET / HTTP/1.1\r\n\r\n"):
             with dial(held.doors[0]) as sock, contextlib.suppress(ConnectionError):
                 sock.sendall(opening)

@@ -16,7 +16,7 @@ import pytest
 from skmlp.comm import rendezvous
 from skmlp.comm.base import CommError
 from skmlp.comm.handshake import Hello, Secret, send_hello
-from skmlp.dask.rank_group import adopt
+from skmlp.dask.rank_group import load_rows
 from tests.comm.gangs import dial, read_to_the_end
 from tests.launch.dask_clusters import until
 from tests.launch.dask_doors import added, door_here, held_up, undisturbed
@@ -82,7 +82,7 @@ def rudely(address, data):
 def test_strangers_in_the_midst_of_a_meeting_are_refused(clean, tmp_path):
     clean.run(listen_to_log)
     with (
-        adopt(clean, X, Y) as data,
+        load_rows(clean, X, Y) as data,
         held_up(clean, data, tmp_path) as held,
         contextlib.ExitStack() as stack,
     ):
@@ -175,7 +175,7 @@ class Flood:
 
 
 def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
-    with adopt(clean, X, Y) as data:
+    with load_rows(clean, X, Y) as data:
         with gang_on(data) as gang:  # what is opened once for good is open now
             assert added(gang) == undisturbed(N_SHARDS)
         clean.run(listen_to_log)
@@ -198,7 +198,7 @@ def test_a_flood_in_the_midst_of_a_meeting(clean, tmp_path):
 
 
 def test_in_mid_fit_there_is_no_door(clean):
-    with adopt(clean, X, Y) as data, gang_on(data) as gang:
+    with load_rows(clean, X, Y) as data, gang_on(data) as gang:
         before = clean.run(cost)
         door = tuple(clean.run(door_here)[data.group.workers[0]])
         n_times = 0

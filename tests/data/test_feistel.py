@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from skmlp.data import feistel
-from skmlp.data.feistel import Bijection, KeyedRows
+from skmlp.data.feistel import Bijection, KeyedIndices
 from skmlp.data.shuffle import KeyedOrder
 from skmlp.rng_state import twister_state
 
@@ -83,7 +83,7 @@ def test_rows_are_spread_evenly():
 @pytest.mark.parametrize("split", [None, Bijection(40, KEY, 0)])
 @pytest.mark.parametrize("shuffle", [None, Bijection(30, OTHER, 3)])
 def test_rows_know_their_places(split, shuffle):
-    some = KeyedRows(30, shuffle, split, 10 if split else 0)
+    some = KeyedIndices(30, shuffle, split, 10 if split else 0)
     assert len(some) == 30
     numbers = some[:]
     assert len(set(numbers)) == 30

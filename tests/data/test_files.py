@@ -13,13 +13,13 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 
 from skmlp.data.partitions import merge
-from skmlp.data.store import file_rows, shard_store
-from skmlp.data.store.file_rows import FileRows
+from skmlp.data.store import file_matrix, shard_store
+from skmlp.data.store.file_matrix import FileMatrix
 from skmlp.data.store.shard_store import Piece, ShardStore
 from tests.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(
-    not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
+    not file_matrix.AVAILABLE, reason="rows are kept in memory on this system"
 )
 
 N, FEATURES = 50, 3
@@ -28,7 +28,7 @@ X = np.arange(N * FEATURES, dtype=float).reshape(N, FEATURES)
 
 @pytest.fixture
 def on_disk(tmp_path):
-    rows = FileRows(str(tmp_path), X.shape, X.dtype)
+    rows = FileMatrix(str(tmp_path), X.shape, X.dtype)
     rows.write(30, X[30:])
     rows.write(0, X[:30])
     yield rows
@@ -77,7 +77,7 @@ def test_short_reads_and_writes_go_on(tmp_path, monkeypatch):
     read, write = os.preadv, os.pwrite
     monkeypatch.setattr(os, "preadv", lambda f, b, at: read(f, [b[0][:7]], at))
     monkeypatch.setattr(os, "pwrite", lambda f, data, at: write(f, data[:5], at))
-    rows = FileRows(str(tmp_path), X.shape, X.dtype)
+    rows = FileMatrix(str(tmp_path), X.shape, X.dtype)
     rows.write(0, X)
     assert_array_equal(rows[np.arange(N)[::-1]], X[::-1])
     rows.close()
@@ -93,7 +93,7 @@ def test_the_file_has_no_name_and_one_end(tmp_path, on_disk):
 
 
 def test_the_last_user_closes_it(tmp_path):
-    rows = FileRows(str(tmp_path), X.shape, X.dtype)
+    rows = FileMatrix(str(tmp_path), X.shape, X.dtype)
     file = rows._file
     del rows
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
@@ -146,7 +146,7 @@ def test_a_store_keeps_its_rows_in_a_file(tmp_path, monkeypatch, dtype):
         k: store.put(PIECES[k], cuts[k], np.ones(len(cuts[k])), None) for k in (2, 0, 1)
     }
     rows = store.rows(merge([parts[k] for k in (0, 1, 2)]))
-    assert isinstance(rows.X, FileRows)
+    assert isinstance(rows.X, FileMatrix)
     assert (rows.X.shape, rows.X.dtype) == ((50, FEATURES), dtype)
     assert rows.ranges == ((0, 21), (40, 29))
     assert_array_equal(rows.X[:], np.concatenate(cuts))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from skmlp.data.resident import Ranges
+from skmlp.data.partitioned_dataset import Ranges
 
 CASES = {
     "all": ([(0, 50)], 50),

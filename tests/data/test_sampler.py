@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skmlp.data.partitions import LocalRows
-from skmlp.data.resident import PartitionRows
-from skmlp.data.sampler import SharedRows
+from skmlp.data.partitioned_dataset import PartitionedDataset
+from skmlp.data.partitions import ShardData
+from skmlp.data.sampler import SharedDataset
 from skmlp.data.split import split_rows
 from skmlp.plan import Plan, Split
 from skmlp.rng_state import twister_state
@@ -63,7 +63,7 @@ def shared(plan, kind):
     if plan.split is not None:
         train, validation = split_rows(plan.split)
     rows = sparse.csr_array(X) if kind == "sparse" else X
-    return SharedRows(rows, Y, W, train, validation)
+    return SharedDataset(rows, Y, W, train, validation)
 
 
 def placed(plan, kind):
@@ -79,8 +79,8 @@ def placed(plan, kind):
         rows = np.concatenate([np.arange(0), *(np.arange(a, a + n) for a, n in mine)])
         rows = rows.astype(int)
         X_part = sparse.csr_array(X)[rows] if kind == "sparse" else X[rows]
-        held[shard] = LocalRows(X_part, Y[rows], W[rows], mine)
-    return PartitionRows(held)
+        held[shard] = ShardData(X_part, Y[rows], W[rows], mine)
+    return PartitionedDataset(held)
 
 
 def numbers(block):
@@ -108,8 +108,8 @@ def test_shards_are_the_minibatch(
     keyed, early, shuffle, batch_size, n_shards, make, kind, monkeypatch
 ):
     monkeypatch.setattr("skmlp.data.sampler.WINDOW", 30)
-    monkeypatch.setattr("skmlp.data.resident.WINDOW", 9)
-    monkeypatch.setattr("skmlp.data.resident.PIECE", 4)
+    monkeypatch.setattr("skmlp.data.partitioned_dataset.WINDOW", 9)
+    monkeypatch.setattr("skmlp.data.partitioned_dataset.PIECE", 4)
     split = Split(N, 0.2, START, keyed=keyed) if early else None
     train, validation = np.arange(N), np.arange(0)
     if early:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from distributed import Client
 
-from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.rank_group import DaskGroup
 from tests.launch import servants
 from tests.launch.dask_clusters import until
@@ -64,7 +64,7 @@ class HeldUp:
 
 
 @contextlib.contextmanager
-def held_up(client: Client, data: AdoptedData, folder: Path) -> Iterator[HeldUp]:
+def held_up(client: Client, data: LoadedRows, folder: Path) -> Iterator[HeldUp]:
     flag = folder / "free"
     busy = data.group.workers[1]
     with ThreadPoolExecutor(1) as pool:

@@ -11,9 +11,9 @@ import numpy as np
 from distributed import Client
 
 from skmlp.comm.base import Communicator
-from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.rank_group import DaskGroup
-from skmlp.data.partitions import LocalRows
+from skmlp.data.partitions import ShardData
 from skmlp.training.protocol import Message
 from tests.launch.dask_clusters import until
 from tests.launch.servants import Data, Plan, RankWorker, is_turning
@@ -30,7 +30,7 @@ class RowPlan(Plan):
 
 class RowServant(RankWorker):
     def __init__(
-        self, plan: RowPlan, comm: Communicator, rows: dict[int, LocalRows]
+        self, plan: RowPlan, comm: Communicator, rows: dict[int, ShardData]
     ) -> None:
         super().__init__(plan, comm, Data())
         self.rows = rows
@@ -49,7 +49,7 @@ class RowServant(RankWorker):
         return self.comm.all_reduce(table)
 
     def count(self) -> np.ndarray:
-        def of_shard(rows: LocalRows) -> np.ndarray:
+        def of_shard(rows: ShardData) -> np.ndarray:
             counts = np.zeros(self.plan.n_rows)
             numbers = [np.arange(start, start + n) for start, n in rows.ranges]
             numbers = np.concatenate([*numbers, np.empty(0, int)]).astype(int)
@@ -108,7 +108,7 @@ Y = np.arange(N) % 3
 W = RNG.uniform(size=N)
 
 
-def gang_on(data: AdoptedData, **kwargs) -> DaskGroup:
+def gang_on(data: LoadedRows, **kwargs) -> DaskGroup:
     plan = kwargs.pop("plan", RowPlan(n_rows=N))
     return DaskGroup(build_on_rows, plan, data, **kwargs)
 

@@ -7,14 +7,14 @@ import pytest
 
 from skmlp import testing
 from skmlp.data import sampler
-from skmlp.data.store import file_rows
-from skmlp.data.store.file_rows import FileRows
+from skmlp.data.store import file_matrix
+from skmlp.data.store.file_matrix import FileMatrix
 from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
 from tests.model.own import LogCosh, Sine
 
 
 @pytest.mark.skipif(
-    not file_rows.AVAILABLE, reason="rows are kept in memory on this system"
+    not file_matrix.AVAILABLE, reason="rows are kept in memory on this system"
 )
 def test_rows_in_files(monkeypatch, tmp_path):
     """Those of a Dask worker that are too many for its memory."""
@@ -22,7 +22,7 @@ def test_rows_in_files(monkeypatch, tmp_path):
     make = sampler.RowTable.__init__
 
     def on_disk(self, table, *others):
-        file = FileRows(str(tmp_path), table.shape, table.dtype)
+        file = FileMatrix(str(tmp_path), table.shape, table.dtype)
         file.write(0, table)
         make(self, file, *others)
 

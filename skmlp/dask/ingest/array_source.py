@@ -21,10 +21,10 @@ from skmlp.data.store.shard_store import Piece
 PIECE_BYTES = 1 << 26
 
 
-class DriverRows:
+class ArraySource:
     """Arrays of the driver: X, y, and w or None.
 
-    The attributes are those of `skmlp.dask.ingest.collection_source.DaskBlocks`.
+    The attributes are those of `skmlp.dask.ingest.collection_source.CollectionSource`.
     """
 
     first = 0

@@ -41,7 +41,7 @@ MOST_SEEN = 64
 PIECE_BYTES, MOST_PIECES = 1 << 24, 16
 
 
-class DaskBlocks:
+class CollectionSource:
     """The parts of X, y and weights, side by side; ValueError if they can't be paired.
 
     Attributes

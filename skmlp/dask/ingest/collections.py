@@ -127,22 +127,11 @@ class Parts:
 
 
 def understand(rpc: ClusterRPC | None, *given: tuple[str, Any]) -> list[Any]:
-    """Find out what inputs are.
+    """Find out what inputs are, given by name and value.
 
-    Parameters
-    ----------
-    rpc : ClusterRPC, optional
-        To the cluster; lists of delayed objects can't be understood without it.
-    *given : tuple of (str, object)
-        Name and value of each argument; what is `Parts` already, None, or no Dask
-        collection is returned as it is.
-
-    Raises
-    ------
-    TypeError
-        A kind of collection that can't be taken.
-    ValueError
-        An array whose number of columns is unknown.
+    What is `Parts` already, None, or no Dask collection is returned as it is. Lists of
+    delayed objects can't be understood without `rpc`. TypeError for a collection that
+    can't be taken; ValueError for an array whose number of columns is unknown.
     """
     return [_understood(rpc, name, value) for name, value in given]
 
@@ -237,12 +226,8 @@ def paired(given: Sequence[Parts]) -> list[Parts]:
     """The inputs with the same parts: X first.
 
     Where the sizes of all parts are known, those of X count, and the others are cut
-    like them. Otherwise the inputs are paired part by part.
-
-    Raises
-    ------
-    ValueError
-        Their numbers of parts differ, and sizes are unknown.
+    like them. Otherwise the inputs are paired part by part: ValueError if their numbers
+    of parts differ.
     """
     known = [one.sizes for one in given if one.sizes is not None]
     same = [one.cut_like(known[0]) if known else one for one in given]

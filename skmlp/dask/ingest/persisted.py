@@ -27,11 +27,7 @@ async def computed(rpc: ClusterRPC, futures: Sequence[Future[Any]]) -> None:
     """Wait until all that is being persisted has been computed.
 
     The scheduler is asked, since a client never hears of futures that are not its own.
-
-    Raises
-    ------
-    DataLost
-        A future can't end: it was cancelled, or this cluster does not know it.
+    DataLost if a future can't end: it was cancelled, or this cluster does not know it.
     """
     waiting = {future.key for future in futures}
     # Whether it is persisted at this moment, by a graph that is still on its way: the

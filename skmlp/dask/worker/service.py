@@ -24,7 +24,7 @@ from distributed.protocol.pickle import loads
 
 from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.mailbox import Answer, DaskMailbox, failure
-from skmlp.data.store import file_rows
+from skmlp.data.store import file_matrix
 from skmlp.data.store.shard_store import ShardStore
 from skmlp.launch.framing import Kind
 
@@ -240,7 +240,7 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         this size.
         """
         limit = self._worker.memory_manager.memory_limit
-        if not limit or not file_rows.AVAILABLE:
+        if not limit or not file_matrix.AVAILABLE:
             return ""
         held = sum(
             store.resident_bytes

@@ -31,8 +31,8 @@ from skmlp.data.frames import (
     is_frame,
     rows_of,
 )
-from skmlp.data.partitions import LocalRows, PartStats, training_dtype
-from skmlp.data.store.file_rows import PIECE_BYTES, FileRows
+from skmlp.data.partitions import PartStats, ShardData, training_dtype
+from skmlp.data.store.file_matrix import PIECE_BYTES, FileMatrix
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -114,13 +114,13 @@ class ShardStore:
         self._folder, self._has_room = folder, has_room
         self._lock = threading.Lock()
         self._closed = False
-        self._dense: Array | FileRows | None = None
+        self._dense: Array | FileMatrix | None = None
         #: By the number of the first row.
         self._sparse: dict[int, Any] = {}
         self._sparse_bytes = 0
         self._y: dict[int, Array] = {}
         self._w: dict[int, Array] = {}
-        self._joined: LocalRows | None = None
+        self._joined: ShardData | None = None
 
     def put(self, piece: Piece, X: Any, y: Any, w: Any) -> PartStats:
         """Convert and keep rows, as `cut_out` gives them.
@@ -191,7 +191,7 @@ class ShardStore:
         with self._lock:
             self._check_open()
             if self._dense is None and self._folder:
-                self._dense = FileRows(self._folder, self._shape, self._dtype)
+                self._dense = FileMatrix(self._folder, self._shape, self._dtype)
             elif self._dense is None:
                 self._dense = np.empty(self._shape, self._dtype)
             dense = self._dense
@@ -246,10 +246,10 @@ class ShardStore:
         """Let go of the file, if there is one. What comes later is refused."""
         with self._lock:
             self._closed = True
-            if isinstance(self._dense, FileRows):
+            if isinstance(self._dense, FileMatrix):
                 self._dense.close()
 
-    def rows(self, stats: PartStats) -> LocalRows:
+    def rows(self, stats: PartStats) -> ShardData:
         """What the shard holds, when all pieces have come.
 
         `stats` are of all shards together: an empty shard looks like the others.
@@ -265,7 +265,7 @@ class ShardStore:
                 w = np.empty(0, self._dtype)
                 if self._y:
                     y, w = _joined(self._y), _joined(self._w)
-                self._joined = LocalRows(X, y, w, self._ranges)
+                self._joined = ShardData(X, y, w, self._ranges)
             return self._joined
 
     def _whole(self) -> Any:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
-from skmlp.data.sampler import SharedRows
+from skmlp.data.sampler import SharedDataset
 from skmlp.estimators.fitting import callback_support, place
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
@@ -123,13 +123,13 @@ class RowsHere(Rows):
             order = start.known_order if where.kind != "processes" else None
             yield plan, launcher(plan, self._shared(start, order), where)
 
-    def _shared(self, start: Start, order: Any) -> SharedRows:
+    def _shared(self, start: Start, order: Any) -> SharedDataset:
         held_out = self.held_out
         if held_out is not None:
             held_out = (*held_out[:2], held_out[2].astype(self.dtype, copy=False))
         w = self.w.astype(self.dtype, copy=False)
         split = start.train, start.validation
-        return SharedRows(self.X, self.y, w, *split, order, held_out)
+        return SharedDataset(self.X, self.y, w, *split, order, held_out)
 
     def judge(self, plan: Plan, start: Start, supervisor: Supervisor) -> Judge | None:
         """See `Rows.judge`; the scorer gets frames and series as they came."""
@@ -154,7 +154,7 @@ def _is_named(data: Any) -> bool:
     return hasattr(data, "columns") or hasattr(data, "to_numpy")
 
 
-def launcher(plan: Plan, rows: SharedRows, where: Place) -> Launcher:
+def launcher(plan: Plan, rows: SharedDataset, where: Place) -> Launcher:
     """How the ranks on this host start."""
     n_ranks, n_shards = where.n_ranks or 1, plan.n_shards
 

@@ -21,9 +21,9 @@ from sklearn.utils.validation import validate_data
 from skmlp.config import get_config
 from skmlp.dask.demands import demands_of
 from skmlp.dask.ingest import collections
-from skmlp.dask.ingest.choose_and_load import TRIES, adopt
 from skmlp.dask.ingest.collections import Parts
-from skmlp.dask.ingest.load import AdoptedData
+from skmlp.dask.ingest.load_rows import TRIES, load_rows
+from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.ingest.sources import no_rows
 from skmlp.dask.launcher import DaskLauncher
 from skmlp.dask.rpc import ClusterRPC, current_client
@@ -61,7 +61,7 @@ class RowsOnDask(Rows):
         self,
         estimator: Any,
         asked: Hyperparameters,
-        data: AdoptedData,
+        data: LoadedRows,
         *,
         weighted: bool,
         has_held_out: bool,
@@ -149,7 +149,7 @@ def loaded(
             y = y.column()
         labels = is_classifier(estimator)
         apart = _validation_of(estimator, ClusterRPC(client), X, y, held_out)
-        with adopt(
+        with load_rows(
             client,
             X,
             y,
@@ -177,7 +177,7 @@ def sent(
     asked: Hyperparameters, plan: Plan, where: Place, rows: Any, held_out: Any
 ) -> Iterator[tuple[Plan, Launcher]]:
     """Send rows of this process, with encoded targets, to the workers."""
-    with adopt(
+    with load_rows(
         where.client,
         *rows,
         n_shards=where.n_ranks,
@@ -193,7 +193,7 @@ def sent(
         yield _launched(data, plan)
 
 
-def _launched(data: AdoptedData, plan: Plan) -> tuple[Plan, Launcher]:
+def _launched(data: LoadedRows, plan: Plan) -> tuple[Plan, Launcher]:
     """What starts the ranks where the rows are, and the plan for as many shards."""
     plan = replace(plan, n_shards=data.shards.n_shards)
     limits = Limits(silence=get_config()["worker_timeout"])
@@ -239,7 +239,7 @@ def _sent(name: str, data: Any) -> Any:
     return da.from_array(data, chunks=chunks, name=False, asarray=False)
 
 
-def _check_size(data: AdoptedData, units: tuple[int, ...], solver: str) -> None:
+def _check_size(data: LoadedRows, units: tuple[int, ...], solver: str) -> None:
     """MemoryError if a worker can't hold what it would surely have to."""
     weights = Layout(units).size * data.dtype.itemsize
     optimizer = SOLVERS.get(solver)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.data.feistel import KeyedRows
-from skmlp.data.partitions import LocalRows
-from skmlp.data.sampler import Numbers, RowTable, ShardRows, Source, block_rows
+from skmlp.data.feistel import KeyedIndices
+from skmlp.data.partitions import ShardData
+from skmlp.data.sampler import Dataset, Numbers, RowTable, ShardSampler, block_rows
 from skmlp.data.shuffle import Order, order_of
 from skmlp.data.split import split_rows
 from skmlp.data.targets import class_weights_of, encode
@@ -26,18 +26,13 @@ PIECE = 2**14
 BUCKETS = 16
 
 
-class PartitionRows(Source):
-    """The rows of this rank's shards.
+class PartitionedDataset(Dataset):
+    """The rows of this rank's shards; labels as they came if a plan has classes.
 
     A shard takes those rows of each minibatch that lie in its ranges.
-
-    Parameters
-    ----------
-    rows : mapping from shard to LocalRows
-        In the training dtype; labels as they came if the plan has classes.
     """
 
-    def __init__(self, rows: Mapping[int, LocalRows]) -> None:
+    def __init__(self, rows: Mapping[int, ShardData]) -> None:
         self._rows = rows
         self._split: tuple[Numbers, Numbers] | None = None
 
@@ -52,9 +47,9 @@ class PartitionRows(Source):
             self._split = split_rows(plan.split)
         return self._split
 
-    def shard(self, plan: Plan, shard: int) -> ShardRows:
+    def shard(self, plan: Plan, shard: int) -> ShardSampler:
         """The rows of one shard."""
-        return _PlacedShard(self._rows[shard], plan, *self.split(plan))
+        return _PartitionedSampler(self._rows[shard], plan, *self.split(plan))
 
     def row_order(self, plan: Plan) -> Order:
         """The order of the training rows, for a plan that shuffles."""
@@ -62,10 +57,10 @@ class PartitionRows(Source):
         return order_of(plan, self.split(plan)[0], np.int32)
 
 
-class _PlacedShard(ShardRows):
+class _PartitionedSampler(ShardSampler):
     def __init__(
         self,
-        rows: LocalRows,
+        rows: ShardData,
         plan: Plan,
         train: Numbers | None,
         validation: Numbers | None,
@@ -110,7 +105,7 @@ class _PlacedShard(ShardRows):
 
     def _here(self, numbers: Numbers) -> Array:
         """Those of some rows that lie here, by their place."""
-        if isinstance(numbers, KeyedRows):
+        if isinstance(numbers, KeyedIndices):
             return numbers.places(self._ranges.all_numbers())[0]
         found = [np.empty(0, np.intp)]
         for at in range(0, len(numbers), PIECE):
@@ -165,7 +160,7 @@ class _PlacedShard(ShardRows):
             if self._natural is None:
                 every = self._all_train
                 if every is None:
-                    every = KeyedRows(self._plan.n_rows)  # as they are
+                    every = KeyedIndices(self._plan.n_rows)  # as they are
                 self._natural = self._sort_out(every)
             self._begin(*self._natural)
 

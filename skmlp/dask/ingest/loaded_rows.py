@@ -17,8 +17,8 @@ from skmlp.comm.base import Shards
 from skmlp.dask.demands import ANYWHERE
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import lease_key, submit_to_each
-from skmlp.dask.ingest.array_source import DriverRows
-from skmlp.dask.ingest.collection_source import DaskBlocks
+from skmlp.dask.ingest.array_source import ArraySource
+from skmlp.dask.ingest.collection_source import CollectionSource
 from skmlp.dask.ingest.collections import no_rows
 from skmlp.dask.locks import Locks
 from skmlp.dask.rpc import ClusterRPC
@@ -34,10 +34,10 @@ from skmlp.training.protocol import RankFailed
 FREE_THREAD_S = 600.0
 
 #: What brings rows to the workers.
-Rows = DaskBlocks | DriverRows
+RowSource = CollectionSource | ArraySource
 
 
-class AdoptedData:
+class LoadedRows:
     """The rows of a fit on the workers, from `begin` until `close`.
 
     Attributes
@@ -53,7 +53,7 @@ class AdoptedData:
     threads : int
         Threads of the worker that has the fewest; the ranks use as many for BLAS, so
         that a shard which changes hands is computed alike.
-    sources : sequence of DaskBlocks or DriverRows
+    sources : sequence of CollectionSource or ArraySource
         What brings the rows, once more if they are lost with their worker: those for
         training, and validation rows of their own, which come after them.
     held_out_stats : PartStats
@@ -63,7 +63,7 @@ class AdoptedData:
     def __init__(
         self,
         rpc: ClusterRPC,
-        sources: Sequence[Rows],
+        sources: Sequence[RowSource],
         workers: Sequence[str],
         n_shards: int,
     ) -> None:
@@ -136,7 +136,7 @@ class AdoptedData:
     async def share_out(
         self, held: Sequence[Sequence[tuple[Collection[str], int]]]
     ) -> None:
-        """Give each shard its rows; for `held` see `DaskBlocks.holders`."""
+        """Give each shard its rows; for `held` see `CollectionSource.holders`."""
         homes, first = self._wanted(), 0
         for source, lying in zip(self.sources, held, strict=True):
             source.first = first
@@ -221,13 +221,7 @@ class AdoptedData:
         return {worker: left[worker] for worker in group.workers if left.get(worker)}
 
     async def move(self, held: Mapping[str, Sequence[int]]) -> None:
-        """Give shards to workers, and bring them the rows that they lack.
-
-        Parameters
-        ----------
-        held : mapping from str to sequence of int
-            The shards of each worker; at least one.
-        """
+        """Give each worker its shards, and bring it the rows that it lacks."""
         holders = {
             shard: rank for rank, own in enumerate(held.values()) for shard in own
         }
@@ -270,13 +264,7 @@ class AdoptedData:
             raise
 
     def last_label(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether each row has the last label, of several: a bit a row comes here.
-
-        Returns
-        -------
-        ndarray of shape (n,), bool
-            In the order of the rows.
-        """
+        """Whether each row has the last label, of several: a bit a row comes here."""
         found = np.zeros(self.stats.rows, bool)
         bits = self.group.rpc.run(self.group.guard(self._last_label()))
         for spans, packed in zip(self.spans, bits, strict=True):
@@ -302,7 +290,7 @@ class AdoptedData:
                 future.release()
             self.stays = ()
 
-    def __enter__(self) -> AdoptedData:
+    def __enter__(self) -> LoadedRows:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

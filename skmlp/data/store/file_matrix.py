@@ -26,10 +26,10 @@ PIECE_BYTES = 2**23
 PREFIX = "skmlp-rows-"
 
 
-class FileRows:
+class FileMatrix:
     """A matrix in a file that has no name any more: it ends with its last user.
 
-    It has what is asked of the X of `skmlp.data.partitions.LocalRows`. Several threads
+    It has what is asked of the X of `skmlp.data.partitions.ShardData`. Several threads
     may use it.
     """
 

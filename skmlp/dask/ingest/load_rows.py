@@ -16,10 +16,10 @@ from scipy import sparse
 from skmlp.dask.demands import ANYWHERE, Demand, Demands
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import stay_key, submit_to_each
-from skmlp.dask.ingest.array_source import DriverRows
-from skmlp.dask.ingest.collection_source import DaskBlocks
+from skmlp.dask.ingest.array_source import ArraySource
+from skmlp.dask.ingest.collection_source import CollectionSource
 from skmlp.dask.ingest.collections import Parts, check_shapes, understand
-from skmlp.dask.ingest.load import AdoptedData, Rows
+from skmlp.dask.ingest.loaded_rows import LoadedRows, RowSource
 from skmlp.dask.rpc import LOOK, ClusterRPC, together
 from skmlp.dask.worker.tasks import stay
 from skmlp.dask.workers import (
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 TRIES = 10
 
 
-def adopt(
+def load_rows(
     client: Client,
     X: Any,
     y: Any,
@@ -51,49 +51,18 @@ def adopt(
     labels: bool = False,
     masked: bool = False,
     held_out: tuple[Any, Any, Any] | None = None,
-) -> AdoptedData:
-    """Bring every row to one worker, converted to the training dtype.
+) -> LoadedRows:
+    """Bring every row to one worker, in the training dtype; close what it returns.
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Of the cluster.
-    X : Dask collection, Parts, ndarray or sparse matrix of shape (n, n_features)
-        A Dask array of arrays or sparse matrices, a data frame, or a list of delayed
-        objects. An array of the driver is cut evenly and sent.
-    y : Dask collection, Parts or ndarray of shape (n,) or (n, n_outputs)
-        Targets or labels.
-    w : Dask collection, Parts or ndarray of shape (n,), optional
-        Weights.
-    n_jobs : int, optional
-        How many workers; see `choose_workers`.
-    n_shards : int, optional
-        The number of shards, at least 1; by default that of the workers.
-    workers : sequence of str, optional
-        Dask addresses to choose from; by default all that are there. If there is none,
-        the first one is waited for.
-    demands : Demands
-        What the workers must do for.
-    tries : int
-        How often to begin, should workers be lost meanwhile.
-    labels : bool
-        Whether `y` holds labels of classes.
-    masked : bool
-        Whether targets may be missing, as NaN.
-    held_out : tuple of (X, y, w), optional
-        Validation rows, like the others; they get the numbers after those.
+    X, y and w are Dask collections, `Parts`, or arrays of the driver, which are cut
+    evenly and sent; so are the validation rows `held_out`, which come after them. For
+    `n_jobs` see `choose_workers`; there are `n_shards` shards, by default as many as
+    workers. The workers are chosen from `workers`, by default from all that do for the
+    `demands`. If workers are lost meanwhile, it begins again, `tries` times in all.
+    `labels` and `masked` are those of `ShardStore`.
 
-    Returns
-    -------
-    AdoptedData
-        To be closed.
-
-    Raises
-    ------
-    ValueError
-        Something is wrong with the data; the message says where.
-    RankFailed
-        A worker was lost, or none came, or none can take part.
+    ValueError if something is wrong with the data, with the place; RankFailed if a
+    worker was lost, or none came, or none can take part.
     """
     rpc = ClusterRPC(client)
     if workers is not None:
@@ -116,7 +85,7 @@ def adopt(
                 addresses = choose_workers(able.workers, [*chain(*held)], n_jobs)
                 # Fixed now, too: who is lost changes no bit of the model.
                 n_shards = n_shards or len(addresses)
-                data = AdoptedData(rpc, sources, addresses, n_shards)
+                data = LoadedRows(rpc, sources, addresses, n_shards)
                 data.targets = {"labels": labels, "masked": masked}
                 data.demands, data.stays = demands, stays
                 data.begin(held)
@@ -135,7 +104,7 @@ def adopt(
 
 async def _able(
     rpc: ClusterRPC,
-    sources: Sequence[Rows],
+    sources: Sequence[RowSource],
     demands: Demands,
     present: Sequence[str],
     n_jobs: int | None,
@@ -162,21 +131,16 @@ async def _able(
     return await able_workers(rpc, demands)
 
 
-async def _load(rpc: ClusterRPC, sources: Sequence[Rows]) -> None:
+async def _load(rpc: ClusterRPC, sources: Sequence[RowSource]) -> None:
     for source in sources:
         await source.load(rpc)
 
 
-def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> Rows:
-    """Find out what is given; for the arguments see `adopt`.
+def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> RowSource:
+    """Find out what is given; for the arguments see `load_rows`.
 
-    Raises
-    ------
-    ValueError
-        Shapes don't fit, or inputs can't be paired; or X is no Dask collection, but
-        others are.
-    TypeError
-        A Dask collection that can't be taken.
+    ValueError if shapes don't fit, inputs can't be paired, or X is no Dask collection
+    but others are; TypeError for a Dask collection that can't be taken.
     """
     X, y, w = understand(rpc, ("X", X), ("y", y), ("sample_weight", w))
     given = {"X": X, "y": y, "sample_weight": w}
@@ -193,11 +157,11 @@ def source_of(rpc: ClusterRPC, X: Any, y: Any, w: Any) -> Rows:
     if not lazy:
         X = given["X"]
         X = X.tocsr() if sparse.issparse(X) else X
-        return DriverRows(X, given["y"], given["sample_weight"])
+        return ArraySource(X, given["y"], given["sample_weight"])
     for name in set(given) - set(lazy):
         if given[name] is not None:
             given[name] = _cut(name, given[name], given["X"])
-    return DaskBlocks(*given.values())
+    return CollectionSource(*given.values())
 
 
 def _cut(name: str, array: Any, X: Parts) -> Parts:
