@@ -62,8 +62,8 @@ MOST_FILES_OF_A_FOLDER = 15
 #: 390 lines are types of the estimators and assignments in constructors.
 #: 200 lines of code are errors that point to what was meant, and what a fit tells.
 #: 700 lines of code are the estimators of raw tables.
-MOST_LINES_OF_CODE = 18_750
-MOST_LINES = 30_240
+MOST_LINES_OF_CODE = 18_735
+MOST_LINES = 29_965
 
 
 # ---- The checker -------------------------------------------------------------------

@@ -21,10 +21,9 @@ from sklearn.utils.validation import validate_data
 from skmlp.config import get_config
 from skmlp.dask.demands import demands_of
 from skmlp.dask.ingest import collections
-from skmlp.dask.ingest.collections import Parts
+from skmlp.dask.ingest.collections import Parts, no_rows
 from skmlp.dask.ingest.load_rows import TRIES, load_rows
 from skmlp.dask.ingest.loaded_rows import LoadedRows
-from skmlp.dask.ingest.sources import no_rows
 from skmlp.dask.launcher import DaskLauncher
 from skmlp.dask.rpc import ClusterRPC, current_client
 from skmlp.dask.seceded import thread_given_back
