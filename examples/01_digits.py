@@ -112,6 +112,8 @@ def main():
                 f"  {seconds:>7.2f}  {difference:.1e}",
                 flush=True,
             )
+    # A picture, where this runs in a page or a notebook.
+    skmlp.LossCurveDisplay.from_estimator(model)
     print("The five models agree." if same else "The models do NOT agree.")
     return 0 if same else 1
 

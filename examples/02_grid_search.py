@@ -13,6 +13,8 @@ import sys
 import time
 
 import joblib
+import matplotlib.pyplot as plt
+import numpy as np
 from distributed import Client, LocalCluster
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import GridSearchCV
@@ -34,6 +36,22 @@ def search(X, y):
         MLPClassifier(batch_size=32, early_stopping=True, random_state=0),
     )
     return GridSearchCV(model, GRID, cv=3, n_jobs=-1).fit(X, y)
+
+
+def draw(results):
+    """The accuracy of each candidate, the best at the top."""
+    order = np.argsort(results["mean_test_score"])
+    names = [
+        ", ".join(str(value) for value in results["params"][k].values()) for k in order
+    ]
+    _, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.errorbar(
+        results["mean_test_score"][order],
+        names,
+        xerr=results["std_test_score"][order],
+        fmt="o",
+    )
+    axes.set(xlabel="accuracy in 3 folds", ylabel="alpha, widths, learning rate")
 
 
 def main():
@@ -59,6 +77,7 @@ def main():
         print(f"\nBest on {place}, accuracy {found.best_score_:.4f}:")
         for name, value in found.best_params_.items():
             print(f"  {name.removeprefix('mlpclassifier__')} = {value}")
+    draw(best["joblib"].cv_results_)
     if best["joblib"].best_params_ != best["dask"].best_params_:
         print("\nThe two searches do NOT agree.")
         return 1
