@@ -32,7 +32,13 @@ from skmlp.comm.handshake import (
     drive,
     unblocked,
 )
-from skmlp.comm.listener import Address, Listener, format_address, prepare
+from skmlp.comm.listener import (
+    Address,
+    Listener,
+    format_address,
+    local_name,
+    prepare,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +93,12 @@ class _Pending:
 
 @dataclass
 class _Dialing:
-    """The attempts to reach one rank. `when` is the time of the next attempt."""
+    """The attempts to reach one rank. `when` is the time of the next attempt.
 
+    `local`: the next one is by the UNIX socket of a rank on this host.
+    """
+
+    local: bool = False
     n_refusals: int = 0
     when: float = 0.0
     pause: float = REDIAL_PAUSE_S[0]
@@ -121,7 +131,11 @@ class _Rendezvous:
         self._deadline = time.monotonic() + limit
         self._contexts = contexts
         self._missing = {*range(hello.rank), *callers}
-        self._dialing = {rank: _Dialing() for rank in range(hello.rank)}
+        local = listener.local is not None and contexts is None
+        self._dialing = {
+            rank: _Dialing(local and addresses[rank][0] == listener.address[0])
+            for rank in range(hello.rank)
+        }
         self._pending: dict[_Pending, None] = {}  # oldest first
         self._connections: dict[int, socket.socket] = {}
         self._n_refused = 0
@@ -131,7 +145,9 @@ class _Rendezvous:
     def run(self) -> dict[int, socket.socket]:
         """Meet the other ranks; close every other socket, whatever happens."""
         try:
-            self._serve(self._listener.socket.fileno(), self._accept)
+            for listening in (self._listener.socket, self._listener.local):
+                if listening is not None:
+                    self._serve(listening.fileno(), partial(self._accept, listening))
             self._serve(self._listener.wake_up.fileno(), self._listener.clear_wake_up)
             while self._missing:
                 self._listener.check(self._hello.generation)
@@ -144,7 +160,9 @@ class _Rendezvous:
                     if dialing.when <= now:
                         dialing.when = math.inf
                         self._dial(rank)
-                for key, _ in self._selector.select(self._next_event() - now):
+                # A rank of this host may have answered at once.
+                seconds = self._next_event() - now if self._missing else 0.0
+                for key, _ in self._selector.select(seconds):
                     key.data()
             connections, self._connections = self._connections, {}
             return connections
@@ -194,11 +212,16 @@ class _Rendezvous:
             dialing.reachable_until, time.monotonic() + CONNECT_LIMIT_S
         )
         host, port = self._addresses[rank]
+        where: Any
         try:
-            family, kind, protocol, _, where = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )[0]
-            sock = socket.socket(family, kind, protocol)
+            if dialing.local:
+                where = local_name(self._hello.run, self._hello.generation, rank)
+                sock = socket.socket(socket.AF_UNIX)
+            else:
+                family, kind, protocol, _, where = socket.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM
+                )[0]
+                sock = socket.socket(family, kind, protocol)
         except OSError as error:
             self._redial(rank, error, connected=False)
             return
@@ -207,10 +230,10 @@ class _Rendezvous:
         pending = _Pending(sock, self._name(rank), rank, deadline, connected=False)
         self._begin(pending, self._introduce(pending, rank, where))
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         """Take one connection that the system has accepted."""
         try:
-            sock, where = self._listener.socket.accept()
+            sock, where = listening.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise CommError(
@@ -270,6 +293,9 @@ class _Rendezvous:
         """Plan the next attempt to reach `rank`, unless `error` is final."""
         dialing = self._dialing[rank]
         dialing.trouble = str(error)
+        if dialing.local:  # its process may see other names, as in a container
+            dialing.local, dialing.when = False, time.monotonic()
+            return
         forged = isinstance(error, ssl.SSLCertVerificationError)
         early = isinstance(error, TooEarly)
         if forged or (isinstance(error, Refused) and not early):

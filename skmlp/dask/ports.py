@@ -53,7 +53,9 @@ def parse_ports(text: str) -> range | tuple[int, ...]:
     )
 
 
-def listener_of(worker: Worker, address: str, client_setting: str) -> Listener:
+def listener_of(
+    worker: Worker, address: str, client_setting: str, name: str
+) -> Listener:
     """A rank's listener, on the host of `address`, by which the scheduler knows it.
 
     If that is none of this host, as behind a router, it listens where the worker does.
@@ -67,12 +69,12 @@ def listener_of(worker: Worker, address: str, client_setting: str) -> Listener:
     ports = ports_setting() or client_setting
     try:
         try:
-            return Listener(get_address_host(address), parse_ports(ports))
+            return Listener(get_address_host(address), parse_ports(ports), name)
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
             host = get_address_host(worker.listener.listen_address)
-            return Listener(host, parse_ports(ports))
+            return Listener(host, parse_ports(ports), name)
     except OSError as error:
         hint = f"; Dask's setting {PORTS} is {ports!r}" if ports else ""
         raise RuntimeError(

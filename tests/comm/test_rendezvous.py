@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from skmlp.comm.handshake import (
     Secret,
     send_hello,
 )
+from skmlp.comm.listener import local_name
 from skmlp.comm.sockets import Listener, SocketCommunicator
 from tests.comm import laws
 from tests.comm.gangs import (
@@ -81,6 +83,47 @@ def test_the_driver_waits_less_once_a_rank_is_there(listeners, pool):
         ),
     ):
         coming.result(LIMIT)
+
+
+# ---- Ranks of one host -----------------------------------------------------------
+
+
+def named(rank):
+    return Listener(HOST, name=local_name(RUN, GENERATION, rank))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has names without files"
+)
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_ranks_of_one_host_talk_without_tcp_where_they_can(pool, gone):
+    listeners = [named(rank) for rank in (0, 1, 2)]
+    if gone:  # as in another container, whose names are others
+        listeners[0].local.close()
+        listeners[0].local = None
+
+    def met(rank):
+        hello = Hello(RUN, GENERATION, rank, PRINT)
+        addresses = addresses_of(listeners)
+        return rendezvous.meet(listeners[rank], addresses, SECRET, hello, LIMIT)
+
+    sockets = [
+        coming.result(LIMIT) for coming in [pool.submit(met, k) for k in (0, 1, 2)]
+    ]
+    tcp, unix = socket.AF_INET, socket.AF_UNIX
+    first = tcp if gone else unix
+    assert {peer: sock.family for peer, sock in sockets[0].items()} == dict.fromkeys(
+        (1, 2), first
+    )
+    assert {peer: sock.family for peer, sock in sockets[1].items()} == {
+        0: first,
+        2: unix,
+    }
+    sockets[1][2].sendall(b"to 2")
+    sockets[2][1].setblocking(True)
+    assert sockets[2][1].recv(4) == b"to 2"
+    for sock in [*listeners, *(sock for met in sockets for sock in met.values())]:
+        sock.close()
 
 
 # ---- Ranks that are missing, gone, or different ----------------------------------

@@ -22,6 +22,7 @@ from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import loads
 
+from skmlp.comm.listener import local_name
 from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.mailbox import Answer, DaskMailbox, failure
 from skmlp.data.store import file_matrix
@@ -286,12 +287,14 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             fit.mailbox.stop("the group has started again")
         worker, address = self._worker, fit.lease.address
         rank = fit.members.index(address)
-        fit.mailbox = DaskMailbox(rank, generation, listener_of(worker, address, ports))
+        name = local_name(bytes.fromhex(fit.lease.run), generation, rank)
+        listener = listener_of(worker, address, ports, name)
+        fit.mailbox = DaskMailbox(rank, generation, listener)
         return {
             "kind": Kind.DONE,
             # The host by which the others know it: behind a router, not its own name.
             "host": get_address_host(address),
-            "port": fit.mailbox.listener.address[1],
+            "port": listener.address[1],
             "encrypted": is_encrypted(
                 worker.security, worker.address, worker.scheduler.address
             ),

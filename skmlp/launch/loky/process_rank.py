@@ -26,7 +26,7 @@ import numpy as np
 
 from skmlp.comm.base import Aborted, Communicator, PeerLost
 from skmlp.comm.handshake import Hello, send_hello
-from skmlp.comm.listener import Address, Listener, prepare
+from skmlp.comm.listener import Address, Listener, local_name, prepare
 from skmlp.launch import framing
 from skmlp.launch.framing import Kind
 from skmlp.launch.heartbeat import Heartbeat
@@ -194,7 +194,7 @@ def serve(invitation: Invitation, rank: int, parcel: list[Parcel]) -> None:
         stack.callback(sock.close)
         prepare(sock)
         sock.settimeout(spec.limit)
-        listener = Listener(HOST)
+        listener = Listener(HOST, name=local_name(spec.run, GENERATION, rank))
         stack.callback(listener.close)
         hello = Hello(spec.run, GENERATION, rank, own_fingerprint())
         try:
