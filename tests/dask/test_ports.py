@@ -131,8 +131,8 @@ def close_ports(silent):
     rendezvous.CONNECT_LIMIT_S /= 30
 
     class Closed(dask_ports.Listener):
-        def __init__(self, host, ports):
-            super().__init__(host, ports)
+        def __init__(self, host, ports, name):
+            super().__init__(host, ports)  # without a name for its host
             # Bound, so that no other process takes it; but not listening.
             self.closed = socket.socket()
             self.closed.bind((host, 0))
