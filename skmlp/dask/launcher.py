@@ -243,19 +243,8 @@ def shared_out(
 ) -> dict[str, list[int]]:
     """Give each shard to a worker: as few as possible change hands.
 
-    Parameters
-    ----------
-    n_shards : int
-        The number of shards.
-    held : dict from str to list of int
-        The workers of before, with the shards whose rows they have.
-    joined : sequence of str
-        Those that have none yet.
-
-    Returns
-    -------
-    dict from str to list of int
-        The workers with their shards, at least one each.
+    `held` are the workers of before, with the shards whose rows they have; `joined`
+    have none yet. Returns the workers with their shards, at least one each.
     """
     shares = {worker: list(own) for worker, own in held.items()}
     shares |= {worker: [] for worker in joined}

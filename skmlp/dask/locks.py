@@ -57,21 +57,8 @@ class Locks:
         """Have the locks of all workers of the fit, waiting for them in one request.
 
         Unless it has all of them, the fit gives back those that it holds: it waits at
-        the end of the queue.
-
-        Parameters
-        ----------
-        group : WorkerGroup
-            Its workers.
-        limit : float, optional
-            Seconds; by default what Dask's setting `TIMEOUT` says.
-
-        Raises
-        ------
-        LockTimeout
-            They were not to be had in time; the message says who has them.
-        RankFailed
-            A worker is lost.
+        the end of the queue. LockTimeout, which says who has them, after `limit`
+        seconds, by default those of Dask's setting `TIMEOUT`.
         """
         if self._held.issuperset(group.workers):
             await self._tell(group)
@@ -88,15 +75,7 @@ class Locks:
             )
 
     async def take(self, group: WorkerGroup, worker: str) -> bool:
-        """Have the lock of one more worker, if it is free at this moment.
-
-        Parameters
-        ----------
-        group : WorkerGroup
-            The workers of the fit.
-        worker : str
-            Another one.
-        """
+        """Have the lock of one more worker, if it is free at this moment."""
         return worker in self._held or await self._request(group, [worker], 0.0)
 
     async def release(self, group: WorkerGroup, worker: str | None = None) -> None:

@@ -43,10 +43,7 @@ TIDY = 10.0
 def current_client() -> Client:
     """The client of the cluster that Dask collections are trained on.
 
-    Raises
-    ------
-    ValueError
-        There is none; or this is the thread of its event loop, which a fit would block.
+    ValueError if there is none, or in the thread of its event loop.
     """
     try:
         client = Client.current()
@@ -70,18 +67,7 @@ def refuse_event_loop(client: Client) -> None:
 
 
 class ClusterRPC:
-    """The driver's calls to the workers of one cluster.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected.
-
-    Raises
-    ------
-    ValueError
-        This is the thread of the client's event loop.
-    """
+    """The driver's calls to the workers of one cluster, by a connected client."""
 
     def __init__(self, client: Client) -> None:
         refuse_event_loop(client)
@@ -96,11 +82,7 @@ class ClusterRPC:
         """Run `work` on the client's event loop and wait for it, open to Ctrl-C.
 
         An interrupt cancels `work`, and waits at most `TIDY` seconds for its end.
-
-        Raises
-        ------
-        RankFailed
-            The client was closed, and its event loop with it.
+        RankFailed if the client was closed, and its event loop with it.
         """
         tasks: list[asyncio.Task[Any]] = []
 
@@ -162,13 +144,7 @@ class ClusterRPC:
     async def scheduler(
         self, call: str, limit: float | None = 30.0, /, **facts: Any
     ) -> Any:
-        """A call to the scheduler, for at most `limit` seconds.
-
-        Raises
-        ------
-        RankFailed
-            The scheduler is gone.
-        """
+        """A call to the scheduler, for at most `limit` s; RankFailed if it is gone."""
         if not self.open:
             raise RankFailed("the Dask client is closed")
         function = getattr(self.client.scheduler, call)
@@ -185,23 +161,10 @@ class ClusterRPC:
     async def call(
         self, address: str, verb: str, limit: float | None = None, /, **facts: Any
     ) -> Answer:
-        """Call the `WorkerService` of a worker.
+        """Call the `WorkerService` of a worker, with facts of msgpack's types.
 
-        Parameters
-        ----------
-        address : str
-            The worker's.
-        verb : str
-            What to do: ``WorkerService._on_<verb>``.
-        limit : float, optional
-            Seconds; without it the call is to be raced against `watch`.
-        **facts
-            In msgpack's types.
-
-        Raises
-        ------
-        WorkerLost
-            The worker is gone, or does not answer in time.
+        WorkerLost if the worker is gone, or does not answer within `limit` seconds;
+        without a limit, the call is to be raced against `watch`.
         """
         answer = await self._broadcast(address, limit, op=NAME, verb=verb, **facts)
         if not isinstance(answer, dict):  # its handler is gone with the last fit
@@ -232,12 +195,8 @@ class ClusterRPC:
     async def on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function on the scheduler, with its object as the last argument.
 
-        The function travels by value: it uses nothing but its arguments and builtins.
-
-        Raises
-        ------
-        RuntimeError
-            What went wrong there: it may not let clients run code.
+        The function travels by value: see `by_value`. RuntimeError if it failed there:
+        the scheduler may not let clients run code.
         """
         answer = await self.scheduler(
             "run_function", function=dumps(by_value(function)), args=dumps(arguments)
@@ -249,10 +208,7 @@ class ClusterRPC:
     async def server_ids(self, addresses: Iterable[str], limit: float) -> list[str]:
         """The ids of workers: other than addresses, they are new with each process.
 
-        Raises
-        ------
-        WorkerLost
-            One is gone, or does not answer within `limit` seconds.
+        WorkerLost if one is gone, or does not answer within `limit` seconds.
         """
         asks = [self._broadcast(one, limit, op="identity") for one in addresses]
         async with together(*asks) as tasks:
@@ -273,22 +229,10 @@ class ClusterRPC:
     async def watch(
         self, run: str, addresses: Iterable[str], silence: float | None = None
     ) -> None:
-        """Look after workers, for ever.
+        """Look after the workers of a fit, for ever; WorkerLost if one is gone.
 
-        Parameters
-        ----------
-        run : str
-            The fit.
-        addresses : iterable of str
-            The workers.
-        silence : float, optional
-            Seconds that a worker's event loop may be silent. Without it, a worker
-            counts as alive while the scheduler knows it.
-
-        Raises
-        ------
-        WorkerLost
-            One is gone.
+        A worker's event loop may be silent for `silence` seconds; by default, a worker
+        counts as alive while the scheduler knows it.
         """
         members = list(addresses)
 
@@ -389,12 +333,7 @@ async def all_ended(futures: Sequence[Future[Any]]) -> None:
 async def results(client: Client, futures: Sequence[Future[Any]]) -> list[Any]:
     """Wait for the results of futures, on the client's event loop.
 
-    Raises
-    ------
-    DataLost
-        The scheduler cancelled one: what it needs is lost.
-    Exception
-        What a task raised.
+    DataLost if the scheduler cancelled one: what it needs is lost.
     """
     await ended(futures)
     try:

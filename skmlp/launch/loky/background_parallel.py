@@ -32,14 +32,7 @@ def make_parallel(
     """Make a `joblib.Parallel` that starts one task per worker, all at once.
 
     To be called in the user's thread: the settings of `joblib.parallel_config` belong
-    to the thread.
-
-    Parameters
-    ----------
-    n_jobs : int
-        Number of workers.
-    backend : str, joblib backend or None
-        None is the active one.
+    to the thread. By default, `backend` is the active one.
     """
     if backend is None:
         backend = joblib.parallel.get_active_backend()[0]
