@@ -58,13 +58,13 @@ SETTINGS = {
     # Seconds of a round that the driver aims at.
     "round_s": ("skmlp.training.supervisor.ROUND_SECONDS",),
     # Seconds to wait for the first worker of a Dask cluster.
-    "first_worker_s": ("skmlp.dask.workers.FIRST_WORKER",),
+    "first_worker_s": ("skmlp.dask.workers.FIRST_WORKER_LIMIT_S",),
     # Seconds between two looks for new Dask workers.
-    "new_workers_s": ("skmlp.dask.launcher.LOOK_FOR_MORE",),
+    "new_workers_s": ("skmlp.dask.launcher.LOOK_FOR_MORE_S",),
     # Seconds of waiting for the locks of Dask workers until that is told.
     "locks_told_s": ("skmlp.dask.locks.TELL_S",),
     # Seconds between two pings of a Dask worker.
-    "ping_s": ("skmlp.dask.rpc.PING",),
+    "ping_s": ("skmlp.dask.rpc.PING_S",),
     # Rows up to which the order of the rows is scikit-learn's.
     "exact_order_rows": ("skmlp.data.shuffle.EXACT_ROWS",),
     # Rows whose order is computed at once above that.

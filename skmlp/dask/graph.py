@@ -107,19 +107,8 @@ def submit_to_each(
 ) -> list[Future[Any]]:
     """Submit a task to each of several workers, in one graph. From any thread.
 
-    Parameters
-    ----------
-    client : Client
-        Of the cluster.
-    calls : mapping from str to tuple
-        For each worker the task's key, its function and the arguments.
-    **annotations
-        Of all these tasks.
-
-    Returns
-    -------
-    list of Future
-        In the order of `calls`.
+    `calls` has for each worker the task's key, its function and the arguments; the
+    futures come in its order. The annotations are of all these tasks.
     """
     layers = {
         f"skmlp-{worker}": pinned({key: plain(key, function, *args)}, worker, True)

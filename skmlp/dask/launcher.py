@@ -26,9 +26,9 @@ from skmlp.training.protocol import Build, Launcher, RankFailed, RankGroup
 logger = logging.getLogger(__name__)
 
 #: Seconds for a worker that the fit could do without to take it up.
-JOIN = 5.0
+JOIN_LIMIT_S = 5.0
 #: Seconds between two looks at whether a worker has joined.
-LOOK_FOR_MORE = 1.0
+LOOK_FOR_MORE_S = 1.0
 
 
 class DaskLauncher(Launcher):
@@ -96,7 +96,7 @@ class DaskLauncher(Launcher):
         if data.shards.n_ranks == data.shards.n_shards:
             return False
         now = time.monotonic()
-        if now < self._looked + LOOK_FOR_MORE:
+        if now < self._looked + LOOK_FOR_MORE_S:
             return False
         self._looked = now
         try:
@@ -132,7 +132,7 @@ class DaskLauncher(Launcher):
         }
         self._looks |= news
         if news:
-            await asyncio.wait(news.values(), timeout=JOIN)
+            await asyncio.wait(news.values(), timeout=JOIN_LIMIT_S)
         found = 0
         for worker in [w for w in spare if w in self._looks and self._looks[w].done()]:
             if found < n_free and self._looks.pop(worker).result():
@@ -224,7 +224,7 @@ class DaskLauncher(Launcher):
                 if needed and not joined:
                     await data.lease([worker])
                 else:
-                    await data.lease([worker], JOIN)
+                    await data.lease([worker], JOIN_LIMIT_S)
             except (RankFailed, ValueError) as error:
                 logger.info("%s does not take part: %s", worker, error)
                 self._unfit[worker] = data.group.ids.get(worker, "")

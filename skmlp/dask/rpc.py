@@ -29,15 +29,15 @@ from skmlp.training.protocol import RankFailed
 T = TypeVar("T")
 
 #: Seconds between two looks at the scheduler's list of workers.
-LOOK = 0.25
+LOOK_S = 0.25
 #: Seconds until a task that has not ended is cancelled once more.
-CANCEL_AGAIN = 1.0
+CANCEL_AGAIN_S = 1.0
 #: Seconds between two calls to a worker that show that it is alive.
-PING = 5.0
+PING_S = 5.0
 #: Seconds in which the end of a worker by its nanny explains that it is lost.
 RECENT_S = 60.0
 #: Seconds that an interrupted call gets to tidy up.
-TIDY = 10.0
+TIDY_LIMIT_S = 10.0
 
 
 def current_client() -> Client:
@@ -81,7 +81,7 @@ class ClusterRPC:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the client's event loop and wait for it, open to Ctrl-C.
 
-        An interrupt cancels `work`, and waits at most `TIDY` seconds for its end.
+        An interrupt cancels `work`, and waits at most `TIDY_LIMIT_S` for its end.
         RankFailed if the client was closed, and its event loop with it.
         """
         tasks: list[asyncio.Task[Any]] = []
@@ -116,7 +116,7 @@ class ClusterRPC:
         except BaseException:
             if not future.done() and loop.is_running():
                 loop.call_soon_threadsafe(cancel)
-                concurrent.futures.wait([future], timeout=TIDY)
+                concurrent.futures.wait([future], timeout=TIDY_LIMIT_S)
             raise
 
     @property
@@ -238,7 +238,7 @@ class ClusterRPC:
 
         async def ping(address: str) -> None:
             while True:
-                await asyncio.sleep(PING)
+                await asyncio.sleep(PING_S)
                 answer = await self.call(address, "ping", silence, run=run)
                 if answer["kind"] == Kind.GONE:
                     raise WorkerLost(address, "has been started again")
@@ -249,7 +249,7 @@ class ClusterRPC:
                 for address in members:
                     if address not in alive:
                         raise WorkerLost(address, "is gone")
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(LOOK_S)
 
         pings = [] if silence is None else [ping(address) for address in members]
         async with together(look(), *pings) as tasks:
@@ -274,7 +274,7 @@ class ClusterRPC:
             except RankFailed:
                 # The loss of data may be known before that of its worker.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(2 * LOOK):
+                    async with asyncio.timeout(2 * LOOK_S):
                         await watch
                 raise
             return result
@@ -295,7 +295,7 @@ async def together(
             # Again and again: code below us may swallow a cancellation.
             for task in pending:
                 task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN)
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

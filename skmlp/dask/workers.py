@@ -20,30 +20,27 @@ from skmlp.dask.rpc import ClusterRPC, all_ended, results
 from skmlp.training.protocol import RankFailed
 
 #: Seconds to wait for the first worker of a cluster that has none.
-FIRST_WORKER = 120.0
+FIRST_WORKER_LIMIT_S = 120.0
 #: Seconds for a worker to have a free thread, and to import skmlp.
-LOOK_S = 600.0
+LOOK_LIMIT_S = 600.0
 
 
 async def present_workers(rpc: ClusterRPC, asked: Sequence[str] | None) -> list[str]:
     """The workers to choose from; waits for the first one.
 
-    Raises
-    ------
-    RankFailed
-        None came in time, or one of those `asked` for is not there.
+    RankFailed if none comes in time, or one of those `asked` for is not there.
     """
     here = await rpc.scheduler("ncores_running")
     if not here:
         # A waiting task also makes an adaptive cluster start a worker.
         first = rpc.client.submit(int, key=f"skmlp-first-{uuid.uuid4()}", pure=False)
         try:
-            async with asyncio.timeout(FIRST_WORKER):
+            async with asyncio.timeout(FIRST_WORKER_LIMIT_S):
                 await results(rpc.client, [first])
         except TimeoutError:
             raise RankFailed(
-                f"this Dask cluster had no worker within {FIRST_WORKER:g} s: start "
-                "some, for example with cluster.scale(2)"
+                f"this Dask cluster had no worker within {FIRST_WORKER_LIMIT_S:g} s: "
+                "start some, for example with cluster.scale(2)"
             ) from None
         finally:
             first.release()
@@ -57,17 +54,10 @@ async def present_workers(rpc: ClusterRPC, asked: Sequence[str] | None) -> list[
 
 
 class Able(NamedTuple):
-    """Who can take part in a fit.
-
-    Attributes
-    ----------
-    workers : list of str
-        Addresses.
-    unable : dict from str to str
-        What is wrong with each worker that was meant to, but can't.
-    """
+    """The workers that can take part in a fit."""
 
     workers: list[str]
+    #: What is wrong with each worker that was meant to, but can't.
     unable: dict[str, str]
 
 
@@ -76,19 +66,8 @@ async def able_workers(
 ) -> Able:
     """The workers that may and can take part in a fit, and why others can't.
 
-    Parameters
-    ----------
-    rpc : ClusterRPC
-        To the cluster.
-    demands : Demands
-        Who does not do for them is not meant to take part.
-    present : sequence of str, optional
-        The workers to choose from; by default all, and the first one is waited for.
-
-    Raises
-    ------
-    RankFailed
-        None can take part; the message names what each of them lacks.
+    They are chosen from those `present`; by default from all, and the first one is
+    waited for. RankFailed, which names what each of them lacks, if none can.
     """
     if present is None:
         present = await present_workers(rpc, None)
@@ -114,11 +93,7 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
     """What is wrong with workers that can't take part: no skmlp, or another version.
 
     They are asked by tasks: an adaptive cluster closes workers that have none.
-
-    Raises
-    ------
-    WorkerLost
-        One is gone.
+    WorkerLost if one is gone.
     """
     ours = {"skmlp": __version__, "numpy": np.__version__}
     stamp = uuid.uuid4().hex
@@ -128,7 +103,7 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
     }
     tasks = dict(zip(workers, submit_to_each(rpc.client, calls), strict=True))
     try:
-        told = await told_by(rpc, stamp, tasks, LOOK_S)
+        told = await told_by(rpc, stamp, tasks, LOOK_LIMIT_S)
     finally:
         for task in tasks.values():
             task.release()

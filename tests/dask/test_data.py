@@ -256,10 +256,10 @@ def test_an_event_loop_is_not_blocked(client):
 
 def test_fit_waits_for_the_first_worker(monkeypatch):
     with cluster(0) as client:
-        monkeypatch.setattr(dask_workers, "FIRST_WORKER", 0.2)
+        monkeypatch.setattr(dask_workers, "FIRST_WORKER_LIMIT_S", 0.2)
         with pytest.raises(RankFailed, match=r"no worker within 0\.2 s.*scale"):
             load_rows(client, X, Y)
-        monkeypatch.setattr(dask_workers, "FIRST_WORKER", 50)
+        monkeypatch.setattr(dask_workers, "FIRST_WORKER_LIMIT_S", 50)
         timer = threading.Timer(0, client.cluster.scale, [1])
         timer.start()
         with load_rows(client, DASK_X, Y) as data, gang_on(data) as gang:

@@ -165,7 +165,7 @@ def test_the_news_of_a_lost_worker_can_travel(kind):
 
 
 def test_a_frozen_worker_is_given_up(workers, monkeypatch):
-    monkeypatch.setattr(rpc, "PING", 0.1)
+    monkeypatch.setattr(rpc, "PING_S", 0.1)
     limits = Limits(silence=5, settle=3, end=5)
     with load_rows(workers.client, X, Y) as data:
         victim = data.group.workers[2]

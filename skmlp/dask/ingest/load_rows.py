@@ -20,7 +20,7 @@ from skmlp.dask.ingest.array_source import ArraySource
 from skmlp.dask.ingest.collection_source import CollectionSource
 from skmlp.dask.ingest.collections import Parts, check_shapes, understand
 from skmlp.dask.ingest.loaded_rows import LoadedRows, RowSource
-from skmlp.dask.rpc import LOOK, ClusterRPC, together
+from skmlp.dask.rpc import LOOK_S, ClusterRPC, together
 from skmlp.dask.worker.tasks import stay
 from skmlp.dask.workers import (
     Able,
@@ -126,7 +126,7 @@ async def _able(
             calls = {w: (stay_key(), stay, ()) for w in sorted(news)}
             if calls:
                 stays += submit_to_each(rpc.client, calls, priority=1)
-            await asyncio.wait([loading], timeout=LOOK)
+            await asyncio.wait([loading], timeout=LOOK_S)
         await loading
     return await able_workers(rpc, demands)
 

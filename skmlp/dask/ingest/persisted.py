@@ -13,7 +13,7 @@ from distributed import Future
 
 from skmlp.dask.errors import DataLost
 from skmlp.dask.graph import put_key, task_span
-from skmlp.dask.rpc import LOOK, ClusterRPC
+from skmlp.dask.rpc import LOOK_S, ClusterRPC
 
 
 def futures_in(graph: HighLevelGraph) -> list[Future[Any]]:
@@ -54,7 +54,7 @@ async def computed(rpc: ClusterRPC, futures: Sequence[Future[Any]]) -> None:
                     later.append(rpc.client.submit(int, key=key, pure=False))
             waiting = {k for k in waiting if states.get(k) not in ("memory", "erred")}
             if waiting:
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(LOOK_S)
     finally:
         for future in later:
             future.release()

@@ -68,11 +68,7 @@ class _Helper(threading.Thread):
 def check_worker(n_ranks: int) -> None:
     """Make sure that the calling rank has a worker of its own.
 
-    Raises
-    ------
-    RuntimeError
-        joblib runs the tasks one after another, in the helper thread, though there are
-        more than one.
+    RuntimeError if joblib runs several tasks one after another, in the helper thread.
     """
     thread = threading.current_thread()
     if n_ranks > 1 and isinstance(thread, _Helper) and thread.pid == os.getpid():

@@ -17,12 +17,9 @@ VMSTAT = Path("/proc/vmstat")
 
 
 def from_outside(error: BaseException | None) -> bool:
-    """Whether processes died by signals that others sent.
+    """Whether processes died by signals that others sent, by loky's exception.
 
-    Parameters
-    ----------
-    error : BaseException or None
-        loky's, whose text lists the exit codes of the dead, as in "SIGKILL(-9)".
+    Its text lists the exit codes of the dead, as in "SIGKILL(-9)".
     """
     codes = [int(code) for code in re.findall(r"\((-?\d+)\)", str(error))]
     return bool(codes) and all(c < 0 and -c not in _OWN_FAULTS for c in codes)

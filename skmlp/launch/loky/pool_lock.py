@@ -1,4 +1,4 @@
-"""Whose turn it is: one group of processes at a time."""
+"""The lock of joblib's pool: one group of processes at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ class PoolLock:
     def acquire(self, limit: float) -> object:
         """Wait for the turn of the calling thread; returns what `release` needs.
 
-        Raises
-        ------
-        RuntimeError
-            The thread has a group open already, or the limit passed.
+        RuntimeError if the thread has a group open already, or the limit passed.
         """
         me = threading.current_thread()
         with self._free:
