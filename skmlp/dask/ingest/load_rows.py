@@ -90,8 +90,8 @@ def load_rows(
                 data.demands, data.stays = demands, stays
                 data.begin(held)
             except BaseException:
-                for stay in stays:
-                    stay.release()
+                for one in (*stays, *sources):
+                    one.release()
                 raise
         except WorkerLost as error:
             first = first or error
