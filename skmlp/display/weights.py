@@ -153,6 +153,7 @@ class FirstLayerWeightsDisplay:
         self.images_ = [ax.imshow(weights, **{"aspect": "auto", **style})]
         step = math.ceil(n_features / 40)
         ax.set_yticks(np.arange(0, n_features, step), names[::step])
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel=f"Hidden unit (the {n_units} largest first)", ylabel="Feature")
         return self.axes_
 
