@@ -63,8 +63,9 @@ MOST_FILES_OF_A_FOLDER = 15
 #: 200 lines of code are errors that point to what was meant, and what a fit tells.
 #: 700 lines of code are the estimators of raw tables.
 #: 60 lines of code are the UNIX sockets between ranks of one host.
-MOST_LINES_OF_CODE = 18_795
-MOST_LINES = 29_965
+#: 180 lines of code are the compiled steps of ranks beside others, for their threads.
+MOST_LINES_OF_CODE = 18_957
+MOST_LINES = 30_094
 
 
 # ---- The checker -------------------------------------------------------------------

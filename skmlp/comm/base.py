@@ -90,6 +90,8 @@ class Exchange(ABC):
 
     segments: list[slice]
     totals: list[Array]
+    #: Of the model's size; ``totals`` are views of it.
+    total: Array
     seconds: float = 0.0
 
     @abstractmethod

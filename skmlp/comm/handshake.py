@@ -344,10 +344,11 @@ def fingerprint(**facts: object) -> bytes:
 def default_facts() -> Mapping[str, object]:
     """What, besides the plan, the bits of a fit depend on in this process.
 
-    Versions of skmlp and numpy, byte order, machine type, the CPU features that numpy
-    uses, and the CPU type that numpy's BLAS has chosen its kernels for.
+    Versions of skmlp, numpy and scipy, byte order, machine type, the CPU features that
+    numpy uses, and the CPU type that numpy's BLAS has chosen its kernels for.
     """
     import numpy as np
+    import scipy
     import threadpoolctl
 
     config = np.show_config(mode="dicts")
@@ -363,6 +364,7 @@ def default_facts() -> Mapping[str, object]:
         # The package itself stands above this floor; it is imported by now.
         "skmlp": sys.modules["skmlp"].__version__,
         "numpy": np.__version__,
+        "scipy": scipy.__version__,  # compiled steps call its BLAS
         "byte_order": sys.byteorder,
         "machine": platform.machine(),
         "simd": tuple(config["SIMD Extensions"].get("found", ())),

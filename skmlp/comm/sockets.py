@@ -26,9 +26,6 @@ from skmlp.comm.rendezvous import Contexts, meet
 
 __all__ = ["Listener", "SocketCommunicator"]
 
-#: Tables whose transfers stay bound; a fit has one or two that come again and again.
-MAX_TABLES = 4
-
 
 class SocketExchange(Exchange):
     """A step's two collectives over `mesh`; each is bound when it is first called."""
@@ -44,7 +41,8 @@ class SocketExchange(Exchange):
         self._mesh, self._rank, self._shards = mesh, rank, shards
         self._parts, self._flat = list(parts), flat
         self.segments = shards.segments_of(rank, flat.size)
-        self.totals = [np.empty(s.stop - s.start, flat.dtype) for s in self.segments]
+        self.total = np.empty_like(flat)
+        self.totals = [self.total[segment] for segment in self.segments]
         self._scatter: list[Transfer] | None = None
         self._additions: list[BoundCall] = []
         self._gather: list[Transfer] | None = None
@@ -106,22 +104,10 @@ class SocketExchange(Exchange):
 class SocketCommunicator(Communicator):
     """How a rank reaches ranks in other processes, over one connection to each.
 
-    Parameters
-    ----------
-    rank : int
-        This rank.
-    shards : Shards
-        Which rank holds which shard.
-    sockets : mapping of int to socket
-        A connected stream socket for each other rank, whose other end is known to be
-        that rank, made fit by `skmlp.comm.listener.prepare`. The communicator owns them
-        from now on.
-    step_limit : float
-        Seconds without a byte from a peer, or to it, after which it counts as lost. It
-        must be more than the ranks can be apart: the time of a step, and of whatever
-        one of them does alone between two steps.
-    addresses : sequence of (str, int), optional
-        By rank, for messages.
+    `sockets`, by rank, are connected and made fit by `skmlp.comm.listener.prepare`; the
+    communicator owns them from now on. A peer counts as lost after `step_limit` seconds
+    without a byte from it, or to it: more than the ranks can be apart, by a step and by
+    whatever one of them does alone between two steps. `addresses` are for messages.
     """
 
     def __init__(
@@ -145,8 +131,6 @@ class SocketCommunicator(Communicator):
             where = f" at {format_address(addresses[peer])}" if addresses else ""
             connections[peer] = Connection(sock, f"rank {peer}{where}")
         self._mesh = Mesh(connections, step_limit)
-        #: By the identity of a table, which is kept so that no other one gets it.
-        self._tables: dict[int, tuple[Array, list[Transfer]]] = {}
 
     @classmethod
     def connect(
@@ -192,20 +176,16 @@ class SocketCommunicator(Communicator):
 
     def all_reduce(self, table: Array) -> Array:
         """Receive the rows of the others, and sum all in shard order."""
-        bound = self._tables.get(id(table))
-        if bound is None:
-            check_table(table, self.shards.n_shards)
-            if len(self._tables) == MAX_TABLES:
-                del self._tables[next(iter(self._tables))]
-            ours = [table[k] for k in self.own_shards]
-            transfers = [
+        check_table(table, self.shards.n_shards)
+        ours = [table[k] for k in self.own_shards]
+        self._mesh.run(
+            [
                 Transfer(
                     connection, ours, [table[k] for k in self.shards.held_by(peer)]
                 )
                 for peer, connection in self._mesh.connections.items()
             ]
-            bound = self._tables[id(table)] = table, transfers
-        self._mesh.run(bound[1])
+        )
         return sum_table(table)
 
     def abort(self, reason: str) -> None:

@@ -12,16 +12,16 @@ class SoloExchange(Exchange):
     """A step's two collectives without any other rank: sums in shard order."""
 
     def __init__(self, shards: Shards, parts: Sequence[Array]) -> None:
-        self._sum, *self._others = parts
-        self.segments = shards.segments_of(0, self._sum.size)
+        self.total, *self._others = parts
+        self.segments = shards.segments_of(0, self.total.size)
         # Of one shard, the part is the sum. Of several, the sum takes the first one's
         # place: the next step writes all parts anew.
-        self.totals = [self._sum[segment] for segment in self.segments]
+        self.totals = [self.total[segment] for segment in self.segments]
 
     def reduce_scatter(self) -> None:
         """Add up the parts."""
         for part in self._others:
-            self._sum += part
+            self.total += part
 
     def all_gather(self) -> None:
         """Do nothing: all segments are here."""

@@ -1,10 +1,9 @@
-"""The threads that help with the steps of one shard: lanes.
+"""The threads of a rank that share each step.
 
-Where there are several cores, a rank that has one shard computes each step on as many
-lanes: in compiled code, without the interpreter, each with a BLAS of one thread. The
-plan says into how many parts the steps are cut, and so what the bits are; which threads
-do them is decided from run to run, by the threads that BLAS may use and the cores that
-this process has left.
+Where there are several cores, each step is cut into as many parts, which run in
+compiled code, without the interpreter, each with a BLAS of one thread. The plan says
+into how many parts, and so what the bits are; which threads do them is decided from run
+to run, by the threads that there may be and the cores that this process has left.
 """
 
 from __future__ import annotations
@@ -71,13 +70,7 @@ _Job = tuple[Callable[..., None], tuple[Any, ...], Any]
 
 
 class _Helper:
-    """One thread, which does the runs that it is told of, or comes too late for them.
-
-    Parameters
-    ----------
-    number : int
-        Of its lane.
-    """
+    """A thread that does the runs that it is told of, or comes too late for them."""
 
     def __init__(self, number: int) -> None:
         from skmlp.kernels import sync
@@ -112,7 +105,8 @@ class _Helper:
         """Wait for its end, of which it has been told."""
         limit = _LIMIT if self._started else _SHORT_LIMIT
         if not self._ended.wait(limit) and self._started:
-            raise RuntimeError(f"lane {self._number} has not ended in {limit:g} s")
+            name = self._thread.name
+            raise RuntimeError(f"thread {name} has not ended in {limit:g} s")
 
     def _serve(self) -> None:
         try:
@@ -135,34 +129,35 @@ class _Helper:
             function(*arguments, self._number)
 
 
-class Lanes:
+class StepThreads:
     """Runs functions on several threads, of which the caller's is the first.
 
-    Parameters
-    ----------
-    n_lanes : int
-        How many parts a run has.
-    keep : object
-        Not to be freed while a thread is in a run.
-    at_once : bool
-        Whether the first run is worth the start of threads.
+    A run has `n_parts`. `keep` is not to be freed while a thread is in a run. `at_once`
+    says whether the first run is worth the start of threads. There are at most
+    `n_threads`, by default as many as BLAS may use.
     """
 
-    def __init__(self, n_lanes: int, keep: Any = None, at_once: bool = True) -> None:
-        self._n_lanes, self._keep, self._at_once = n_lanes, keep, at_once
+    def __init__(
+        self,
+        n_parts: int,
+        keep: Any = None,
+        at_once: bool = True,
+        n_threads: int | None = None,
+    ) -> None:
+        self._n_parts, self._keep, self._at_once = n_parts, keep, at_once
         self._helpers: list[_Helper] = []
         #: So many there may be: who limits BLAS limits them, too.
-        self._most = min(n_lanes, blas_threads_allowed() or 1) - 1
+        self._most = min(n_parts, n_threads or blas_threads_allowed() or 1) - 1
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call ``function(*arguments, lane)`` in each of the threads that are free.
+        """Call ``function(*arguments, thread)`` in each of the threads that are free.
 
         It returns when all parts are done, by whichever threads. A helper may enter the
         function later still, finds nothing to do, and leaves.
 
         After an exception no helper is at work any more, and nothing may be run.
         """
-        if self._n_lanes == 1:
+        if self._n_parts == 1:
             function(*arguments, 0)
             return
         try:
@@ -191,10 +186,10 @@ class Lanes:
         """
         todo: SimpleQueue[int] = SimpleQueue()
         done: SimpleQueue[BaseException | None] = SimpleQueue()
-        for part in range(self._n_lanes):
+        for part in range(self._n_parts):
             todo.put(part)
 
-        def take(lane: int) -> None:
+        def take(thread: int) -> None:
             while True:
                 try:
                     part = todo.get_nowait()
@@ -203,14 +198,14 @@ class Lanes:
                 try:
                     work(part)
                 except BaseException as error:
-                    if not lane:
+                    if not thread:
                         raise
                     done.put(error)
                 else:
                     done.put(None)
 
         self.run(take)
-        for _ in range(self._n_lanes):
+        for _ in range(self._n_parts):
             error = done.get(timeout=_LIMIT)
             if error is not None:
                 raise error

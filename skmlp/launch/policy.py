@@ -118,15 +118,22 @@ LEAST_EPOCH = 6.0e6
 MOST_PARTS = 8
 
 
-def step_parts(units: tuple[int, ...], batch_rows: int, n_rows: int, dtype: str) -> int:
-    """Into how many parts the steps of a fit in this process are cut, at least 1.
+def step_parts(
+    units: tuple[int, ...],
+    batch_rows: int,
+    n_rows: int,
+    dtype: str,
+    cores: int | None = None,
+) -> int:
+    """Into how many parts the steps of a rank are cut, at least 1.
 
-    A rule as in `worthwhile`; `n_rows` are those of an epoch. It does not depend on the
-    threads that BLAS may use: with fewer of them, fewer compute the same parts.
+    A rule as in `worthwhile`; `n_rows` are those of an epoch, and `cores` by default
+    all of this host. It does not depend on the threads that BLAS may use: with fewer of
+    them, fewer compute the same parts.
     """
     if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1
-    cores, step = usable_cores(), work_of(units, batch_rows, dtype)
+    cores, step = cores or usable_cores(), work_of(units, batch_rows, dtype)
     parts = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_PARTS)
     small = work_of(units, n_rows, dtype) < LEAST_EPOCH
     if small or (step > SMALL_STEP and parts < cores):

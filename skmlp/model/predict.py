@@ -188,7 +188,7 @@ class _Fused:
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import network, sync
-        from skmlp.kernels.step_threads import Lanes
+        from skmlp.kernels.step_threads import StepThreads
 
         weights, biases = zip(*layers, strict=True)
         units = (X.shape[1], *map(len, biases))
@@ -203,7 +203,7 @@ class _Fused:
         self.n_rows = max(size // self._most, 1) * self._most
         n_threads = min(usable_cores(), blas_threads_allowed() or 1)
         self._counters, self._done = sync.counters(2), 0
-        self._threads = Lanes(n_threads, self._counters)
+        self._threads = StepThreads(n_threads, self._counters)
         self._predict = network.predictor(
             dtype.name,
             activations[:-1],

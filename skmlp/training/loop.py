@@ -14,79 +14,92 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from skmlp.comm.base import Communicator, Exchange
 from skmlp.data.sampler import Dataset
 from skmlp.data.shuffle import Order
-from skmlp.kernels.step_threads import Lanes
+from skmlp.kernels.step_threads import StepThreads
 from skmlp.optim import schedules
-from skmlp.optim.solvers import SOLVERS
+from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.state import ALL_EPOCHS, DIVERGED, RUNNING, Record, TrainState
 from skmlp.training import stopping
-from skmlp.training.fused_epoch import FusedEpoch, in_runs
+from skmlp.training.compiled_steps import (
+    CompiledSegments,
+    CompiledShard,
+    CompiledSteps,
+    is_compiled,
+)
+from skmlp.training.fused_epoch import FusedEpoch
 from skmlp.training.protocol import Message
-from skmlp.training.rank import CONSTANT, LOSS, PREDICT, TRAIN, Rank
-from skmlp.training.segments import SegmentSolver, n_moments
+from skmlp.training.rank import CONSTANT, LOSS, PREDICT, TRAIN, Rank, Shard
+from skmlp.training.segments import Segments, n_moments
 from skmlp.training.validation import Validation
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Steps(Protocol):
-    """The steps of an epoch: one by one, or as few compiled calls."""
+class StepByStep:
+    """The steps of an epoch one by one: on any number of ranks."""
 
-    @property
-    def threads(self) -> Lanes | None:
-        """Those that share each step, if there are any."""
-        ...
+    threads: StepThreads | None = None
+
+    def __init__(
+        self,
+        shards: Sequence[Shard | CompiledShard],
+        exchange: Exchange,
+        segments: Segments | CompiledSegments,
+        helps: CompiledSteps | None = None,
+    ) -> None:
+        self._shards, self._exchange, self._segments = shards, exchange, segments
+        self._helps = helps
 
     def run_epoch(self, rates: Sequence[float], step: int) -> Array:
-        """Do all minibatches once, each with its learning rate, after `step` steps.
+        """All minibatches once, each with its learning rate, after `step` steps.
 
         Returns an array of shape (own shards, 3): the sum of the loss, that of the
         squared norms of the penalised parameters before each step, and the squared norm
         of the last minibatch's gradient.
         """
-        ...
-
-    def close(self) -> None:
-        """End what helps."""
-        ...
-
-
-class StepByStep:
-    """Each step is some calls from Python: any rows, on any number of ranks."""
-
-    threads: Lanes | None = None
-
-    def __init__(self, rank: Rank, exchange: Exchange, solver: SegmentSolver) -> None:
-        self._rank, self._exchange, self._solver = rank, exchange, solver
-        self._divisors = rank.divisors()
-
-    def run_epoch(self, rates: Sequence[float], step: int) -> Array:
-        """All minibatches once; see `Steps`."""
-        shards, exchange, solver = self._rank.shards, self._exchange, self._solver
-        solver.begin_epoch()
-        last = len(rates) - 1
-        for batch, rate in enumerate(rates):
-            divisor = self._divisors[batch]
+        shards, exchange, segments = self._shards, self._exchange, self._segments
+        segments.begin_epoch(rates, step)
+        for shard in shards:
+            shard.begin_epoch()
+        for batch in range(len(rates)):
             for shard in shards:
-                shard.loss += shard.loss_and_gradient(batch, step)
+                shard.add_gradient(batch, step + batch)
             exchange.reduce_scatter()
-            step += 1
-            if batch == last:
-                solver.measure_gradient(divisor)
-            solver.update(divisor, rate, step)
+            segments.update(batch)
             exchange.all_gather()
         losses = [shard.loss for shard in shards]
-        return np.array([losses, solver.norms, solver.squares]).T
+        return np.array([losses, segments.norms, segments.squares]).T
 
     def close(self) -> None:
-        """Nothing helps."""
+        """End the step threads, if there are any."""
+        if self._helps is not None:
+            self._helps.close()
+
+
+def _steps_of(
+    rank: Rank, solver: Solver, exchange: Exchange, moments: list[Array]
+) -> StepByStep | FusedEpoch:
+    """Choose how the steps of a rank are done."""
+    plan = rank.plan
+    # A compiled call costs some microseconds more than the calls that it replaces: in
+    # single steps it is there for the threads that share it.
+    alone = plan.n_shards > 1 and plan.step_parts == 1
+    if alone or not is_compiled(rank):
+        segments = Segments(rank, solver, exchange, moments)
+        return StepByStep(rank.shards, exchange, segments)
+    if plan.n_shards == 1:
+        return FusedEpoch(rank, solver, moments)
+    steps = CompiledSteps(rank, solver, moments, clips=False)
+    shards = [CompiledShard(shard, steps) for shard in rank.shards]
+    compiled = CompiledSegments(rank, exchange, steps)
+    return StepByStep(shards, exchange, compiled, steps)
 
 
 # Columns of the table that an epoch sums over the shards. Then follow one for each
@@ -110,13 +123,7 @@ class Trainer:
         self._exchange = comm.exchange(rank.parts, rank.params)
         self._moment_exchanges = [comm.exchange(rank.parts, m) for m in self._moments]
         self._solver = SOLVERS[plan.solver](plan, rank.kernels)
-        rows = rank.shards[0].rows
-        self._steps: Steps
-        if in_runs(rows, plan):
-            self._steps = FusedEpoch(rank, rows, self._solver, self._moments)
-        else:
-            segments = SegmentSolver(rank, self._solver, self._exchange, self._moments)
-            self._steps = StepByStep(rank, self._exchange, segments)
+        self._steps = _steps_of(rank, self._solver, self._exchange, self._moments)
         self._validation = Validation(rank, source, self._steps.threads)
         # What the model will have: the parameters or their moving mean.
         self._model = rank.params if plan.average is None else self._moments[-1]
@@ -228,7 +235,7 @@ class Trainer:
             state.shuffles += 1
             order = self._order.seek(state.shuffles)
         for shard in self._rank.shards:
-            shard.begin_epoch(order)
+            shard.rows.begin_epoch(order)
 
     def _rates(self, state: TrainState) -> Sequence[float]:
         """The learning rate of each step of the epoch; the state has the first one."""

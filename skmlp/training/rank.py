@@ -9,7 +9,6 @@ import numpy as np
 
 from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Communicator
-from skmlp.data.feistel import KeyedIndices
 from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.model import metrics
 from skmlp.model.dropout import Dropout
@@ -29,6 +28,9 @@ PREDICT = 3  # as TRAIN -> predictions, targets and weights of the validation ro
 CONSTANT = 4  # -> the constant's raw prediction, [its mean loss]
 LOSS = 5  # parameters -> [mean loss of the training rows, without penalty]
 
+#: Numbers in two cache lines, of float32: what different parts write lies so far apart.
+LINE = 32
+
 
 def most_bytes(plan: Plan) -> int:
     """Bytes that the arrays of a message to or from a rank never exceed."""
@@ -41,8 +43,9 @@ def most_bytes(plan: Plan) -> int:
 class Shard:
     """A shard on its rank: its rows, and its part of the gradient.
 
-    `number` is that of the shard. `gradient_of` writes the gradient of some rows over
-    `part`, a flat vector, and returns their loss.
+    `gradient_of` writes the gradient of some rows over `part`, a flat vector, and
+    returns their loss. `part` is the first line of `totals`, which has one for each
+    part of a step.
     """
 
     def __init__(
@@ -50,28 +53,28 @@ class Shard:
         number: int,
         rows: ShardSampler,
         part: Array,
+        totals: Array,
         gradient_of: Accumulate,
         dropout: Dropout | None,
     ) -> None:
-        self.number, self.rows, self.part = number, rows, part
+        self.number, self.rows, self.part, self.totals = number, rows, part, totals
         self.gradient_of, self._dropout = gradient_of, dropout
         #: Summed over the minibatches of an epoch so far.
         self.loss = 0.0
 
-    def begin_epoch(self, order: Array | KeyedIndices | None) -> None:
-        """Take up the epoch's order of the rows."""
+    def begin_epoch(self) -> None:
+        """Begin the sum anew."""
         self.loss = 0.0
-        self.rows.begin_epoch(order)
 
-    def loss_and_gradient(self, batch: int, step: int) -> float:
-        """The loss of the shard's rows of a minibatch; their gradient is in `part`."""
+    def add_gradient(self, batch: int, step: int) -> None:
+        """Compute the gradient of its rows of a minibatch, and add their loss."""
         rows = self.rows.take(batch)
         if rows is None:
             self.part.fill(0)
-            return 0.0
+            return
         if self._dropout is not None:
             self._dropout.begin(step, self.rows.numbers(batch))
-        return self.gradient_of(*rows)
+        self.loss += self.gradient_of(*rows)
 
 
 class Rank:
@@ -101,9 +104,11 @@ class Rank:
         self.shards = []
         for number, one in zip(comm.own_shards, rows, strict=True):
             # Zeros: of frozen layers nothing else is ever written.
-            part = np.zeros(size, self.dtype)
+            lines = plan.step_parts * -(-size // LINE) * LINE
+            totals = np.zeros(size if plan.step_parts == 1 else lines, self.dtype)
+            part = totals[:size]
             gradient_of = self.network.bind(self.views, layout.views(part))
-            self.shards.append(Shard(number, one, part, gradient_of, dropout))
+            self.shards.append(Shard(number, one, part, totals, gradient_of, dropout))
         self.parts = [shard.part for shard in self.shards]
         self._mean_weight = self._measure_weight()
 

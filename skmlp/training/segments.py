@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def n_moments(plan: Plan) -> int:
     return SOLVERS[plan.solver].n_moments + (plan.average is not None)
 
 
-class SegmentSolver:
+class Segments:
     """Updates the parameters of a rank's segments from the summed gradient.
 
     Attributes
@@ -62,23 +63,23 @@ class SegmentSolver:
                 rank.table(1),
                 comm.all_reduce,
             )
-        self.begin_epoch()
+        self._divisors = rank.divisors()
 
-    def begin_epoch(self) -> None:
-        """Begin the sums anew."""
+    def begin_epoch(self, rates: Sequence[float], step: int) -> None:
+        """Begin the sums anew; the steps have these rates, and come after `step`."""
         self.norms, self.squares = [0.0] * self._n_segments, [0.0] * self._n_segments
+        self._rates, self._step = rates, step
 
-    def update(self, divisor: float, rate: float, step: int) -> None:
-        """Take a step; the gradient is the summed one, divided by `divisor`."""
+    def update(self, batch: int) -> None:
+        """Take the step of a minibatch from the summed gradient."""
+        divisor, rate = self._divisors[batch], self._rates[batch]
+        if batch == len(self._rates) - 1:
+            for k, total in self._totals:
+                self.squares[k] += float(np.dot(total, total)) / divisor**2
         if self._clip is not None:
             divisor = self._clip(divisor)
         for k, update in self._updates:
-            self.norms[k] += update(divisor, rate, step)
-
-    def measure_gradient(self, divisor: float) -> None:
-        """Note the squared norm of the gradient, before `update` writes over it."""
-        for k, total in self._totals:
-            self.squares[k] += float(np.dot(total, total)) / divisor**2
+            self.norms[k] += update(divisor, rate, self._step + batch + 1)
 
 
 def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.data.sampler import Dataset, ShardSampler
-from skmlp.kernels.step_threads import Lanes
+from skmlp.kernels.step_threads import StepThreads
 from skmlp.model import metrics
 from skmlp.model.layout import Views
 from skmlp.model.network import Network
@@ -33,7 +33,9 @@ class Validation:
         How many numbers `add` adds to: 0 without validation rows.
     """
 
-    def __init__(self, rank: Rank, source: Dataset, threads: Lanes | None) -> None:
+    def __init__(
+        self, rank: Rank, source: Dataset, threads: StepThreads | None
+    ) -> None:
         self._rank, self._threads = rank, threads
         self._plan = plan = rank.plan
         self.n_parts = 0

@@ -34,7 +34,7 @@ def test_helpers_do_help(on):
         there.wait(HANG_S)
         seen.append((lane, threading.current_thread().name))
 
-    team = step_threads.Lanes(3)
+    team = step_threads.StepThreads(3)
     for _ in range(3):
         team.run(meet)
         there.reset()
@@ -55,7 +55,7 @@ def test_what_is_shared_fails_with_its_own_error(lane, on):
             raise ZeroDivisionError(f"in lane {lane}")
         done.append(part)
 
-    team = step_threads.Lanes(2)
+    team = step_threads.StepThreads(2)
     with pytest.raises(ZeroDivisionError, match=f"in lane {lane}"):
         team.share(work)
     team.close()
@@ -64,7 +64,7 @@ def test_what_is_shared_fails_with_its_own_error(lane, on):
 
 def test_each_part_is_done_once(on):
     on(3)
-    team, done = step_threads.Lanes(3), []
+    team, done = step_threads.StepThreads(3), []
     for _ in range(20):
         team.share(done.append)
     team.close()
@@ -73,7 +73,7 @@ def test_each_part_is_done_once(on):
 
 def test_a_helper_that_sleeps_is_woken(on):
     on(2)
-    team, ran = step_threads.Lanes(2), threading.Event()
+    team, ran = step_threads.StepThreads(2), threading.Event()
 
     def note(lane):
         if lane:

@@ -12,7 +12,7 @@ from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.launch import policy
 from skmlp.launch.policy import Place
 from skmlp.plan import Plan
-from skmlp.training import fused_epoch
+from skmlp.training import compiled_steps
 
 
 def decide(
@@ -25,10 +25,7 @@ def decide(
     shards; None for one of each worker.
     """
     place = policy.choose(asked.n_jobs)
-    parts, blas_threads = 1, None
-    if dense and fused_epoch.can_run(plan):
-        shapes = plan.units, plan.batch_size, plan.n_rows, plan.dtype
-        parts = policy.step_parts(*shapes) if kept is None else kept["step_parts"]
+    parts, blas_threads = step_parts(plan, kept, dense), None
     if kept is None:
         n_shards = _worthwhile(asked, place, plan, parts)
         to_dask = place.kind == "dask" and get_config()["ranks"] == "as_asked"
@@ -46,7 +43,20 @@ def decide(
     else:
         n_ranks = min(place.n_ranks or 1, n_shards)
     plan = replace(plan, n_shards=n_shards, blas_threads=blas_threads)
+    plan = replace(plan, step_parts=step_parts(plan, kept, dense, blas_threads))
     return plan, replace(place, n_ranks=n_ranks)
+
+
+def step_parts(
+    plan: Plan, kept: dict[str, Any] | None, dense: bool, cores: int | None = None
+) -> int:
+    """Into how many parts each shard's steps are cut, for ranks of so many cores."""
+    if not (dense and compiled_steps.can_run(plan)):
+        return 1
+    if kept is not None:
+        return int(kept["step_parts"])
+    batch, rows = plan.batch_size // plan.n_shards, plan.n_rows // plan.n_shards
+    return policy.step_parts(plan.units, batch, rows, plan.dtype, cores)
 
 
 def _worthwhile(

@@ -116,7 +116,8 @@ class RowsHere(Rows):
             if self.held_out is not None:
                 X_val, y_val, w_val = self.held_out
                 apart = X_val, y_val, w_val if self.w.size else None
-            with rows_on_dask.sent(self._asked, plan, where, rows, apart) as found:
+            sent = rows_on_dask.sent(self._asked, plan, where, rows, apart, kept)
+            with sent as found:
                 start.known_order = None
                 yield found
         else:

@@ -40,6 +40,7 @@ from skmlp.estimators.fitting.inputs import (
     is_dask,
 )
 from skmlp.estimators.fitting.judge import Judge, judge_there
+from skmlp.estimators.fitting.place import step_parts
 from skmlp.estimators.fitting.rows import Rows
 from skmlp.estimators.targets import class_weights
 from skmlp.estimators.targets.target import Target
@@ -114,7 +115,7 @@ class RowsOnDask(Rows):
         elif classes is not None:
             classes = np.asarray(classes)
         plan = replace(plan, classes=classes, class_weights=self._class_weights)
-        yield _launched(self._data, plan)
+        yield _launched(self._data, plan, callback_support.layout(self._estimator))
 
     def judge(self, plan: Plan, start: Start, supervisor: Supervisor) -> Judge | None:
         """See `Rows.judge`."""
@@ -173,7 +174,12 @@ def loaded(
 
 @contextmanager
 def sent(
-    asked: Hyperparameters, plan: Plan, where: Place, rows: Any, held_out: Any
+    asked: Hyperparameters,
+    plan: Plan,
+    where: Place,
+    rows: Any,
+    held_out: Any,
+    kept: dict[str, Any] | None,
 ) -> Iterator[tuple[Plan, Launcher]]:
     """Send rows of this process, with encoded targets, to the workers."""
     with load_rows(
@@ -189,12 +195,16 @@ def sent(
         n_asked = where.n_ranks if named else None
         timing_report.tell_missing(asked.verbose, data.shards.n_ranks, n_asked)
         _check_size(data, plan.units, plan.solver)
-        yield _launched(data, plan)
+        yield _launched(data, plan, kept)
 
 
-def _launched(data: LoadedRows, plan: Plan) -> tuple[Plan, Launcher]:
+def _launched(
+    data: LoadedRows, plan: Plan, kept: dict[str, Any] | None
+) -> tuple[Plan, Launcher]:
     """What starts the ranks where the rows are, and the plan for as many shards."""
     plan = replace(plan, n_shards=data.shards.n_shards)
+    parts = step_parts(plan, kept, not data.stats.sparse, data.threads)
+    plan = replace(plan, step_parts=parts)
     limits = Limits(silence=get_config()["worker_timeout"])
     return plan, DaskLauncher(build.on_partitions, plan, data, limits)
 
