@@ -7,7 +7,7 @@ again. A state travels as a few flat arrays (`TrainState.to_arrays`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,6 @@ RATE_TOO_SMALL = 2
 ALL_EPOCHS = 3
 DIVERGED = 4
 OUT_OF_TIME = 5
-
-# What an epoch's record holds, and then a number for each rank: see `Record`.
-_RECORD = 8
 
 
 @dataclass(frozen=True)
@@ -137,46 +134,21 @@ class TrainState:
     def to_arrays(self, *, lean: bool = False) -> tuple[Array, ...]:
         """Flat arrays, without copying the large ones.
 
-        Parameters
-        ----------
-        lean : bool
-            Whether to leave moments empty that are zero, as those of a new run are.
+        With `lean`, moments that are zero, as those of a new run are, stay empty.
         """
         moments = self.moments
         if lean:
             moments = tuple(m if m.any() else m[:0] for m in moments)
         key, pos = self.rng if self.rng is not None else (b"", -1)
-        numbers = [
-            len(self.moments),
-            self.epoch,
-            self.step,
-            self.samples_seen,
-            self.no_improvement,
-            self.shuffles,
-            self.status,
-            pos,
-            len(self.records[0].computing) if self.records else 0,
-        ]
-        words = np.frombuffer(key, dtype=np.uint32)
-        integers = np.empty(len(numbers) + len(words), dtype=np.int64)
-        integers[: len(numbers)] = numbers
-        integers[len(numbers) :] = words
+        n_ranks = len(self.records[0].computing) if self.records else 0
+        counts = [getattr(self, name) for name in _COUNTS]
+        integers = np.array([len(moments), n_ranks, pos, *counts], np.int64)
         reals = [self.learning_rate, self.best]
         for record in self.records:
-            reals += [
-                record.loss,
-                record.score,
-                record.learning_rate,
-                float(record.standstill),
-                record.next_rate,
-                record.seconds,
-                record.validation_loss,
-                record.gradient_norm,
-                *record.computing,
-            ]
+            reals += [*(getattr(record, n) for n in _OF_RECORD), *record.computing]
         return (
-            integers,
-            np.array(reals, dtype=np.float64),
+            np.concatenate([integers, np.frombuffer(key, np.uint32)]),
+            np.array(reals, np.float64),
             self.params,
             self.best_params,
             *moments,
@@ -186,42 +158,34 @@ class TrainState:
     def from_arrays(cls, arrays: tuple[Array, ...]) -> TrainState:
         """The inverse of `to_arrays`; the large arrays are not copied."""
         integers, reals, params, best_params, *moments = arrays
-        n_moments, epoch, step, seen, bad, shuffles, status, pos, n_ranks = (
-            int(i) for i in integers[:9]
-        )
+        n_words = 3 + len(_COUNTS)
+        n_moments, n_ranks, pos, *counts = integers[:n_words].tolist()
         if len(moments) != n_moments:
             raise ValueError(
                 f"the state has {len(moments)} moments, it should have {n_moments}"
             )
-        rng = None
-        if pos >= 0:
-            rng = (integers[9:].astype(np.uint32).tobytes(), pos)
-        records = [
-            Record(
-                float(row[0]),
-                float(row[1]),
-                float(row[2]),
-                int(row[3]),
-                float(row[4]),
-                float(row[5]),
-                tuple(float(seconds) for seconds in row[_RECORD:]),
-                float(row[6]),
-                float(row[7]),
-            )
-            for row in reals[2:].reshape(-1, _RECORD + n_ranks)
-        ]
+        rows = reals[2:].reshape(-1, len(_OF_RECORD) + n_ranks).tolist()
         return cls(
             params=params,
             moments=tuple(moments),
             learning_rate=float(reals[0]),
             best=float(reals[1]),
             best_params=best_params,
-            epoch=epoch,
-            step=step,
-            samples_seen=seen,
-            no_improvement=bad,
-            shuffles=shuffles,
-            status=status,
-            rng=rng,
-            records=records,
+            rng=(integers[n_words:].astype(np.uint32).tobytes(), pos)
+            if pos >= 0
+            else None,
+            records=[_record(row) for row in rows],
+            **dict(zip(_COUNTS, counts, strict=True)),
         )
+
+
+#: The whole numbers of a state.
+_COUNTS = "epoch", "step", "samples_seen", "no_improvement", "shuffles", "status"
+#: What a record holds beside a number for each rank.
+_OF_RECORD = [field.name for field in fields(Record) if field.name != "computing"]
+
+
+def _record(row: list[float]) -> Record:
+    numbers = dict(zip(_OF_RECORD, row, strict=False))
+    standstill, computing = int(numbers.pop("standstill")), row[len(_OF_RECORD) :]
+    return Record(**numbers, standstill=standstill, computing=tuple(computing))
