@@ -39,13 +39,7 @@ class _Encoder:
         self._places: dict[int, int] = {}
 
     def encode(self, value: Any, where: str) -> Any:
-        """`value` as JSON takes it; `where` is for the message.
-
-        Raises
-        ------
-        ValueError
-            Something in it is no plain data.
-        """
+        """`value` as JSON takes it; ValueError, with `where`, if it is not plain."""
         if isinstance(value, np.generic):
             return {"scalar": self._array(np.asarray(value))}
         if value is None or isinstance(value, (bool, int, float, str)):
@@ -126,22 +120,9 @@ def _decoder(arrays: dict[str, Array]) -> Any:
 def write(path: str | os.PathLike[str], kind: str, value: Any) -> None:
     """Write plain data into a file, in one step: there is the old file or the new one.
 
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-    kind : str
-        What it is; `read` compares it.
-    value : object
-        None, bool, int, float, str, bytes, RandomState, LabelBinarizer, numpy arrays
-        and scalars, and lists, tuples and dicts of them.
-
-    Raises
-    ------
-    ValueError
-        `value` holds something else; the file is left as it was.
-    OSError
-        The file can't be written; likewise.
+    Plain are None, bool, int, float, str, bytes, RandomState, LabelBinarizer, arrays
+    and scalars of numpy, and lists, tuples and dicts of them; ValueError for anything
+    else. `read` compares `kind`.
     """
     from skmlp import __version__
 
@@ -167,28 +148,9 @@ def write(path: str | os.PathLike[str], kind: str, value: Any) -> None:
 
 
 def read(path: str | os.PathLike[str], *kinds: str) -> tuple[str, str, Any]:
-    """Read a file of plain data.
+    """Read a file of one of the kinds: its kind, its version of skmlp, the data.
 
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-    *kinds : str
-        What it may be.
-
-    Returns
-    -------
-    kind, version : str
-        What it is, and the version of skmlp that wrote it.
-    value : object
-        What was written.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    ValueError
-        The file is damaged, truncated, of a later format or of something else.
+    ValueError if it is damaged, truncated, of a later format or of something else.
     """
     path = os.fspath(path)
     foreign = f"{path} is not a file of skmlp"

@@ -27,7 +27,7 @@ from skmlp.estimators.fitting import (
     inputs,
 )
 from skmlp.estimators.fitting.fast_checks import checked_rows
-from skmlp.estimators.fitting.inputs import HeldOut
+from skmlp.estimators.fitting.inputs import Input
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.estimators.fitting.resume import resume_of
 from skmlp.estimators.prediction import scores
@@ -230,18 +230,16 @@ class BaseMLP(
             callback_support.watched(self, X, y, sample_weight),
             unchanged_on_error(self),
         ):
-            held_out = (X_val, y_val, sample_weight_val)
-            driver.fit(self, X, y, sample_weight, held_out)
+            validation = X_val, y_val, sample_weight_val
+            driver.fit(self, Input(X, y, sample_weight, *validation))
         return self
 
-    def _partial_fit(
-        self, X: Any, y: Any, sample_weight: Any, held_out: HeldOut, epochs: int
-    ) -> Self:
+    def _partial_fit(self, given: Input, epochs: int) -> Self:
         # scikit-learn checks the parameters in the first call only; a later set_params
         # counts here, so it is checked here.
         self._validate_params()
         with unchanged_on_error(self):
-            driver.fit(self, X, y, sample_weight, held_out, epochs)
+            driver.fit(self, given, epochs)
         return self
 
     def _check_solver(self) -> bool:

@@ -224,13 +224,7 @@ _DRAWN = {"order_rng", "split", "dropout_key"}
 
 
 def check_same_fit(record: Mapping[str, Any], plan: Plan, path: str) -> None:
-    """Refuse to go on with the checkpoint of another fit.
-
-    Raises
-    ------
-    ValueError
-        Names what differs.
-    """
+    """ValueError, naming what differs, for the checkpoint of another fit."""
     now, then = plain_plan(plan), record["plan"]
     names = sorted({*now, *then})
     other = [n for n in names if not _equal(now.get(n), then.get(n))]

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin
 from skmlp.estimators.fitting import hyperparameters
-from skmlp.estimators.fitting.inputs import is_dask
+from skmlp.estimators.fitting.inputs import Input, is_dask
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.real import Real as RealTarget
@@ -411,8 +411,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         self : MLPRegressor
             The trained estimator.
         """
-        held_out = (X_val, y_val, sample_weight_val)
-        return self._partial_fit(X, y, sample_weight, held_out, epochs)
+        validation = X_val, y_val, sample_weight_val
+        return self._partial_fit(Input(X, y, sample_weight, *validation), epochs)
 
     def predict(self, X: Any) -> Any:
         """Predict targets.

@@ -59,16 +59,9 @@ def check_scale(estimator: Any, X: Any, squares: float | None = None) -> None:
 
 
 class Baseline:
-    """The constant prediction of a fit, and what the model is beside it.
+    """What the best constant prediction has as loss, to compare a model with.
 
-    Nothing is asked of the ranks before it is needed.
-
-    Parameters
-    ----------
-    supervisor : Supervisor
-        Asks the ranks.
-    plan : Plan
-        Of the fit.
+    The ranks are asked for it, once.
     """
 
     def __init__(self, supervisor: Supervisor, plan: Plan) -> None:
@@ -124,15 +117,10 @@ class Baseline:
         return bool(own >= self.loss * (1 - ROUNDING))
 
     def judge(self, outcome: Outcome) -> bool:
-        """Look at the end of a stochastic run.
+        """Whether a stochastic run has converged to no better than the constant.
 
-        The state's status becomes `DIVERGED` if it has.
-
-        Returns
-        -------
-        bool
-            Whether the run has converged to what is no better than the constant. One
-            that a score has stopped has not.
+        The state's status becomes `DIVERGED` if it has. A run that a score has stopped
+        has not converged.
         """
         plan, state, records = self._plan, outcome.state, outcome.records
         if not records or state.status == DIVERGED:

@@ -46,15 +46,7 @@ def _nothing(text: str, more: str = "") -> None:
 def shares(records: Sequence[Record]) -> tuple[float, float, float]:
     """Parts of the ranks' time that went into computing, waiting and communicating.
 
-    Parameters
-    ----------
-    records : list of Record
-        With some time in them.
-
-    Returns
-    -------
-    tuple of float
-        They add up to 1.
+    They add up to 1; the records must have some time in them.
     """
     total = sum(record.seconds * len(record.computing) for record in records)
     waiting = sum(sum(record.waiting) for record in records) / total

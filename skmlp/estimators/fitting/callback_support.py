@@ -202,14 +202,7 @@ def of(estimator: Any, plan: Plan, start: Any, supervisor: Supervisor) -> Watch 
 class Watch:
     """Tells the callbacks of each round; the supervisor's `Watch`.
 
-    Parameters
-    ----------
-    estimator : BaseMLP
-        Being fitted.
-    context : CallbackContext
-        Of the fit's task.
-    X, y, sample_weight
-        What `fit` was given.
+    `context` is that of the fit's task, the rest what `fit` was given.
     """
 
     def __init__(
@@ -236,13 +229,7 @@ class Watch:
         self._training.plan = plan
 
     def begin(self, now: Outcome | Minimum) -> None:
-        """Open the task of the next epoch, unless one is open.
-
-        Parameters
-        ----------
-        now : Outcome or Minimum
-            Where the run stands.
-        """
+        """Open the task of the next epoch, unless one is open."""
         if self._task is not None:
             return
         self._tell(now)
@@ -325,13 +312,7 @@ class Watch:
                     self.drawn_from = content["drawn_from"]
 
     def resumed(self, state: TrainState) -> tuple[TrainState, list[Record]]:
-        """Where the run begins: the state of the file, if there is one, and its epochs.
-
-        Returns
-        -------
-        state : TrainState
-        records : list of Record
-        """
+        """Where the run begins: the state of the file, if any, and its epochs."""
         if self.found is None:
             return state, []
         plan = self._plan

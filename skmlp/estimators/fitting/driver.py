@@ -19,7 +19,7 @@ from skmlp.estimators.fitting import (
 )
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
-from skmlp.estimators.fitting.inputs import HeldOut, is_dask
+from skmlp.estimators.fitting.inputs import Input, is_dask
 from skmlp.estimators.fitting.judge import Judge
 from skmlp.estimators.fitting.resume import resume_of
 from skmlp.estimators.fitting.rows import Rows
@@ -31,19 +31,12 @@ from skmlp.training import lbfgs, supervisor
 from skmlp.training.supervisor import Supervisor
 
 
-def fit(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    held_out: HeldOut,
-    epochs: int | None = None,
-) -> None:
+def fit(estimator: Any, given: Input, epochs: int | None = None) -> None:
     """Train an estimator; `epochs` are those of `partial_fit`, None in `fit`."""
     began = time.monotonic()
-    asked = hyperparameters.read(estimator, sample_weight, held_out, epochs)
+    asked = hyperparameters.read(estimator, given, epochs)
     deadline = None if asked.max_time is None else began + asked.max_time
-    with _rows(estimator, asked, X, y, sample_weight, held_out) as rows:
+    with _rows(estimator, asked, given) as rows:
         target: Target = estimator._target
         n_outputs = target.n_outputs(rows.n_columns)
         units = (rows.n_features, *asked.hidden_sizes, n_outputs)
@@ -70,22 +63,14 @@ def fit(
 
 
 @contextmanager
-def _rows(
-    estimator: Any,
-    asked: Hyperparameters,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    held_out: HeldOut,
-) -> Iterator[Rows]:
-    given = estimator, asked, X, y, sample_weight, held_out
-    if any(is_dask(data) for data in (X, y, sample_weight, *held_out)):
+def _rows(estimator: Any, asked: Hyperparameters, given: Input) -> Iterator[Rows]:
+    if any(map(is_dask, given)):
         from skmlp.estimators.fitting import rows_on_dask
 
-        with rows_on_dask.loaded(*given) as rows:
+        with rows_on_dask.loaded(estimator, asked, given) as rows:
             yield rows
     else:
-        yield RowsHere(*given)
+        yield RowsHere(estimator, asked, given)
 
 
 def _plan(

@@ -27,21 +27,7 @@ def checked_pair(
 ) -> tuple[Any, Any]:
     """Validate X and y for training, as scikit-learn's `validate_data` does.
 
-    Parameters
-    ----------
-    estimator : BaseMLP
-        Its `n_features_in_` and `feature_names_in_` are set if `reset`, else compared.
-    X, y : array-like or sparse matrix
-        What the caller gave.
-    reset : bool
-        See `validate_data`.
-    **options
-        Of `validate_data`, beyond those that all networks have in common.
-
-    Returns
-    -------
-    X : ndarray or sparse matrix of shape (n_samples, n_features), float32 or float64
-    y : ndarray
+    `options` are its own, beyond those that all networks have in common.
     """
     squares = None
     if _is_table(X) and X.flags.c_contiguous:
@@ -113,13 +99,7 @@ def _fits(estimator: Any, X: Any, reset: bool) -> bool:
 
 
 def binarizer_of(y: Any) -> LabelBinarizer:
-    """A `LabelBinarizer` fitted to labels.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Labels, validated.
-    """
+    """A `LabelBinarizer` fitted to validated labels, of shape (n,) or (n, n_labels)."""
     binarizer = LabelBinarizer()
     if y.ndim > 1 or y.dtype.kind not in "iub":
         return binarizer.fit(y)

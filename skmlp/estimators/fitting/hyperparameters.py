@@ -13,7 +13,7 @@ import numpy as np
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
 from skmlp.estimators import suggestions
-from skmlp.estimators.fitting.inputs import HeldOut
+from skmlp.estimators.fitting.inputs import Input
 from skmlp.estimators.fitting.judge import check_scorer, scorer_of
 from skmlp.estimators.targets import class_labels, class_weights, regression_losses
 from skmlp.estimators.targets.class_labels import Mode
@@ -83,12 +83,7 @@ class Hyperparameters:
     max_time: float | None
 
 
-def read(
-    estimator: Any,
-    sample_weight: Any,
-    held_out: HeldOut,
-    epochs: Any,
-) -> Hyperparameters:
+def read(estimator: Any, given: Input, epochs: Any) -> Hyperparameters:
     """Read the parameters; ValueError, with the cure, where data can't make them right.
 
     `epochs` are those of `partial_fit`; None in `fit`.
@@ -100,8 +95,8 @@ def read(
     regression_losses.check(estimator)
     frozen = frozen_layers(estimator, n_hidden + 1)
     class_weight = getattr(estimator, "class_weight", None)
-    weighted = sample_weight is not None or class_weight is not None
-    scorer = _check_validation(estimator, held_out, epochs is not None, weighted)
+    weighted = given.sample_weight is not None or class_weight is not None
+    scorer = _check_validation(estimator, given, epochs is not None, weighted)
     if epochs is not None and (not isinstance(epochs, Integral) or epochs < 1):
         raise ValueError(f"epochs={epochs!r} must be a whole number of 1 or more")
     class_weights.check(class_weight, epochs is not None)
@@ -271,10 +266,10 @@ def _check_steps(estimator: Any, names: tuple[Any, ...]) -> None:
 
 
 def _check_validation(
-    estimator: Any, held_out: HeldOut, incremental: bool, weighted: bool
+    estimator: Any, given: Input, incremental: bool, weighted: bool
 ) -> Callable[..., Any] | None:
     """Refuse what can't go together; return the scorer, if the driver scores."""
-    X_val, y_val, sample_weight_val = held_out
+    X_val, y_val, sample_weight_val = given[3:]
     if X_val is None and y_val is not None:
         raise ValueError("y_val is provided, but X_val was not provided.")
     if X_val is not None and y_val is None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from skmlp.model.layout import Array
 
-#: X_val, y_val and sample_weight_val, of None where there are none.
-HeldOut = tuple[Any, Any, Any]
+
+class Input(NamedTuple):
+    """What a call of `fit` or `partial_fit` was given; None for what was not."""
+
+    X: Any
+    y: Any
+    sample_weight: Any = None
+    X_val: Any = None
+    y_val: Any = None
+    sample_weight_val: Any = None
 
 
 def is_dask(data: Any) -> bool:

@@ -25,20 +25,10 @@ from skmlp.estimators import suggestions
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of a class.
+    """What is known of a class: its constructor, its `_parameter_constraints`.
 
-    Attributes
-    ----------
-    init : function
-        Its constructor.
-    constraints : dict
-        Its `_parameter_constraints`.
-    names : list of str
-        Its parameters, sorted.
-    defaults : dict
-        Their defaults; `_CHECK_IT` where there is none, or none that is valid.
-    compiled : dict
-        Constraint objects of each parameter that has some.
+    Its parameters are sorted; their defaults are `_CHECK_IT` where there is none, or
+    none that is valid; `compiled` has the constraint objects of parameters.
     """
 
     init: Any

@@ -18,7 +18,7 @@ from skmlp.estimators.fitting import callback_support, place
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
 from skmlp.estimators.fitting.inputs import (
-    HeldOut,
+    Input,
     check_shape_of_y_val,
     check_weights,
 )
@@ -44,27 +44,20 @@ class RowsHere(Rows):
     scorers.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        asked: Hyperparameters,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        held_out: HeldOut,
-    ) -> None:
+    def __init__(self, estimator: Any, asked: Hyperparameters, given: Input) -> None:
         self._estimator, self._asked = estimator, asked
-        self._given = (X, y) if held_out[0] is None else held_out[:2]
-        X, y = estimator._check_targets(X, y, asked.mode, reset=asked.first)
+        alone = given.X_val is not None
+        self._given = (given.X_val, given.y_val) if alone else (given.X, given.y)
+        X, y = estimator._check_targets(*given[:2], asked.mode, reset=asked.first)
         self.X: Any = X.tocsr() if sparse.issparse(X) else X
         self.y: Array = y
         self.w = np.empty(0, X.dtype)
-        if sample_weight is not None:
-            self.w = check_weights(_check_sample_weight(sample_weight, X))
+        if given.sample_weight is not None:
+            self.w = check_weights(_check_sample_weight(given.sample_weight, X))
         target: Target = estimator._target
         self.held_out: tuple[Any, Array, Array] | None = None
-        if held_out[0] is not None:
-            self.held_out = self._checked(target, held_out)
+        if alone:
+            self.held_out = self._checked(target, given)
             if self.held_out[2].size and not self.w.size:
                 self.w = np.ones(X.shape[0])
         if asked.class_weight is not None:
@@ -82,9 +75,9 @@ class RowsHere(Rows):
         self.dtype, self.weighted = X.dtype, self.w.size > 0
         self._binary = target.labels is not None
 
-    def _checked(self, target: Target, held_out: HeldOut) -> tuple[Any, Array, Array]:
+    def _checked(self, target: Target, given: Input) -> tuple[Any, Array, Array]:
         """Validation rows in the form of the training rows, with weights if any has."""
-        X, y = target.check_validation(self._estimator, *held_out[:2])
+        X, y = target.check_validation(self._estimator, given.X_val, given.y_val)
         check_shape_of_y_val(y.shape[1:], self.y.shape[1:])
         X = X.astype(self.X.dtype, copy=False)
         if sparse.issparse(X):
@@ -92,8 +85,8 @@ class RowsHere(Rows):
         elif sparse.issparse(self.X):
             X = sparse.csr_array(X)
         w = np.ones(X.shape[0] if self.w.size else 0)
-        if held_out[2] is not None:
-            w = _check_sample_weight(held_out[2], X)
+        if given.sample_weight_val is not None:
+            w = _check_sample_weight(given.sample_weight_val, X)
             check_weights(w, "sample_weight_val")
         return X, y, w
 

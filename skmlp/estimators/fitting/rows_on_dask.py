@@ -34,7 +34,7 @@ from skmlp.estimators.fitting import callback_support, dask_inputs
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
 from skmlp.estimators.fitting.inputs import (
-    HeldOut,
+    Input,
     check_shape_of_y_val,
     check_sum,
     is_dask,
@@ -127,18 +127,13 @@ class RowsOnDask(Rows):
 
 @contextmanager
 def loaded(
-    estimator: Any,
-    asked: Hyperparameters,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    held_out: HeldOut,
+    estimator: Any, asked: Hyperparameters, given: Input
 ) -> Iterator[RowsOnDask]:
     """Load Dask collections onto the workers."""
     with thread_given_back():
         client = current_client()
-        demands = demands_of(X, y, sample_weight, *held_out)
-        X, y, w = dask_inputs.understand(X, y, sample_weight)
+        demands = demands_of(*given)
+        X, y, w = dask_inputs.understand(*given[:3])
         n_jobs = asked.n_jobs
         policy.refuse_none(n_jobs)
         n_asked = None if n_jobs is None or n_jobs < 0 else int(n_jobs)
@@ -148,7 +143,7 @@ def loaded(
             column_or_1d(np.empty((1, 1)), warn=True)  # for its words
             y = y.column()
         labels = is_classifier(estimator)
-        apart = _validation_of(estimator, ClusterRPC(client), X, y, held_out)
+        apart = _validation_of(estimator, ClusterRPC(client), X, y, given)
         with load_rows(
             client,
             X,
@@ -210,26 +205,26 @@ def _launched(
 
 
 def _validation_of(
-    estimator: Any, rpc: ClusterRPC, X: Parts, y: Parts, held_out: HeldOut
+    estimator: Any, rpc: ClusterRPC, X: Parts, y: Parts, given: Input
 ) -> tuple[Parts, Parts, Parts | None] | None:
     """Validation rows, understood as `X` and `y` are; None if there are none.
 
     What is no Dask collection is sent along with the graph.
     """
-    if held_out[0] is None:
+    if given.X_val is None:
         return None
     names = "X_val", "y_val", "sample_weight_val"
-    given = [
+    apart = [
         data if data is None or is_dask(data) else _sent(name, data)
-        for name, data in zip(names, held_out, strict=True)
+        for name, data in zip(names, given[3:], strict=True)
     ]
-    X_val, y_val, w_val = collections.understand(rpc, *zip(names, given, strict=True))
+    X_val, y_val, w_val = collections.understand(rpc, *zip(names, apart, strict=True))
     if X_val.ndim != 2 or X_val.shape[1] != X.shape[1]:
         raise ValueError(
             f"X_val has the shape {X_val.shape}, but X has {X.shape[1]} features"
         )
     # A frame of this process has become an array without names.
-    named = X_val.meta if is_dask(held_out[0]) else held_out[0]
+    named = X_val.meta if is_dask(given.X_val) else given.X_val
     if hasattr(named, "shape"):
         validate_data(estimator, named, reset=False, skip_check_array=True)
     if y_val.ndim == 2 and y_val.shape[1] == 1:

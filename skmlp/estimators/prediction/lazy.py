@@ -36,28 +36,9 @@ def predict(
 ) -> Any:
     """Call a method of the estimator on each part of the rows, lazily.
 
-    Parameters
-    ----------
-    estimator : BaseMLP
-        Fitted. It goes into the graph once.
-    method : str
-        "predict" or another.
-    X : dask.array.Array or dask.dataframe.DataFrame of shape (n, n_features)
-        The rows.
-    dtype : dtype or None
-        Of the result; by default that of the forward pass.
-    n_columns : int or None
-        Columns of the result; None for one dimension.
-    options : dict
-        Further arguments of the method.
-
-    Returns
-    -------
-    dask.array.Array
-        With the row chunks of `X`, if it is an array.
-    dask.dataframe.Series or DataFrame
-        With the index and the divisions of `X`, if it is a data frame. Columns of
-        probabilities are named by the classes.
+    `dtype` is by default that of the forward pass; `n_columns` is None for one
+    dimension. A Dask array gives one of the same row chunks; a data frame a series or
+    frame with its index, and columns of probabilities are named by the classes.
     """
     check_is_fitted(estimator)
     (X,) = collections.understand(None, ("X", X))
