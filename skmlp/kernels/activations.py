@@ -1,12 +1,13 @@
 """Activations of hidden layers: bias, value, derivative, and the bias's gradient.
 
-``z``, ``a``, ``d`` and ``delta`` are C-contiguous, of shape (rows, width). A forward
-kernel writes the activation of ``z + b`` over `z`; a deriving one the derivative into
-`d` besides; a backward one multiplies `delta` by the derivative and sums its rows into
-`grad_b`. The formulas are those of `skmlp.model.activations`.
+Here stands what happens to one number; `_forward`, `_deriving` and `_backward` make the
+kernels of it. ``z``, ``a``, ``d`` and ``delta`` are C-contiguous, of shape (rows,
+width), and give their functions the dtype. The formulas are those of
+`skmlp.model.activations`.
 """
 
-# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# mypy cannot see what numba infers; every function takes and gives one number.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -33,350 +34,252 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 #: Above this, tanh(softplus(z)) is 1 in every dtype.
 MISH_TOP = 40.0
 
-# -- bias and activation ---------------------------------------------------------------
+
+def _forward(value: Callable[..., float]) -> Callable[[Array, Array], None]:
+    """Make the kernel that writes ``value(z + b)`` over `z`."""
+
+    @compiled
+    def forward(z: Array, b: Array) -> None:
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                z[i, j] = value(z, z[i, j] + b[j])
+
+    kernel: Callable[[Array, Array], None] = forward
+    return kernel
 
 
-@compiled
-def identity_forward(z: Array, b: Array) -> None:
-    """``z + b``."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] += b[j]
+def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
+    """Make the kernel that besides writes the derivative into `d`."""
+
+    @compiled
+    def deriving(z: Array, b: Array, d: Array) -> None:
+        for i in range(z.shape[0]):
+            for j in range(z.shape[1]):
+                z[i, j], d[i, j] = both(z, z[i, j] + b[j])
+
+    kernel: Callable[..., None] = deriving
+    return kernel
 
 
-@compiled
-def logistic_forward(z: Array, b: Array) -> None:
-    """``1 / (1 + exp(-(z + b)))``."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] = expit_value(z[i, j] + b[j])
+def _backward(product: Callable[..., float]) -> Callable[..., None]:
+    """Make the kernel that multiplies `delta` by the derivative, and sums its rows.
+
+    ``product(a, v, d)`` knows the activation's value or the derivative, `v`.
+    """
+
+    @compiled
+    def backward(a: Array, delta: Array, grad_b: Array) -> None:
+        grad_b[:] = 0
+        for i in range(delta.shape[0]):
+            for j in range(delta.shape[1]):
+                d = product(a, a[i, j], delta[i, j])
+                delta[i, j] = d
+                grad_b[j] += d
+
+    kernel: Callable[..., None] = backward
+    return kernel
 
 
-@compiled
-def tanh_forward(z: Array, b: Array) -> None:
-    """``tanh(z + b)``."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            z[i, j] = tanh_value(z[i, j] + b[j])
-
-
-@compiled
-def relu_forward(z: Array, b: Array) -> None:
-    """``max(z + b, 0)``; the comparison is false for NaN, which stays."""
-    zero = z.dtype.type(0)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = zero if v <= zero else v
-
-
-@compiled
-def leaky_relu_forward(z: Array, b: Array) -> None:
-    """``z + b``, below 0 times a hundredth."""
-    zero, leak = z.dtype.type(0), z.dtype.type(LEAK)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v if v > zero else leak * v
-
-
-@compiled
-def elu_forward(z: Array, b: Array) -> None:
-    """``exp(z + b) - 1`` below 0."""
-    zero = z.dtype.type(0)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            low = expm1_value(zero if v > zero else v)
-            z[i, j] = v if v > zero else low
-
-
-@compiled
-def selu_forward(z: Array, b: Array) -> None:
-    """`elu_forward`, scaled so that mean 0 and variance 1 are kept."""
-    zero = z.dtype.type(0)
-    alpha, scale = z.dtype.type(SELU_ALPHA), z.dtype.type(SELU_SCALE)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            low = alpha * expm1_value(zero if v > zero else v)
-            z[i, j] = scale * (v if v > zero else low)
-
-
-@compiled
-def softplus_forward(z: Array, b: Array) -> None:
-    """``log(1 + exp(z + b))``."""
-    zero = z.dtype.type(0)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            rest = log1p_value(exp_value(-abs(v)))
-            # Not max: NaN stays.
-            z[i, j] = (zero if v < zero else v) + rest
-
-
-@compiled
-def hard_tanh_forward(z: Array, b: Array) -> None:
-    """``z + b`` between -1 and 1; NaN stays."""
-    one = z.dtype.type(1)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            v = -one if v < -one else v
-            z[i, j] = one if v > one else v
-
-
-@compiled
-def hard_sigmoid_forward(z: Array, b: Array) -> None:
-    """``(z + b) / 6 + 1 / 2`` between 0 and 1; NaN stays."""
-    zero, one = z.dtype.type(0), z.dtype.type(1)
-    sixth, half = z.dtype.type(1 / 6), z.dtype.type(0.5)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = (z[i, j] + b[j]) * sixth + half
-            v = zero if v < zero else v
-            z[i, j] = one if v > one else v
-
-
-@compiled
-def gelu_forward(z: Array, b: Array) -> None:
-    """``x Phi(x)`` of the normal distribution."""
-    half, root = z.dtype.type(0.5), z.dtype.type(0.7071067811865476)
-    one = z.dtype.type(1)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v * (half * (one + erf_value(v * root)))
-
-
-@compiled
-def silu_forward(z: Array, b: Array) -> None:
-    """``x s(x)`` with the logistic function s."""
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v * expit_value(v)
-
-
-@compiled
-def mish_forward(z: Array, b: Array) -> None:
-    """``x tanh(softplus(x))``."""
-    top, two = z.dtype.type(MISH_TOP), z.dtype.type(2)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            e = exp_value(top if v > top else v)
-            n = e * (e + two)
-            z[i, j] = v * (n / (n + two))
-
-
-# -- the derivative besides, where it does not follow from the value -------------------
-
-
-@compiled
-def gelu_deriving(z: Array, b: Array, d: Array) -> None:
-    """The derivative besides, ``Phi(x) + x phi(x)``."""
-    half, root = z.dtype.type(0.5), z.dtype.type(0.7071067811865476)
-    one, peak = z.dtype.type(1), z.dtype.type(0.3989422804014327)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            c = half * (one + erf_value(v * root))
-            d[i, j] = c + v * (peak * exp_value(-half * v * v))
-            z[i, j] = v * c
-
-
-@compiled
-def silu_deriving(z: Array, b: Array, d: Array) -> None:
-    """The derivative besides, ``s + x s (1 - s)``."""
-    one = z.dtype.type(1)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            s = expit_value(v)
-            d[i, j] = s * (one + v * (one - s))
-            z[i, j] = v * s
-
-
-@compiled
-def mish_deriving(z: Array, b: Array, d: Array) -> None:
-    """The derivative besides."""
-    top, one, two = z.dtype.type(MISH_TOP), z.dtype.type(1), z.dtype.type(2)
-    for i in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            e = exp_value(top if v > top else v)
-            n = e * (e + two)
-            t = n / (n + two)
-            d[i, j] = t + v * (one - t) * (one + t) * (e / (one + e))
-            z[i, j] = v * t
-
-
-# -- the derivative, from the activation's own value -----------------------------------
-
-
-@compiled
-def scaled_backward(d: Array, delta: Array, grad_b: Array) -> None:
-    """``delta * d``, where the forward pass has written the derivative into `d`."""
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = delta[i, j] * d[i, j]
-            delta[i, j] = v
-            grad_b[j] += v
-
-
-@compiled
-def identity_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """Only sum `delta` over the rows into `grad_b`."""
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            grad_b[j] += delta[i, j]
-
-
-@compiled
-def logistic_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta * a * (1 - a)``."""
-    one = a.dtype.type(1)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = a[i, j]
-            d = delta[i, j] * v * (one - v)
-            delta[i, j] = d
-            grad_b[j] += d
-
-
-@compiled
-def tanh_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta * (1 - a^2)``."""
-    one = a.dtype.type(1)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = a[i, j]
-            d = delta[i, j] * (one - v * v)
-            delta[i, j] = d
-            grad_b[j] += d
-
-
-@compiled
-def relu_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta`` where the unit is active, else 0."""
-    zero = a.dtype.type(0)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            d = zero if a[i, j] == zero else delta[i, j]
-            delta[i, j] = d
-            grad_b[j] += d
-
-
-@compiled
-def leaky_relu_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta`` where the unit is active, else a hundredth of it."""
-    zero, leak = a.dtype.type(0), a.dtype.type(LEAK)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = delta[i, j] if a[i, j] > zero else leak * delta[i, j]
-            delta[i, j] = v
-            grad_b[j] += v
+# -- the value ------------------------------------------------------------------------
+# Comparisons are false for NaN, which stays.
 
 
 @inner
-def _elu_backward(
-    a: Array, delta: Array, grad_b: Array, scale: float, shift: float
-) -> None:
-    real = a.dtype.type
-    zero, high, low = real(0), real(scale), real(shift)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = delta[i, j] * (high if a[i, j] > zero else a[i, j] + low)
-            delta[i, j] = v
-            grad_b[j] += v
+def _identity(z, v):
+    return v
 
 
-@compiled
-def elu_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta * (a + 1)`` below 0."""
-    _elu_backward(a, delta, grad_b, 1.0, 1.0)
+@inner
+def _logistic(z, v):
+    return expit_value(v)
 
 
-@compiled
-def selu_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """As `elu_backward`, scaled."""
-    _elu_backward(a, delta, grad_b, SELU_SCALE, SELU_SCALE * SELU_ALPHA)
+@inner
+def _tanh(z, v):
+    return tanh_value(v)
 
 
-@compiled
-def softplus_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta * (1 - exp(-a))``."""
+@inner
+def _relu(z, v):
+    zero = z.dtype.type(0)
+    return zero if v <= zero else v
+
+
+@inner
+def _leaky_relu(z, v):
+    return v if v > z.dtype.type(0) else z.dtype.type(LEAK) * v
+
+
+@inner
+def _elu(z, v):
+    zero = z.dtype.type(0)
+    low = expm1_value(zero if v > zero else v)
+    return v if v > zero else low
+
+
+@inner
+def _selu(z, v):
+    zero, alpha = z.dtype.type(0), z.dtype.type(SELU_ALPHA)
+    low = alpha * expm1_value(zero if v > zero else v)
+    return z.dtype.type(SELU_SCALE) * (v if v > zero else low)
+
+
+@inner
+def _softplus(z, v):
+    zero = z.dtype.type(0)
+    return (zero if v < zero else v) + log1p_value(exp_value(-abs(v)))
+
+
+@inner
+def _hard_tanh(z, v):
+    one = z.dtype.type(1)
+    v = -one if v < -one else v
+    return one if v > one else v
+
+
+@inner
+def _hard_sigmoid(z, v):
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    v = v * z.dtype.type(1 / 6) + z.dtype.type(0.5)
+    v = zero if v < zero else v
+    return one if v > one else v
+
+
+# -- value and derivative, where it does not follow from the value --------------------
+
+
+@inner
+def _gelu(z, v):
+    half, root = z.dtype.type(0.5), z.dtype.type(0.7071067811865476)
+    one, peak = z.dtype.type(1), z.dtype.type(0.3989422804014327)
+    c = half * (one + erf_value(v * root))
+    return v * c, c + v * (peak * exp_value(-half * v * v))
+
+
+@inner
+def _silu(z, v):
+    one, s = z.dtype.type(1), expit_value(v)
+    return v * s, s * (one + v * (one - s))
+
+
+@inner
+def _mish(z, v):
+    top, one, two = z.dtype.type(MISH_TOP), z.dtype.type(1), z.dtype.type(2)
+    e = exp_value(top if v > top else v)
+    n = e * (e + two)
+    t = n / (n + two)
+    return v * t, t + v * (one - t) * (one + t) * (e / (one + e))
+
+
+@inner
+def _gelu_value(z, v):
+    return _gelu(z, v)[0]
+
+
+@inner
+def _silu_value(z, v):
+    return _silu(z, v)[0]
+
+
+@inner
+def _mish_value(z, v):
+    return _mish(z, v)[0]
+
+
+# -- `delta` times the derivative, from the value --------------------------------------
+
+
+@inner
+def _scaled(a, v, d):
+    return d * v
+
+
+@inner
+def _alone(a, v, d):
+    return d
+
+
+@inner
+def _logistic_back(a, v, d):
+    return d * v * (a.dtype.type(1) - v)
+
+
+@inner
+def _tanh_back(a, v, d):
+    return d * (a.dtype.type(1) - v * v)
+
+
+@inner
+def _relu_back(a, v, d):
+    zero = a.dtype.type(0)
+    return zero if v == zero else d
+
+
+@inner
+def _leaky_relu_back(a, v, d):
+    return d if v > a.dtype.type(0) else a.dtype.type(LEAK) * d
+
+
+@inner
+def _elu_back(a, v, d):
     one = a.dtype.type(1)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = delta[i, j] * (one - exp_value(-a[i, j]))
-            delta[i, j] = v
-            grad_b[j] += v
+    return d * (one if v > a.dtype.type(0) else v + one)
 
 
-@compiled
-def hard_tanh_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta`` within the bounds, else 0."""
-    zero, one = a.dtype.type(0), a.dtype.type(1)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            v = zero if a[i, j] <= -one or a[i, j] >= one else delta[i, j]
-            delta[i, j] = v
-            grad_b[j] += v
+@inner
+def _selu_back(a, v, d):
+    scale, low = a.dtype.type(SELU_SCALE), a.dtype.type(SELU_SCALE * SELU_ALPHA)
+    return d * (scale if v > a.dtype.type(0) else v + low)
 
 
-@compiled
-def hard_sigmoid_backward(a: Array, delta: Array, grad_b: Array) -> None:
-    """``delta / 6`` within the bounds, else 0."""
-    zero, one, sixth = a.dtype.type(0), a.dtype.type(1), a.dtype.type(1 / 6)
-    grad_b[:] = 0
-    for i in range(delta.shape[0]):
-        for j in range(delta.shape[1]):
-            inside = not (a[i, j] <= zero or a[i, j] >= one)
-            v = sixth * delta[i, j] if inside else zero
-            delta[i, j] = v
-            grad_b[j] += v
+@inner
+def _softplus_back(a, v, d):
+    return d * (a.dtype.type(1) - exp_value(-v))
 
 
-FORWARD: dict[str, Callable[..., None]] = {
-    "identity": identity_forward,
+@inner
+def _hard_tanh_back(a, v, d):
+    one = a.dtype.type(1)
+    return a.dtype.type(0) if v <= -one or v >= one else d
+
+
+@inner
+def _hard_sigmoid_back(a, v, d):
+    zero, inside = a.dtype.type(0), not (v <= a.dtype.type(0) or v >= a.dtype.type(1))
+    return a.dtype.type(1 / 6) * d if inside else zero
+
+
+logistic_forward = _forward(_logistic)
+FORWARD = {
+    "identity": _forward(_identity),
     "logistic": logistic_forward,
-    "tanh": tanh_forward,
-    "relu": relu_forward,
-    "leaky_relu": leaky_relu_forward,
-    "elu": elu_forward,
-    "selu": selu_forward,
-    "softplus": softplus_forward,
-    "hard_tanh": hard_tanh_forward,
-    "hard_sigmoid": hard_sigmoid_forward,
-    "gelu": gelu_forward,
-    "silu": silu_forward,
-    "mish": mish_forward,
+    "tanh": _forward(_tanh),
+    "relu": _forward(_relu),
+    "leaky_relu": _forward(_leaky_relu),
+    "elu": _forward(_elu),
+    "selu": _forward(_selu),
+    "softplus": _forward(_softplus),
+    "hard_tanh": _forward(_hard_tanh),
+    "hard_sigmoid": _forward(_hard_sigmoid),
+    "gelu": _forward(_gelu_value),
+    "silu": _forward(_silu_value),
+    "mish": _forward(_mish_value),
 }
-DERIVING: dict[str, Callable[..., None]] = {
-    "gelu": gelu_deriving,
-    "silu": silu_deriving,
-    "mish": mish_deriving,
+DERIVING = {
+    "gelu": _deriving(_gelu),
+    "silu": _deriving(_silu),
+    "mish": _deriving(_mish),
 }
-BACKWARD: dict[str, Callable[..., None]] = {
-    "identity": identity_backward,
-    "logistic": logistic_backward,
-    "tanh": tanh_backward,
-    "relu": relu_backward,
-    "leaky_relu": leaky_relu_backward,
-    "elu": elu_backward,
-    "selu": selu_backward,
-    "softplus": softplus_backward,
-    "hard_tanh": hard_tanh_backward,
-    "hard_sigmoid": hard_sigmoid_backward,
+scaled_backward = _backward(_scaled)
+BACKWARD = {
+    "identity": _backward(_alone),
+    "logistic": _backward(_logistic_back),
+    "tanh": _backward(_tanh_back),
+    "relu": _backward(_relu_back),
+    "leaky_relu": _backward(_leaky_relu_back),
+    "elu": _backward(_elu_back),
+    "selu": _backward(_selu_back),
+    "softplus": _backward(_softplus_back),
+    "hard_tanh": _backward(_hard_tanh_back),
+    "hard_sigmoid": _backward(_hard_sigmoid_back),
 }

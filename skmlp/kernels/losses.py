@@ -37,34 +37,9 @@ def exp_forward(z: Array, b: Array) -> None:
             z[i, j] = exp_value(z[i, j] + b[j])
 
 
-@compiled
-def softmax_forward(z: Array, b: Array) -> None:
-    """Softmax of ``z + b`` over the columns."""
-    one = z.dtype.type(1)
-    for i in range(z.shape[0]):
-        top = z[i, 0] + b[0]
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v
-            top = v if v > top else top
-        for j in range(z.shape[1]):
-            z[i, j] -= top
-    # In one line: a row is too short to fill the vectors.
-    flat: Array = line(z, 0, z.size)
-    for k in range(flat.size):
-        flat[k] = exp_value(flat[k])
-    for i in range(z.shape[0]):
-        total = z.dtype.type(0)
-        for j in range(z.shape[1]):
-            total += z[i, j]
-        scale = one / total
-        for j in range(z.shape[1]):
-            z[i, j] *= scale
-
-
-@compiled
-def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
-    """Softmax of ``z + b`` over the columns of each head."""
+@inner
+def _softmax(z, b, heads):
+    """Write the softmax of ``z + b`` over the columns of each head to `z`."""
     one = z.dtype.type(1)
     for i in range(z.shape[0]):
         start = 0
@@ -93,6 +68,18 @@ def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
             for j in range(start, stop):
                 z[i, j] *= scale
             start = stop
+
+
+@compiled
+def softmax_forward(z: Array, b: Array) -> None:
+    """Softmax of ``z + b`` over the columns."""
+    _softmax(z, b, (z.shape[1],))
+
+
+@compiled
+def softmax_heads_forward(z: Array, b: Array, heads: Array) -> None:
+    """Softmax of ``z + b`` over the columns of each head."""
+    _softmax(z, b, heads)
 
 
 @inner
@@ -132,11 +119,28 @@ def _weigh(z: Array, w: Array, grad_b: Array) -> None:
             grad_b[j] += z[i, j]
 
 
-@inner
-def _safe_log(p, eps):
-    """Of a probability, kept off 0 and 1; NaN stays."""
-    p = eps if p < eps else p
-    return log(1.0 - eps if p > 1.0 - eps else p)
+def _of_numbers(both: Callable[..., tuple[float, float]]) -> Callable[..., float]:
+    """Make the kernel of a loss of each number: ``both(z, v, t, settings)``.
+
+    It is given a raw prediction and its target, and returns loss and derivative.
+    """
+
+    @compiled
+    def loss(
+        z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
+    ) -> float:
+        total = 0.0
+        for i in range(z.shape[0]):
+            value = 0.0
+            for j in range(z.shape[1]):
+                of_number, z[i, j] = both(z, z[i, j] + b[j], y[i, j], settings)
+                value += of_number
+            total += value * float(w[i]) if w.size else value
+        _weigh(z, w, grad_b)
+        return total
+
+    kernel: Callable[..., float] = loss
+    return kernel
 
 
 # -- losses of classes -----------------------------------------------------------------
@@ -211,60 +215,27 @@ def logistic_log_loss(
     return loss - log(likelihood)
 
 
+@inner
+def _smoothed(z, i, start, stop, label, share, eps):
+    """Compute the loss of a row's head, of which the softmax is known."""
+    value, width = 0.0, stop - start
+    for j in range(start, stop):
+        p, target = float(z[i, j]), share / width
+        target += 1.0 - share if j == label else 0.0
+        value -= target * log(_clip(p, eps)) if target else 0.0
+        z[i, j] = p - target
+    return value
+
+
 @compiled
 def smoothed_softmax_log_loss(
-    z: Array,
-    b: Array,
-    y: Array,
-    w: Array,
-    grad_b: Array,
-    settings: Array,
+    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
 ) -> float:
     """Cross entropy with smoothed labels."""
+    softmax_forward(z, b)
     eps, loss = eps_of(z), 0.0
-    everywhere = settings[0] / z.shape[1]
     for i in range(z.shape[0]):
-        top = z[i, 0] + b[0]
-        for j in range(z.shape[1]):
-            v = z[i, j] + b[j]
-            z[i, j] = v
-            top = v if v > top else top
-        total = 0.0
-        for j in range(z.shape[1]):
-            e = exp_value(z[i, j] - top)
-            z[i, j] = e
-            total += float(e)
-        value = 0.0
-        for j in range(z.shape[1]):
-            p = float(z[i, j]) / total
-            target = everywhere + (1.0 - settings[0] if j == y[i] else 0.0)
-            value -= target * _safe_log(p, eps)
-            z[i, j] = p - target
-        loss += value * float(w[i]) if w.size else value
-    _weigh(z, w, grad_b)
-    return loss
-
-
-@compiled
-def smoothed_logistic_log_loss(
-    z: Array,
-    b: Array,
-    y: Array,
-    w: Array,
-    grad_b: Array,
-    settings: Array,
-) -> float:
-    """Binary cross entropy with smoothed labels."""
-    eps, loss, half = eps_of(z), 0.0, 0.5 * settings[0]
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            p = float(expit_value(z[i, j] + b[j]))
-            target = 1.0 - half if y[i, j] else half
-            value -= target * _safe_log(p, eps) + (1.0 - target) * log(
-                1.0 - min(max(p, eps), 1.0 - eps) if p == p else p
-            )
-            z[i, j] = p - target
+        value = _smoothed(z, i, 0, z.shape[1], y[i], settings[0], eps)
         loss += value * float(w[i]) if w.size else value
     _weigh(z, w, grad_b)
     return loss
@@ -272,146 +243,79 @@ def smoothed_logistic_log_loss(
 
 @compiled
 def softmax_heads_log_loss(
-    z: Array,
-    b: Array,
-    y: Array,
-    w: Array,
-    grad_b: Array,
-    settings: Array,
+    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
 ) -> float:
     """Cross entropies of several softmaxes side by side."""
-    share, heads = settings[0], settings[1:].astype(np.intp)
+    heads = settings[1:].astype(np.int64)
     softmax_heads_forward(z, b, heads)
-    eps, loss, one = eps_of(z), 0.0, z.dtype.type(1)
+    eps, loss = eps_of(z), 0.0
     for i in range(z.shape[0]):
         value, start = 0.0, 0
         for h in range(heads.size):
             stop, label = start + heads[h], start + y[i, h]
-            if share == 0.0:
-                value -= _safe_log(float(z[i, label]), eps)
-                z[i, label] -= one
-            else:
-                for j in range(start, stop):
-                    p, target = float(z[i, j]), share / heads[h]
-                    target += 1.0 - share if j == label else 0.0
-                    value -= target * _safe_log(p, eps)
-                    z[i, j] = p - target
+            value += _smoothed(z, i, start, stop, label, settings[0], eps)
             start = stop
         loss += value * float(w[i]) if w.size else value
     _weigh(z, w, grad_b)
     return loss
 
 
+@inner
+def _smoothed_logistic(z, v, t, settings):
+    half, p, eps = 0.5 * settings[0], float(expit_value(v)), eps_of(z)
+    target = 1.0 - half if t else half
+    q = _clip(p, eps)
+    return -target * log(q) - (1.0 - target) * log(1.0 - q), p - target
+
+
 # -- losses of real targets ------------------------------------------------------------
 
 
-@compiled
-def squared_error(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Half the squared error."""
-    grad_b[:] = 0
-    loss = 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            d = z[i, j] + b[j] - y[i, j]
-            value += float(d) * float(d)
-            z[i, j] = d
-        if w.size:
-            value *= float(w[i])
-            for j in range(z.shape[1]):
-                z[i, j] *= w[i]
-        loss += value
-        for j in range(z.shape[1]):
-            grad_b[j] += z[i, j]
-    return 0.5 * loss
+@inner
+def _squared_error(z, v, t, settings):
+    d = v - t
+    return 0.5 * float(d) * float(d), d
 
 
-@compiled
-def poisson(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Half the Poisson deviance."""
-    exp_forward(z, b)
-    grad_b[:] = 0
-    loss = 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            p, t = float(z[i, j]), float(y[i, j])
-            value += p - t
-            # As scipy's xlogy: 0 for a target of 0, unless the other is NaN.
-            if t != 0.0 or p != p:
-                value += t * log(t / p)
-            z[i, j] -= y[i, j]
-        if w.size:
-            value *= float(w[i])
-            for j in range(z.shape[1]):
-                z[i, j] *= w[i]
-        loss += value
-        for j in range(z.shape[1]):
-            grad_b[j] += z[i, j]
-    return loss
+@inner
+def _absolute_error(z, v, t, settings):
+    d = float(v - t)
+    # 0 stays 0 and NaN stays NaN.
+    slope = 1.0 if d > 0.0 else d
+    return abs(d), -1.0 if d < 0.0 else slope
 
 
-@compiled
-def absolute_error(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Absolute error."""
-    loss = 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            d = float(z[i, j] + b[j] - y[i, j])
-            value += abs(d)
-            # 0 stays 0 and NaN stays NaN.
-            g = 1.0 if d > 0.0 else d
-            z[i, j] = -1.0 if d < 0.0 else g
-        loss += value * float(w[i]) if w.size else value
-    _weigh(z, w, grad_b)
-    return loss
+@inner
+def _huber(z, v, t, settings):
+    d, bound = float(v - t), settings[0]
+    a, side = abs(d), bound if d > 0.0 else -bound
+    if a > bound:
+        return bound * (a - 0.5 * bound), side
+    return 0.5 * d * d, d
 
 
-@compiled
-def huber(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Half the squared error up to a bound, linear from there on."""
-    bound, loss = settings[0], 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            d = float(z[i, j] + b[j] - y[i, j])
-            a = abs(d)
-            if a > bound:
-                value += bound * (a - 0.5 * bound)
-                z[i, j] = bound if d > 0.0 else -bound
-            else:
-                value += 0.5 * d * d
-                z[i, j] = d
-        loss += value * float(w[i]) if w.size else value
-    _weigh(z, w, grad_b)
-    return loss
+@inner
+def _quantile(z, v, t, settings):
+    d = float(v - t)
+    slope = 1.0 - settings[0] if d > 0.0 else -settings[0]
+    return slope * d, slope if d == d else d
 
 
-@compiled
-def quantile(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Pinball loss of one level."""
-    high, low, loss = 1.0 - settings[0], -settings[0], 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            d = float(z[i, j] + b[j] - y[i, j])
-            slope = high if d > 0.0 else low
-            value += slope * d
-            z[i, j] = slope if d == d else d
-        loss += value * float(w[i]) if w.size else value
-    _weigh(z, w, grad_b)
-    return loss
+@inner
+def _poisson(z, v, t, settings):
+    p, t = float(exp_value(v)), float(t)
+    value = p - t
+    # As scipy's xlogy: 0 for a target of 0, unless the other is NaN.
+    if t != 0.0 or p != p:
+        value += t * log(t / p)
+    return value, p - t
+
+
+@inner
+def _gamma(z, v, t, settings):
+    v, t = float(v), float(t)
+    ratio = t * exp_value(-v)
+    return v - log(t) + ratio - 1.0, 1.0 - ratio
 
 
 @compiled
@@ -441,24 +345,6 @@ def quantiles(
     return loss
 
 
-@compiled
-def gamma(
-    z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
-) -> float:
-    """Half the gamma deviance."""
-    loss = 0.0
-    for i in range(z.shape[0]):
-        value = 0.0
-        for j in range(z.shape[1]):
-            v, t = float(z[i, j] + b[j]), float(y[i, j])
-            ratio = t * exp_value(-v)
-            value += v - log(t) + ratio - 1.0
-            z[i, j] = 1.0 - ratio
-        loss += value * float(w[i]) if w.size else value
-    _weigh(z, w, grad_b)
-    return loss
-
-
 OUTPUT: dict[str, Callable[..., None]] = {
     "exp": exp_forward,
     "softmax": softmax_forward,
@@ -469,13 +355,13 @@ LOSS: dict[str, Callable[..., float]] = {
     "softmax_log_loss": softmax_log_loss,
     "logistic_log_loss": logistic_log_loss,
     "smoothed_softmax_log_loss": smoothed_softmax_log_loss,
-    "smoothed_logistic_log_loss": smoothed_logistic_log_loss,
+    "smoothed_logistic_log_loss": _of_numbers(_smoothed_logistic),
     "softmax_heads_log_loss": softmax_heads_log_loss,
-    "squared_error": squared_error,
-    "absolute_error": absolute_error,
-    "huber": huber,
-    "quantile": quantile,
+    "squared_error": _of_numbers(_squared_error),
+    "absolute_error": _of_numbers(_absolute_error),
+    "huber": _of_numbers(_huber),
+    "quantile": _of_numbers(_quantile),
     "quantiles": quantiles,
-    "poisson": poisson,
-    "gamma": gamma,
+    "poisson": _of_numbers(_poisson),
+    "gamma": _of_numbers(_gamma),
 }

@@ -5,6 +5,7 @@ The masks have the same bits as those of `skmlp.kernels.reference`.
 
 # mypy cannot see what numba infers.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="call-arg, var-annotated, unreachable"
 
 from __future__ import annotations
 

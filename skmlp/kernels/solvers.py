@@ -8,7 +8,8 @@ first `n_penalised` parameters before it. The formulas are those of
 `skmlp.optim.solvers`.
 """
 
-# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# mypy cannot see what numba infers.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -47,209 +48,140 @@ def penalised_norm(params: Array, n: int) -> float:
     return norm
 
 
-@elementwise
-def _make_gradient(
-    params: Array, total: Array, n: int, alpha: float, divisor: float
-) -> None:
-    """Make `total` the gradient."""
-    a, d = params.dtype.type(alpha), params.dtype.type(divisor)
-    for i in range(n):
-        total[i] += a * params[i]
-    for i in range(total.size):
-        total[i] /= d
+def _step_of(
+    constants: Callable[..., tuple[float, ...]],
+    rule: Callable[..., float],
+    decays: bool = False,
+) -> Callable[..., float]:
+    """Make the kernel of a solver.
+
+    ``constants(params, numbers, settings)`` are those of the step, in the dtype of the
+    parameters. ``rule(c, g, first, second, i)`` updates the moments of a parameter,
+    whose gradient is g, and returns what is added to it.
+    """
+
+    @elementwise
+    def step(
+        params: Array,
+        total: Array,
+        first: Array,
+        second: Array,
+        n_penalised: int,
+        numbers: Array,
+        settings: Array,
+    ) -> float:
+        real = params.dtype.type
+        norm: float = penalised_norm(params, n_penalised)
+        c = constants(params, numbers, settings)
+        d, a = real(1 / numbers[DIVISOR]), real(settings[0] / numbers[DIVISOR])
+        kept = real(1 - numbers[RATE] * settings[4]) if decays else real(1)
+        for i in range(n_penalised):
+            p = params[i]
+            params[i] = kept * p + rule(c, total[i] * d + a * p, first, second, i)
+        for i in range(n_penalised, params.size):
+            params[i] += rule(c, total[i] * d, first, second, i)
+        return norm
+
+    kernel: Callable[..., float] = step
+    return kernel
 
 
 @inner
-def corrected(numbers: Array, beta_1: float, beta_2: float) -> float:
-    """The rate of Adam, whose moments begin at 0."""
-    count = numbers[COUNT]
-    rate: float = numbers[RATE] * sqrt(1.0 - beta_2**count) / (1.0 - beta_1**count)
-    return rate
-
-
-@compiled
-def sgd_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """One step of gradient descent with momentum."""
+def _constants_of_sgd(params, numbers, settings):
     real = params.dtype.type
-    alpha, momentum, nesterov = settings[0], settings[1], settings[2] != 0.0
-    rate, mu = real(numbers[RATE] / numbers[DIVISOR]), real(momentum)
-    decay = real(alpha * numbers[RATE] / numbers[DIVISOR])
-    norm: float = penalised_norm(params, n_penalised)
-    # v = mu * v - step; params += v, or with Nesterov mu * v - step.
-    ahead, back = (mu, rate) if nesterov else (real(1), real(0))
-    fade = decay if nesterov else real(0)
-    for i in range(n_penalised):
-        p, g = params[i], total[i]
-        v = mu * first[i] - (rate * g + decay * p)
-        first[i] = v
-        params[i] = p + (ahead * v - (back * g + fade * p))
-    for i in range(n_penalised, params.size):
-        g = total[i]
-        v = mu * first[i] - rate * g
-        first[i] = v
-        params[i] += ahead * v - back * g
-    return norm
+    rate, momentum = real(numbers[RATE]), real(settings[1])
+    # Nesterov's step goes on from where the momentum leads.
+    ahead, back = (momentum, rate) if settings[2] != 0.0 else (real(1), real(0))
+    return rate, momentum, ahead, back
 
 
-@compiled
-def adam_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """One step of Adam."""
-    real = params.dtype.type
-    alpha, beta_1, beta_2 = settings[0], settings[1], settings[2]
-    a, d = real(alpha / numbers[DIVISOR]), real(1 / numbers[DIVISOR])
-    rate, eps = real(corrected(numbers, beta_1, beta_2)), real(settings[3])
-    b1, b2 = real(beta_1), real(beta_2)
-    c1, c2 = real(1 - beta_1), real(1 - beta_2)
-    norm: float = penalised_norm(params, n_penalised)
-    for i in range(n_penalised):
-        p = params[i]
-        g = total[i] * d + a * p
-        m = b1 * first[i] + c1 * g
-        v = b2 * second[i] + c2 * (g * g)
-        first[i] = m
-        second[i] = v
-        params[i] = p - rate * m / (np.sqrt(v) + eps)
-    for i in range(n_penalised, params.size):
-        g = total[i] * d
-        m = b1 * first[i] + c1 * g
-        v = b2 * second[i] + c2 * (g * g)
-        first[i] = m
-        second[i] = v
-        params[i] -= rate * m / (np.sqrt(v) + eps)
-    return norm
+@inner
+def _sgd(c, g, first, second, i):
+    rate, momentum, ahead, back = c
+    v = momentum * first[i] - rate * g
+    first[i] = v
+    return ahead * v - back * g
 
 
-@elementwise
-def adamw_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """One step of Adam with decoupled weight decay."""
-    real = params.dtype.type
+@inner
+def _constants_of_adam(params, numbers, settings):
+    real, count = params.dtype.type, numbers[COUNT]
     beta_1, beta_2 = settings[1], settings[2]
-    rate, eps = real(corrected(numbers, beta_1, beta_2)), real(settings[3])
-    b1, b2 = real(beta_1), real(beta_2)
-    c1, c2 = real(1 - beta_1), real(1 - beta_2)
-    kept = real(1 - numbers[RATE] * settings[4])
-    norm: float = penalised_norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
-    for i in range(n_penalised):
-        params[i] *= kept
-    for i in range(params.size):
-        g = total[i]
-        m = b1 * first[i] + c1 * g
-        v = b2 * second[i] + c2 * (g * g)
-        first[i] = m
-        second[i] = v
-        params[i] -= rate * m / (np.sqrt(v) + eps)
-    return norm
+    rate = numbers[RATE] * sqrt(1.0 - beta_2**count) / (1.0 - beta_1**count)
+    kept_1, kept_2 = real(beta_1), real(beta_2)
+    return (
+        kept_1,
+        real(1 - beta_1),
+        kept_2,
+        real(1 - beta_2),
+        real(rate),
+        real(settings[3]),
+    )
 
 
 @inner
-def _momentum(count: float, beta_1: float) -> float:
-    """That of a step of NAdam."""
-    momentum: float = beta_1 * (1.0 - 0.5 * 0.96 ** (count / 250.0))
-    return momentum
+def _adam(c, g, first, second, i):
+    b1, c1, b2, c2, rate, epsilon = c
+    m = b1 * first[i] + c1 * g
+    v = b2 * second[i] + c2 * (g * g)
+    first[i] = m
+    second[i] = v
+    return -(rate * m) / (np.sqrt(v) + epsilon)
 
 
-@elementwise
-def nadam_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """One step of Adam with Nesterov's look-ahead."""
-    real = params.dtype.type
-    beta_1, beta_2, eps = settings[1], settings[2], real(settings[3])
-    count, product = numbers[COUNT], numbers[PRODUCT]
+@inner
+def _momentum(count, beta_1):
+    """Compute that of a step of NAdam."""
+    return beta_1 * (1.0 - 0.5 * 0.96 ** (count / 250.0))
+
+
+@inner
+def _constants_of_nadam(params, numbers, settings):
+    real, count, product = params.dtype.type, numbers[COUNT], numbers[PRODUCT]
+    beta_1, beta_2 = settings[1], settings[2]
     now, ahead = _momentum(count, beta_1), _momentum(count + 1.0, beta_1)
     rate = numbers[RATE] * sqrt(1.0 - beta_2**count)
     rate_g = real(rate * (1.0 - now) / (1.0 - product))
     rate_m = real(rate * ahead / (1.0 - product * ahead))
-    b1, b2 = real(beta_1), real(beta_2)
-    c1, c2 = real(1 - beta_1), real(1 - beta_2)
-    norm: float = penalised_norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
-    for i in range(params.size):
-        g = total[i]
-        m = b1 * first[i] + c1 * g
-        v = b2 * second[i] + c2 * (g * g)
-        first[i] = m
-        second[i] = v
-        params[i] -= (rate_g * g + rate_m * m) / (np.sqrt(v) + eps)
-    return norm
+    kept = real(beta_1), real(1 - beta_1), real(beta_2), real(1 - beta_2)
+    return (*kept, rate_g, rate_m, real(settings[3]))
 
 
-@elementwise
-def rmsprop_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """Divide by the root of a moving mean of squares."""
-    real = params.dtype.type
-    rate, eps = real(numbers[RATE]), real(settings[2])
-    b, c = real(settings[1]), real(1 - settings[1])
-    norm: float = penalised_norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
-    for i in range(params.size):
-        g = total[i]
-        v = b * second[i] + c * (g * g)
-        second[i] = v
-        params[i] -= rate * g / (np.sqrt(v) + eps)
-    return norm
+@inner
+def _nadam(c, g, first, second, i):
+    b1, c1, b2, c2, rate_g, rate_m, epsilon = c
+    m = b1 * first[i] + c1 * g
+    v = b2 * second[i] + c2 * (g * g)
+    first[i] = m
+    second[i] = v
+    return -(rate_g * g + rate_m * m) / (np.sqrt(v) + epsilon)
 
 
-@elementwise
-def adagrad_step(
-    params: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    n_penalised: int,
-    numbers: Array,
-    settings: Array,
-) -> float:
-    """Divide by the root of the sum of squares."""
-    real = params.dtype.type
-    rate, eps = real(numbers[RATE]), real(settings[1])
-    norm: float = penalised_norm(params, n_penalised)
-    _make_gradient(params, total, n_penalised, settings[0], numbers[DIVISOR])
-    for i in range(params.size):
-        g = total[i]
-        v = second[i] + g * g
-        second[i] = v
-        params[i] -= rate * g / (np.sqrt(v) + eps)
-    return norm
+@inner
+def _constants_of_rmsprop(params, numbers, settings):
+    real, rho = params.dtype.type, settings[1]
+    return real(numbers[RATE]), real(rho), real(1 - rho), real(settings[2])
+
+
+@inner
+def _rmsprop(c, g, first, second, i):
+    rate, kept, new, epsilon = c
+    v = kept * second[i] + new * (g * g)
+    second[i] = v
+    return -(rate * g) / (np.sqrt(v) + epsilon)
+
+
+@inner
+def _constants_of_adagrad(params, numbers, settings):
+    return params.dtype.type(numbers[RATE]), params.dtype.type(settings[1])
+
+
+@inner
+def _adagrad(c, g, first, second, i):
+    rate, epsilon = c
+    v = second[i] + g * g
+    second[i] = v
+    return -(rate * g) / (np.sqrt(v) + epsilon)
 
 
 # -- with any solver -------------------------------------------------------------------
@@ -309,10 +241,10 @@ def all_finite(flat: Array) -> bool:
 
 
 STEP: dict[str, Callable[..., float]] = {
-    "sgd": sgd_step,
-    "adam": adam_step,
-    "adamw": adamw_step,
-    "nadam": nadam_step,
-    "rmsprop": rmsprop_step,
-    "adagrad": adagrad_step,
+    "sgd": _step_of(_constants_of_sgd, _sgd),
+    "adam": _step_of(_constants_of_adam, _adam),
+    "adamw": _step_of(_constants_of_adam, _adam, decays=True),
+    "nadam": _step_of(_constants_of_nadam, _nadam),
+    "rmsprop": _step_of(_constants_of_rmsprop, _rmsprop),
+    "adagrad": _step_of(_constants_of_adagrad, _adagrad),
 }
