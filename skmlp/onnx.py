@@ -19,7 +19,7 @@ from sklearn.utils import get_tags
 from skmlp.display.inside import parts
 from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.regressor import MLPRegressor
-from skmlp.model.activations import LEAK, SELU_ALPHA, SELU_SCALE
+from skmlp.model.activations import ACTIVATIONS
 
 
 class _Graph:
@@ -70,57 +70,11 @@ class _Graph:
         return out
 
 
-def _elu(g: _Graph, z: str) -> str:
-    below = g.add("Sub", g.add("Exp", g.add("Min", z, 0.0)), 1.0)
-    return g.add("Add", g.add("Max", z, 0.0), below)
-
-
-def _selu(g: _Graph, z: str) -> str:
-    below = g.add("Sub", g.add("Exp", g.add("Min", z, 0.0)), 1.0)
-    both = g.add("Add", g.add("Max", z, 0.0), g.add("Mul", below, SELU_ALPHA))
-    return g.add("Mul", both, SELU_SCALE)
-
-
-def _gelu(g: _Graph, z: str) -> str:
-    cumulative = g.add("Add", g.add("Erf", g.add("Mul", z, np.sqrt(0.5))), 1.0)
-    return g.add("Mul", g.add("Mul", z, 0.5), cumulative)
-
-
-def _softplus(g: _Graph, z: str) -> str:
-    tail = g.add("Exp", g.add("Neg", g.add("Abs", z)))
-    return g.add("Add", g.add("Max", z, 0.0), g.add("Log", g.add("Add", tail, 1.0)))
-
-
-def _hard_sigmoid(g: _Graph, z: str) -> str:
-    line = g.add("Add", g.add("Mul", z, 1 / 6), 0.5)
-    return g.add("Max", g.add("Min", line, 1.0), 0.0)
-
-
-#: How each activation of `skmlp.model.activations` is written in ONNX: of operations
-#: that onnxruntime has in float64 as well as in float32. It lacks Erf, so gelu runs in
-#: float32 only.
-ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
-    "identity": lambda g, z: g.add("Identity", z),
-    "logistic": lambda g, z: g.add("Sigmoid", z),
-    "tanh": lambda g, z: g.add("Tanh", z),
-    "relu": lambda g, z: g.add("Relu", z),
-    "leaky_relu": lambda g, z: g.add("Max", z, g.add("Mul", z, LEAK)),
-    "elu": _elu,
-    "selu": _selu,
-    "gelu": _gelu,
-    "silu": lambda g, z: g.add("Mul", z, g.add("Sigmoid", z)),
-    "mish": lambda g, z: g.add("Mul", z, g.add("Tanh", _softplus(g, z))),
-    "softplus": _softplus,
-    "hard_tanh": lambda g, z: g.add("Max", g.add("Min", z, 1.0), -1.0),
-    "hard_sigmoid": _hard_sigmoid,
-}
-
-
 def _increasing(g: _Graph, z: str, widths: Sequence[int]) -> str:
     """The first column as it is, each other one the softplus of it above the last."""
     (width,) = widths
     rest = np.arange(width) > 0
-    steps = g.add("Mul", _softplus(g, z), rest)
+    steps = g.add("Mul", ACTIVATIONS["softplus"].onnx(g, z), rest)
     steps = g.add("Add", steps, g.add("Mul", z, ~rest))
     return g.add("MatMul", steps, np.triu(np.ones((width, width))))
 
@@ -158,11 +112,10 @@ def _network(model: Any, g: _Graph, rows: str) -> str:
     names = model.activation
     if not isinstance(names, (list, tuple)):
         names = (names,) * (len(model.coefs_) - 1)
-    odd = [
-        name for name in names if not (isinstance(name, str) and name in ACTIVATIONS)
-    ]
-    if odd:
-        raise ValueError(f"there is no ONNX for the activation {odd[0]!r}")
+    forms = [ACTIVATIONS[a].onnx if isinstance(a, str) else None for a in names]
+    if None in forms:
+        odd = names[forms.index(None)]
+        raise ValueError(f"there is no ONNX for the activation {odd!r}")
     if model.out_activation_ not in OUTPUTS:
         raise ValueError(
             f"there is no ONNX for the output activation {model.out_activation_!r}"
@@ -171,7 +124,7 @@ def _network(model: Any, g: _Graph, rows: str) -> str:
     for k, (W, b) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
         z = g.add("Add", g.add("MatMul", a, W), b)
         if k < len(names):
-            a = ACTIVATIONS[names[k]](g, z)
+            a = forms[k](g, z)
         else:
             heads = getattr(model, "n_classes_", (len(b),))
             a = OUTPUTS[model.out_activation_](g, z, heads)

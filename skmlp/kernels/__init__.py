@@ -19,24 +19,12 @@ ENVIRONMENT = "SKMLP_KERNELS"
 
 
 def resolve(choice: str = "auto") -> str:
-    """The kernel set that `choice` stands for on this machine.
+    """The kernel set, "reference" or "compiled", that `choice` stands for on this
+    machine.
 
-    Parameters
-    ----------
-    choice : {"auto", "reference", "compiled"}
-        "auto" asks the environment variable ``SKMLP_KERNELS``, then takes the compiled
-        kernels if numba is installed.
-
-    Returns
-    -------
-    {"reference", "compiled"}
-
-    Raises
-    ------
-    ValueError
-        The environment variable holds another word.
-    ImportError
-        The compiled kernels are asked for and numba is not installed.
+    "auto" asks the environment variable ``SKMLP_KERNELS``, then takes the compiled
+    kernels if numba is installed. ValueError if the variable holds another word,
+    ImportError if the compiled kernels are asked for without numba.
     """
     if choice == "auto":
         choice = os.environ.get(ENVIRONMENT, "auto")

@@ -271,20 +271,9 @@ def runner(
 ) -> Callable[..., None]:
     """Return what runs the steps of a kind of networks: `_run` without `kernels`.
 
-    Parameters
-    ----------
-    dtype : {"float32", "float64"}
-        Of the network.
-    y : ndarray
-        Targets of the kind that come.
-    activations : sequence of str
-        Of the hidden layers.
-    loss, solver : str
-        Names of kernels.
-    tiled : bool
-        Whether products are those of `skmlp.kernels.products.gemm`, or the BLAS's.
-    dropout, masked, l1, average, clip : bool
-        What else the fit needs.
+    `y` are targets of the kind that come; `tiled` products are those of
+    `skmlp.kernels.products.gemm` instead of the BLAS's. The rest says what the fit
+    needs.
     """
     of_y, names = typeof(y), kernels_by_name
     run, step = _signatures(dtype, of_y)

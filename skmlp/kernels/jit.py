@@ -91,6 +91,7 @@ elementwise = cached_njit(fastmath={"contract", "nsz"})
 #: less time to compile.
 inner: Any = register_jitable(
     no_cfunc_wrapper=True,
+    forceinline=True,  # a loop that calls a function is not vectorised
     error_model="numpy",
     fastmath={"reassoc", "contract", "nsz"},
 )

@@ -25,6 +25,7 @@ _OPTIONS: Any = {
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": {"contract"},
+    "forceinline": True,  # or tanh and erf become calls for each number
 }
 
 

@@ -26,19 +26,7 @@ STEP: dict[str, Callable[..., float]] = {}
 def csr_dot(
     data: Array, indices: Array, indptr: Array, rows: Array, W: Array, out: Array
 ) -> None:
-    """``out = X[rows] @ W`` without a dense copy of the rows.
-
-    Parameters
-    ----------
-    data, indices, indptr : ndarray
-        The CSR matrix ``X`` of shape (n, n_features).
-    rows : ndarray of shape (rows,), intp
-        Row numbers.
-    W : ndarray of shape (n_features, width)
-        The weights.
-    out : ndarray of shape (rows, width)
-        Overwritten.
-    """
+    """``out = X[rows] @ W`` without a dense copy of the rows of the CSR matrix X."""
     X = sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(W)))
     np.copyto(out, X[rows] @ W)
 
@@ -104,19 +92,7 @@ WORD = 0xFFFFFFFF
 
 
 def philox(c0: Array, c1: Array, c2: Array, c3: Array, k0: int, k1: int) -> list[Array]:
-    """Four random words of 32 bits for each counter.
-
-    Parameters
-    ----------
-    c0, c1, c2, c3 : ndarray of uint64, below 2^32
-        The words of the counters.
-    k0, k1 : int
-        The words of the key.
-
-    Returns
-    -------
-    list of four ndarray of uint64
-    """
+    """Four random words of 32 bits for each counter, whose words are c0 to c3."""
     word, shift = np.uint64(WORD), np.uint64(32)
     m0, m1 = (np.uint64(m) for m in MULTIPLIERS)
     for _ in range(ROUNDS):
@@ -154,20 +130,9 @@ def dropout_mask(
 ) -> None:
     """Write what the units of a layer are multiplied by: 0 or `scale`.
 
-    Parameters
-    ----------
-    mask : ndarray of shape (rows, width)
-        Overwritten.
-    rows : ndarray of shape (rows,), int64
-        The number of each row among all rows of the fit, below 2^48.
-    stream : ndarray of shape (3,), uint64
-        Two words of the key, and the step. Steps 2^32 apart have the same masks.
-    layer : int
-        0 for the features, 1 for the first hidden layer, ...
-    threshold : int
-        2^32 times the share that is dropped.
-    scale : float
-        One over the share that stays.
+    `rows` are the numbers of the rows among all of the fit, below 2^48; `stream` is two
+    words of the key and the step (steps 2^32 apart have the same masks); `layer` is 0
+    for the features; `threshold` is 2^32 times the share that is dropped.
     """
     units = np.arange(mask.shape[1])
     stays = _words(rows[:, None], units[None, :], stream, layer) >= threshold
@@ -189,18 +154,8 @@ def csr_dropout(
 ) -> None:
     """Pick rows of a CSR matrix, their stored elements dropped as `dropout_mask` does.
 
-    Parameters
-    ----------
-    data, indices, indptr : ndarray
-        The matrix.
-    rows : ndarray of shape (rows,), intp
-        Which rows of it.
-    numbers : ndarray of shape (rows,), int64
-        The number of each among all rows of the fit.
-    stream, threshold, scale
-        See `dropout_mask`.
-    out_data, out_indices, out_indptr : ndarray
-        The new matrix; long enough for all stored elements of the rows.
+    `numbers` are those of the rows among all of the fit. The new matrix has room for
+    all stored elements of the rows.
     """
     lengths = indptr[rows + 1] - indptr[rows]
     out_indptr[0] = 0

@@ -74,14 +74,8 @@ def fall_asleep(counter: int, number: int) -> bool:
 def attend(counter: int, number: int, patience: int) -> bool:
     """Wait for a run; return whether the caller gave up and will be woken for it.
 
-    Parameters
-    ----------
-    counter : int
-        Address of the helper's counter of runs.
-    number : int
-        Of the run.
-    patience : int
-        How often to look between two offers of the core.
+    `counter` is the address of the helper's counter of runs; `patience` says how often
+    to look between two offers of the core.
     """
     for _ in range(patience):
         for _ in range(LOOKS):

@@ -33,24 +33,17 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 class Activation:
     """A function applied to every unit of a hidden layer.
 
-    Attributes
-    ----------
-    name : str
-        The name of its kernels.
-    value : callable
-        ``value(xp, z)``.
-    backward : callable
-        ``backward(xp, z, delta)`` is `delta` times the derivative at `z`; or
-        ``backward(xp, a, delta)`` with ``a = value(xp, z)``.
-    of_value : bool
-        Whether `backward` takes `a` instead of `z`.
-    init_factor : float
-        Numerator ``f`` of the bound of the first weights.
-    init_fan : {"both", "in"}
-        The bound is ``sqrt(f / (fan_in + fan_out))``, Glorot's, or
-        ``sqrt(f / fan_in)``. There ``f = 3 / E[act(z)^2]`` for a standard normal z:
-        so the layers keep the variance of their inputs, as He et al. (ICCV 2015)
-        derive for relu and LeCun et al. (1998) before them.
+    ``value(xp, z)``; ``backward(xp, z, delta)`` is `delta` times the derivative at `z`,
+    or, with `of_value`, ``backward(xp, a, delta)`` with ``a = value(xp, z)``.
+
+    The first weights are uniform, within ``sqrt(init_factor / (fan_in + fan_out))``,
+    Glorot's, or with ``init_fan = "in"`` within ``sqrt(init_factor / fan_in)``. There
+    the factor is ``3 / E[act(z)^2]`` for a standard normal z: so the layers keep the
+    variance of their inputs, as He et al. (ICCV 2015) derive for relu and LeCun et al.
+    (1998) before them.
+
+    ``onnx(g, z)`` writes it with ``g.add(operation, *inputs)``, of operations that
+    onnxruntime has in float64 as well as in float32, and returns the result's name.
     """
 
     name: str
@@ -59,6 +52,7 @@ class Activation:
     of_value: bool = True
     init_factor: float = 6.0
     init_fan: str = "both"
+    onnx: Callable[[Any, str], str] | None = None
 
     def bound(self, fan_in: int, fan_out: int) -> float:
         """Return the bound of the first weights, which are uniform."""
@@ -113,21 +107,58 @@ def _mish_backward(xp: Any, z: Any, delta: Any) -> Any:
     return delta * (t + z * (1 - t) * (1 + t) * expit(xp, z))
 
 
+# ---- In ONNX -----------------------------------------------------------------------
+
+
+def _elu_onnx(g: Any, z: str, alpha: float = 1.0, scale: float = 1.0) -> str:
+    below = g.add("Sub", g.add("Exp", g.add("Min", z, 0.0)), 1.0)
+    both = g.add("Add", g.add("Max", z, 0.0), g.add("Mul", below, alpha))
+    return str(g.add("Mul", both, scale))
+
+
+def _gelu_onnx(g: Any, z: str) -> str:
+    # onnxruntime lacks Erf in float64.
+    cumulative = g.add("Add", g.add("Erf", g.add("Mul", z, sqrt(0.5))), 1.0)
+    return str(g.add("Mul", g.add("Mul", z, 0.5), cumulative))
+
+
+def _softplus_onnx(g: Any, z: str) -> str:
+    tail = g.add("Add", g.add("Exp", g.add("Neg", g.add("Abs", z))), 1.0)
+    return str(g.add("Add", g.add("Max", z, 0.0), g.add("Log", tail)))
+
+
+def _bounded_onnx(g: Any, z: str, low: float, high: float) -> str:
+    return str(g.add("Max", g.add("Min", z, high), low))
+
+
 #: A test computes the second moments of `init_factor` anew.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
-        Activation("identity", lambda xp, z: z, lambda xp, a, delta: delta),
         Activation(
-            "logistic", expit, lambda xp, a, delta: delta * a * (1 - a), init_factor=2.0
+            "identity",
+            lambda xp, z: z,
+            lambda xp, a, delta: delta,
+            onnx=lambda g, z: g.add("Identity", z),
         ),
         Activation(
-            "tanh", lambda xp, z: xp.tanh(z), lambda xp, a, delta: delta * (1 - a * a)
+            "logistic",
+            expit,
+            lambda xp, a, delta: delta * a * (1 - a),
+            init_factor=2.0,
+            onnx=lambda g, z: g.add("Sigmoid", z),
+        ),
+        Activation(
+            "tanh",
+            lambda xp, z: xp.tanh(z),
+            lambda xp, a, delta: delta * (1 - a * a),
+            onnx=lambda g, z: g.add("Tanh", z),
         ),
         Activation(
             "relu",
             lambda xp, z: xp.where(z <= 0, xp.zeros_like(z), z),
             lambda xp, a, delta: xp.where(a == 0, xp.zeros_like(delta), delta),
+            onnx=lambda g, z: g.add("Relu", z),
         ),
         Activation(
             "leaky_relu",
@@ -135,6 +166,7 @@ ACTIVATIONS = {
             lambda xp, a, delta: xp.where(a > 0, delta, LEAK * delta),
             init_factor=3 / 0.50005,
             init_fan="in",
+            onnx=lambda g, z: g.add("Max", z, g.add("Mul", z, LEAK)),
         ),
         Activation(
             "elu",
@@ -142,8 +174,16 @@ ACTIVATIONS = {
             lambda xp, a, delta: xp.where(a > 0, delta, delta * (a + 1)),
             init_factor=3 / 0.64494,
             init_fan="in",
+            onnx=_elu_onnx,
         ),
-        Activation("selu", _selu, _selu_backward, init_factor=3.0, init_fan="in"),
+        Activation(
+            "selu",
+            _selu,
+            _selu_backward,
+            init_factor=3.0,
+            init_fan="in",
+            onnx=lambda g, z: _elu_onnx(g, z, SELU_ALPHA, SELU_SCALE),
+        ),
         Activation(
             "gelu",
             _gelu,
@@ -151,6 +191,7 @@ ACTIVATIONS = {
             of_value=False,
             init_factor=3 / 0.42522,
             init_fan="in",
+            onnx=_gelu_onnx,
         ),
         Activation(
             "silu",  # also: swish (Elfwing, Uchibe and Doya, 2017)
@@ -159,6 +200,7 @@ ACTIVATIONS = {
             of_value=False,
             init_factor=3 / 0.35578,
             init_fan="in",
+            onnx=lambda g, z: g.add("Mul", z, g.add("Sigmoid", z)),
         ),
         Activation(
             "mish",  # ``z tanh(softplus(z))`` (Misra, BMVC 2020)
@@ -167,6 +209,7 @@ ACTIVATIONS = {
             of_value=False,
             init_factor=3 / 0.45234,
             init_fan="in",
+            onnx=lambda g, z: g.add("Mul", z, g.add("Tanh", _softplus_onnx(g, z))),
         ),
         Activation(
             "softplus",
@@ -174,17 +217,22 @@ ACTIVATIONS = {
             lambda xp, a, delta: -delta * xp.expm1(-a),
             init_factor=3 / 0.92125,
             init_fan="in",
+            onnx=_softplus_onnx,
         ),
         Activation(
             "hard_tanh",
             lambda xp, z: bounded(xp, z, -1.0, 1.0),
             lambda xp, a, delta: _inside(xp, a, delta, -1.0, 1.0),
+            onnx=lambda g, z: _bounded_onnx(g, z, -1.0, 1.0),
         ),
         Activation(
             "hard_sigmoid",
             lambda xp, z: bounded(xp, z / 6 + 0.5, 0.0, 1.0),
             lambda xp, a, delta: _inside(xp, a, delta / 6, 0.0, 1.0),
             init_factor=2.0,
+            onnx=lambda g, z: _bounded_onnx(
+                g, g.add("Add", g.add("Mul", z, 1 / 6), 0.5), 0.0, 1.0
+            ),
         ),
     )
 }
@@ -211,26 +259,12 @@ def kernels_of(
 ) -> tuple[Callable[..., None], Callable[..., None] | None, Callable[..., None]]:
     """Return the functions that compute a hidden layer's activation.
 
-    Parameters
-    ----------
-    activation : str or object
-        A key of `ACTIVATIONS`, or an object with two methods, ``value(z)`` and
-        ``derivative(z)``. Each takes the layer's raw values, of shape (rows, width),
-        which it must leave alone, and returns an array of this shape. They work on
-        each number apart.
-    kernels : module
-        The kernel set. The formula serves where it has no kernel.
-
-    Returns
-    -------
-    forward : callable
-        ``forward(z, b)`` writes the activation of ``z + b`` over `z`.
-    deriving : callable or None
-        ``deriving(z, b, d)`` writes into `d` besides what `backward` needs of `z`; None
-        where the derivative follows from the activation's own value.
-    backward : callable
-        ``backward(d, delta, grad_b)`` multiplies `delta` by the derivative and sums its
-        rows into `grad_b`; `d` is the activation's value where `deriving` is None.
+    `activation` is a key of `ACTIVATIONS`, or an object with ``value(z)`` and
+    ``derivative(z)``, which work on each number apart and leave `z` alone. The formula
+    serves where the set has no kernel. ``forward(z, b)`` writes the activation of ``z +
+    b`` over `z`; ``deriving(z, b, d)``, None where the derivative follows from the
+    value, writes into `d` besides what `backward` needs; ``backward(d, delta, grad_b)``
+    multiplies `delta` by the derivative and sums its rows into `grad_b`.
     """
     if isinstance(activation, str) and activation in kernels.FORWARD:
         forward = kernels.FORWARD[activation]

@@ -19,22 +19,9 @@ class Dropout:
     """The masks of one shard's minibatches.
 
     They are a function of the key, the step, the layer, the row's number among all rows
-    and the unit: the model does not depend on who trains which rows.
-
-    Parameters
-    ----------
-    rates : sequence of float
-        The share that is dropped of the features and of each hidden layer.
-    widths : sequence of int
-        How many there are of each.
-    key : tuple of (int, int)
-        Two words of 32 bits.
-    kernels : module
-        The kernel set.
-    dtype : dtype
-        Of the layers.
-    max_rows : int
-        The most rows of a minibatch.
+    and the unit: the model does not depend on who trains which rows. `rates` are the
+    shares dropped of the features and of each hidden layer, `widths` how many there
+    are.
     """
 
     def __init__(
@@ -68,23 +55,10 @@ class Dropout:
         return round(rate * 2**32), 1.0 / (1.0 - rate)
 
     def layer(self, layer: int, a: Array) -> tuple[Array, Array | None, list[Call]]:
-        """What a hidden layer's passes have to do more.
+        """What a hidden layer `a`, from 1 on, gives to the next one under dropout.
 
-        Parameters
-        ----------
-        layer : int
-            1 for the first hidden layer.
-        a : ndarray of shape (rows, width)
-            The layer, after its activation.
-
-        Returns
-        -------
-        dropped : ndarray of shape (rows, width)
-            What the next layer is to see; `a` itself without dropout here.
-        mask : ndarray or None
-            What the gradient by `dropped` is to be multiplied by.
-        calls : list of Call
-            They write both.
+        Returns what the next layer is to see (`a` itself without dropout), the mask by
+        which the gradient by it is multiplied (or None), and the calls that write both.
         """
         if not self._rates[layer]:
             return a, None, []

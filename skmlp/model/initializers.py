@@ -22,30 +22,10 @@ def uniform(
     """Draw weights and biases, for scikit-learn's activations as scikit-learn does.
 
     Uniform in ``[-r, r]``, where r follows from the layer's width, that of the layer
-    below, and its activation; see `skmlp.model.activations.Activation`. The last layer
-    takes the rule of the last activation. The biases come from the same distribution.
-    Drawn in float64, layer by layer, and then cast.
-
-    Parameters
-    ----------
-    layout : Layout
-        The network's shapes.
-    activations : sequence of str or object
-        Of the hidden layers; one that stands for all of them if there are none.
-    rng : RandomState
-        Advanced by the draws.
-    dtype : dtype
-        Of the result.
-
-    Returns
-    -------
-    ndarray of shape (layout.size,)
-        The flat vector.
-
-    References
-    ----------
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward
-    neural networks", AISTATS 2010, equation 16.
+    below, and its activation; see `skmlp.model.activations.Activation` (Glorot and
+    Bengio, AISTATS 2010, equation 16). The last layer takes the rule of the last
+    activation. The biases come from the same distribution. Drawn in float64, layer by
+    layer, then cast.
     """
     rules = [entry(activation) for activation in activations] or [entry("relu")]
     rules += rules[-1:] * (len(layout.shapes) - len(rules))

@@ -20,13 +20,7 @@ Views = list[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Layout:
-    """The shapes of a network.
-
-    Attributes
-    ----------
-    units : tuple of int
-        Width of each layer, from the features to the outputs.
-    """
+    """The shapes of a network, whose `units` are from the features to the outputs."""
 
     units: tuple[int, ...]
 

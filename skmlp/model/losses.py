@@ -182,22 +182,11 @@ def _gamma(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, A
 class Loss:
     """A loss together with its output activation.
 
-    Attributes
-    ----------
-    name : str
-        The name of its kernel.
-    formula : callable
-        See `Formula`.
-    output : str
-        The output activation, scikit-learn's ``out_activation_``.
-    target : {"codes", "indicator", "heads", "real"}
-        What `y` holds: one class index a row; a 0/1 matrix; a class index for each head
-        of the output layer; real numbers.
-    mean_over_outputs : bool
-        The reported loss is the mean over the outputs, not their sum. The gradient is
-        that of the sum in any case.
-    takes : {"any", "not negative", "positive"}
-        The targets that it is defined for.
+    `target` says what `y` holds: one class index a row ("codes"), a 0/1 matrix
+    ("indicator"), a class index for each head ("heads"), or real numbers. With
+    `mean_over_outputs` the reported loss is the mean over the outputs; the gradient is
+    that of the sum in any case. `takes` are the targets that it is defined for: "any",
+    "not negative" or "positive".
     """
 
     name: str
@@ -250,15 +239,7 @@ def entry(loss: Any) -> Loss:
 
 
 def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
-    """The number of columns of each head of the output layer; () where it is one block.
-
-    Parameters
-    ----------
-    loss : str or object
-        See `kernel_of`.
-    settings : sequence of float
-        Of a loss of heads: the smoothing of labels, then these numbers.
-    """
+    """The number of columns of each head of the output layer; () for one block."""
     if entry(loss).target != "heads":
         return ()
     return tuple(int(width) for width in settings[1:])
@@ -267,17 +248,7 @@ def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
 def output_of(
     output: str, heads: Sequence[int], kernels: ModuleType
 ) -> Callable[[Array, Array], None]:
-    """Return the function ``forward(z, b)`` of an output activation.
-
-    Parameters
-    ----------
-    output : str
-        A key of `OUTPUT_ACTIVATIONS`.
-    heads : sequence of int
-        See `heads_of`.
-    kernels : module
-        The kernel set. The formula serves where it has no kernel.
-    """
+    """Return the function ``forward(z, b)`` of a key of `OUTPUT_ACTIVATIONS`."""
     if output not in kernels.FORWARD:
         value = OUTPUT_ACTIVATIONS[output]
 
@@ -303,26 +274,12 @@ def kernel_of(
     kernels: ModuleType,
     masked: bool = False,
 ) -> Callable[..., float]:
-    """Return the function that computes a loss and its gradient.
+    """Return ``kernel(z, b, y, w, grad_b)`` of a loss; see `skmlp.kernels.losses`.
 
-    Parameters
-    ----------
-    loss : str or object
-        A key of `LOSSES`, or an object with the method
-        ``value_and_gradient(y, raw_prediction)``. Both arguments have the shape (rows,
-        n_outputs), and so have the two arrays that it returns: the loss of each number,
-        and its derivative with respect to the raw prediction.
-    settings : sequence of float
-        The loss's parameters; empty for none.
-    kernels : module
-        The kernel set. The formula serves where it has no kernel.
-    masked : bool
-        Real targets that are NaN are missing, and add nothing.
-
-    Returns
-    -------
-    callable
-        ``kernel(z, b, y, w, grad_b)``; see `skmlp.kernels.losses`.
+    `loss` is a key of `LOSSES`, or an object with ``value_and_gradient(y,
+    raw_prediction)``: both of shape (rows, n_outputs), and so are the two arrays that
+    it returns, the loss of each number and its derivative by the raw prediction. With
+    `masked`, real targets that are NaN are missing, and add nothing.
     """
     if isinstance(loss, str) and loss in kernels.LOSS:
         compiled, numbers = kernels.LOSS[loss], np.array(settings, np.float64)

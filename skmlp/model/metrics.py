@@ -20,37 +20,14 @@ def n_parts(loss: Any, n_outputs: int) -> int:
 
 
 def labels_of(prediction: Array, heads: Sequence[int]) -> Array:
-    """The likeliest class of each head.
-
-    Parameters
-    ----------
-    prediction : ndarray of shape (rows, n_outputs)
-        Probabilities.
-    heads : sequence of int
-        How many columns are of each head.
-
-    Returns
-    -------
-    ndarray of shape (rows, n_heads), intp
-        Indices of classes.
-    """
+    """The likeliest class of each head, (rows, n_heads), from probabilities."""
     ends = np.cumsum(heads)[:-1]
     blocks = np.split(prediction, ends, axis=1)
     return np.column_stack([block.argmax(axis=1) for block in blocks])
 
 
 def weight_of(y: Array, w: Array, masked: bool = False) -> float:
-    """Weight of some rows; of a row with missing targets the share that is known.
-
-    Parameters
-    ----------
-    y : ndarray of shape (rows,) or (rows, n_outputs)
-        Targets.
-    w : ndarray of shape (rows,) or (0,)
-        Weights; empty for none.
-    masked : bool
-        Real targets that are NaN are missing; else there are none.
-    """
+    """Weight of some rows; of a row with missing targets the share that is known."""
     weight = w.sum(dtype=np.float64) if w.size else float(len(y))
     if masked:
         # Taken off: where nothing is missing, the sum keeps its bits.
@@ -68,26 +45,12 @@ def score_parts(
     heads: Sequence[int] = (),
     masked: bool = False,
 ) -> None:
-    """Add the parts of some rows to `out`.
+    """Add the parts of some rows' score to `out`; `prediction` is after the output
+    activation.
 
-    Parameters
-    ----------
-    loss : str
-        Says what `y` holds.
-    prediction : ndarray of shape (rows, n_outputs)
-        After the output activation.
-    y : ndarray of shape (rows,), (rows, n_heads) or (rows, n_outputs)
-        Targets.
-    w : ndarray of shape (rows,) or (0,)
-        Weights.
-    out : ndarray of shape (n_parts,), float64
-        For classes: weight of the right rows, weight of all. For real targets: weight
-        of all, count of predictions that are not finite, and for each output the
-        weighted sum of squared errors.
-    heads : sequence of int
-        See `skmlp.model.losses.heads_of`. A row is right with all of its labels.
-    masked : bool
-        See `weight_of`.
+    For classes: weight of the right rows, weight of all; a row is right with all of its
+    labels. For real targets: weight of all, count of predictions that are not finite,
+    and for each output the weighted sum of squared errors.
     """
     kind = entry(loss).target
     if kind == "real":
@@ -114,18 +77,8 @@ def score_parts(
 
 
 def mean_parts(y: Array, w: Array, out: Array, masked: bool = False) -> None:
-    """Add each output's weight in some rows, and its weighted sum of targets, to `out`.
-
-    Parameters
-    ----------
-    y : ndarray of shape (rows, n_outputs)
-        Real targets.
-    w : ndarray of shape (rows,) or (0,)
-        Weights.
-    out : ndarray of shape (2 * n_outputs,), float64
-        The weights, then the sums.
-    masked : bool
-        See `weight_of`.
+    """Add each output's weight in some rows, then its weighted sum of targets, to
+    `out`.
     """
     weights, sums = out.reshape(2, -1)
     y = y.astype(np.float64, copy=False)
@@ -164,22 +117,9 @@ def spread_parts(
 def score(loss: Any, parts: Array, spreads: Array, masked: bool = False) -> float:
     """The score: accuracy for classes (of a row as a whole), R2 for real targets.
 
-    Parameters
-    ----------
-    loss : str
-        Says which.
-    parts : ndarray of shape (n_parts,)
-        Summed over all rows.
-    spreads : ndarray of shape (n_outputs,) or (0,)
-        `spread_parts` of all targets; for R2 only.
-    masked : bool
-        See `weight_of`: an output without known targets, with a spread of NaN, does
-        not count.
-
-    Returns
-    -------
-    float
-        NaN where a prediction of a real target was not finite.
+    `parts` and `spreads` are summed over all rows. An output without known targets,
+    whose spread is NaN, does not count where `masked`. NaN where a prediction was not
+    finite.
     """
     if entry(loss).target != "real":
         return float(parts[0] / parts[1])

@@ -41,31 +41,11 @@ SMALL_STEP = 6.5e6
 class Network:
     """The computations of a multi-layer perceptron on one shard.
 
-    Parameters
-    ----------
-    layout : Layout
-        Its shapes.
-    activations : sequence of str or object
-        One for each hidden layer; see `skmlp.model.activations.kernels_of`.
-    loss : str or object
-        See `skmlp.model.losses.kernel_of`.
-    kernels : module
-        The kernel set: `skmlp.kernels.compiled` or `skmlp.kernels.reference`.
-    dtype : dtype
-        Of rows, parameters and buffers.
-    max_rows : int
-        The most rows that a call brings.
-    dropout : Dropout, optional
-        Of the minibatches that a bound function does; not of `forward`.
-    loss_settings : sequence of float
-        The parameters of the loss.
-    masked : bool
-        Targets that are NaN are missing.
-    frozen : sequence of int
-        Layers whose weights need no gradient: a bound function leaves theirs as it is,
-        and goes back no further than to the lowest of the others.
-    dot : callable, default=numpy.dot
-        ``dot(A, B, out)`` multiplies matrices where there is only a forward pass.
+    `activations` and `loss` are names or users' objects; `max_rows` is the most that a
+    call brings. Dropout concerns the minibatches of a bound function, not `forward`.
+    Weights of `frozen` layers get no gradient, and the pass goes back no further than
+    to the lowest of the others. ``dot(A, B, out)`` multiplies where there is only a
+    forward pass.
     """
 
     def __init__(
@@ -109,19 +89,7 @@ class Network:
         return layers, [delta[:rows] for delta in self._deltas]
 
     def bind(self, views: Views, out: Views) -> Accumulate:
-        """Make the function that does a minibatch.
-
-        Parameters
-        ----------
-        views : list of (W, b)
-            The parameters.
-        out : list of (W, b)
-            Where each call writes the gradient.
-
-        Returns
-        -------
-        Accumulate
-        """
+        """Make the function that does a minibatch; it writes the gradient to `out`."""
         return Accumulate(self, views, out)
 
     def _times(self, X: Array | SparseRows, W: Array, out: Array) -> None:
@@ -132,12 +100,8 @@ class Network:
             self._dot(X, W, out)
 
     def forward(self, views: Views, X: Array | SparseRows) -> Array:
-        """Predictions of some rows, after the output activation.
-
-        Returns
-        -------
-        ndarray of shape (rows, n_outputs)
-            A buffer of the network: valid until the next call.
+        """Predictions of some rows, after the output activation; valid until the next
+        call.
         """
         raw = self._raw(views, X)
         self._forward[-1](raw, views[-1][1])
@@ -155,14 +119,8 @@ class Network:
     def validate(
         self, views: Views, X: Array | SparseRows, y: Array, w: Array
     ) -> tuple[Array, float]:
-        """Predictions of some rows and their loss, from one pass.
-
-        Returns
-        -------
-        prediction : ndarray of shape (rows, n_outputs)
-            See `forward`.
-        loss : float
-            The sum of weight times loss.
+        """Predictions of some rows, see `forward`, and their summed loss, from one
+        pass.
         """
         raw, b = self._raw(views, X), views[-1][1]
         # The loss writes the gradient over what it is given.
@@ -178,13 +136,6 @@ class Accumulate:
     All calls of a count of rows are written down once, as a program of functions and
     their arguments: in the steps of a small net cutting the views each time would cost
     as much as computing.
-
-    Parameters
-    ----------
-    network : Network
-        Whose buffers are used.
-    views, out : list of (W, b)
-        The parameters, and where the gradient goes.
     """
 
     def __init__(self, network: Network, views: Views, out: Views) -> None:
@@ -239,22 +190,9 @@ class Accumulate:
         return program
 
     def __call__(self, X: Any, y: Array, w: Array) -> float:
-        """Gradient and value of the summed loss of some rows.
+        """Write the gradient of some rows' summed loss to `out`; return the loss.
 
-        Parameters
-        ----------
-        X : ndarray or SparseRows of shape (rows, n_features)
-            The rows; at least one.
-        y : ndarray of shape (rows,) or (rows, n_outputs)
-            Their targets, in the form that the loss takes.
-        w : ndarray of shape (rows,) or (0,)
-            Their weights; empty for none.
-
-        Returns
-        -------
-        float
-            The sum of weight times loss. The gradient of it is written over `out`, but
-            for the weights of frozen layers.
+        At least one row; `y` in the form that the loss takes; `w` is empty for none.
         """
         network, rows = self._network, X.shape[0]
         program = self._programs.get(rows) or self._program(rows)

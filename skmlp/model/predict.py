@@ -46,33 +46,14 @@ def forward(
     heads: Sequence[int] = (),
     finish: Callable[[Array, slice], Any] | None = None,
 ) -> Any:
-    """Run a fitted network on rows.
+    """Run a fitted network on rows, an array or a sparse matrix.
 
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n, n_features)
-        The rows.
-    coefs, intercepts : list of ndarray
-        The layers.
-    activations : sequence of str or object
-        Of each hidden layer.
-    output : str
-        Activation of the last layer.
-    kernels : {"reference", "compiled"}
-        The kernel set.
-    heads : sequence of int
-        The columns of each head of the output layer; see
-        `skmlp.model.losses.heads_of`.
-    finish : callable, optional
-        ``finish(outputs, rows)`` makes of the outputs of a block of rows, which it must
-        not keep, an array with an entry for each of them, or a list of such arrays.
-        The outputs of all rows are then never in memory together.
-
-    Returns
-    -------
-    ndarray of shape (n, n_outputs)
-        In the dtype that `X` and the layers have in common. With `finish`, what it
-        makes of all rows.
+    `output` is the activation of the last layer, `heads` the columns of each of its
+    heads. ``finish(outputs, rows)`` makes of the outputs of a block of rows, which it
+    must not keep, an array with an entry for each of them, or a list of such arrays;
+    the outputs of all rows are then never in memory together. The result, of shape (n,
+    n_outputs) or what `finish` makes of all rows, has the dtype that the rows and the
+    layers have in common.
     """
     dtype, layers = _in_one_dtype(X, coefs, intercepts)
     if sparse.issparse(X):

@@ -12,14 +12,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class SparseRows:
     """Some rows of a CSR matrix, by number: nothing is copied.
 
-    Parameters
-    ----------
-    parts : tuple of ndarray
-        ``data``, ``indices`` and ``indptr`` of the whole matrix.
-    rows : ndarray of shape (rows,), intp
-        Row numbers.
-    n_features : int
-        Columns.
+    `parts` are ``data``, ``indices`` and ``indptr`` of the whole matrix.
     """
 
     __slots__ = ("parts", "rows", "shape")

@@ -28,22 +28,11 @@ _RISING, _FIRST, _LAST = 0.3, 25.0, 1e4
 class Schedule:
     """What the schedules of `SCHEDULES` read; the estimators' parameters.
 
-    Attributes
-    ----------
-    name : str or callable
-        A key of `SCHEDULES` or of `BY_EPOCH`, or a function of (step, epoch).
-    initial : float
-        The first rate, or the highest one where the rate rises before.
-    smallest : float
-        The last one of "cosine".
-    decay_rate, decay_epochs : float
-        Factor, and after how many epochs, of "step" and "exponential".
-    warmup_epochs : float
-        In the first so many epochs the rate rises linearly; not with "one_cycle".
-    restart_epochs : float or None
-        Length of a cycle of "cosine"; None for one cycle.
-    n_epochs : int
-        The whole training; for "one_cycle", and for "cosine" in one cycle.
+    `name` is a key of `SCHEDULES` or of `BY_EPOCH`, or a function of (step, epoch);
+    `initial` the first rate, or the highest one where the rate rises before; `smallest`
+    the last one of "cosine". `decay_rate` and `decay_epochs` are of "step" and
+    "exponential", `restart_epochs`, None for one cycle, of "cosine". In the first
+    `warmup_epochs` the rate rises linearly; not with "one_cycle".
     """
 
     name: Any
@@ -56,25 +45,10 @@ class Schedule:
     n_epochs: int = 200
 
     def rates(self, epoch: int, step: int, n_steps: int) -> list[float] | None:
-        """The rates of all steps of an epoch.
+        """The rates of all steps of an epoch; None where the rate is one for the epoch.
 
-        Parameters
-        ----------
-        epoch : int
-            Epochs before it.
-        step : int
-            Steps before it.
-        n_steps : int
-            Steps of an epoch.
-
-        Returns
-        -------
-        list of float, or None where the rate is one for the epoch
-
-        Raises
-        ------
-        ValueError
-            The user's function returned something that is no learning rate.
+        `epoch` and `step` count those before it. ValueError if the user's function
+        returned something that is no learning rate.
         """
         if callable(self.name):
             return [self._asked(step + i, epoch) for i in range(n_steps)]
@@ -175,18 +149,9 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 def after_epoch(
     schedule: Any, current: float, initial: float, samples_seen: int, power_t: float
 ) -> float:
-    """The learning rate of the next epoch, of a schedule of `BY_EPOCH`.
+    """The learning rate of the next epoch; it changes with "invscaling" alone.
 
-    Parameters
-    ----------
-    schedule : {"constant", "invscaling", "adaptive"}
-        The name of the schedule; with any other the rate stays.
-    current, initial : float
-        The learning rate of this epoch, and that of the first.
-    samples_seen : int
-        Rows seen so far, over all epochs.
-    power_t : float
-        Exponent of "invscaling": ``initial / (samples_seen + 1) ** power_t``.
+    There it is ``initial / (samples_seen + 1) ** power_t``.
     """
     if schedule == "invscaling":
         scale: float = (samples_seen + 1) ** power_t

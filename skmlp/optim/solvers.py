@@ -27,15 +27,7 @@ Update = Callable[[float, float, int], float]
 
 
 class Solver(ABC):
-    """The step on a segment of the flat vector.
-
-    Parameters
-    ----------
-    plan : Plan
-        Read for the solver's own hyper-parameters.
-    kernels : module
-        The kernel set. The formula serves where it has no kernel.
-    """
+    """The step on a segment of the flat vector, with the hyper-parameters of a plan."""
 
     name: ClassVar[str]
     n_moments: ClassVar[int]
@@ -47,12 +39,14 @@ class Solver(ABC):
     scaled_by: ClassVar[int | None] = None
 
     def __init__(self, plan: Any, kernels: ModuleType) -> None:
-        self._kernel = kernels.STEP.get(self.name)
+        self._kernels, self._kernel = kernels, kernels.STEP.get(self.name)
         self.epsilon = float(plan.epsilon)
         #: Strengths of the L2 and of the L1 penalty, decay of the moving mean.
         self.alpha = float(plan.alpha * (1.0 - plan.l1_ratio))
         self.l1 = float(plan.alpha * plan.l1_ratio)
+        self.l1_ratio = float(plan.l1_ratio)
         self.average = float(plan.average or 0.0)
+        self._averages = plan.average is not None
         #: What stays the same in all steps, as the kernel takes it.
         own = [float(getattr(plan, name)) for name in self.parameters]
         self.settings = np.array([self.alpha, *own], np.float64)
@@ -64,18 +58,8 @@ class Solver(ABC):
     ) -> tuple[Any, Sequence[Any]]:
         """Return what is added to the parameters, and the new moments.
 
-        Parameters
-        ----------
-        xp : module
-            The namespace of the arrays.
-        gradient : array
-            Divided, with the penalty.
-        moments : sequence of array
-            `n_moments` of them, zeros before the first step.
-        rate : float
-            The learning rate.
-        count : int
-            Of the step, from 1.
+        `gradient` is divided, with the penalty; the moments are zeros before the first
+        step, whose `count` is 1.
         """
 
     def decay(self, rate: float) -> float:
@@ -91,22 +75,12 @@ class Solver(ABC):
         return 1.0
 
     def numbers(self, divisors: Array, rates: Sequence[float], step: int) -> Array:
-        """Return what changes from step to step, as the kernels take it.
+        """Return what changes from step to step, of shape (n_steps, 6), for the
+        kernels.
 
-        Parameters
-        ----------
-        divisors : ndarray of shape (n_steps,)
-            What the sums of each step are divided by.
-        rates : sequence of float of length n_steps
-            The learning rates.
-        step : int
-            Count of the steps before.
-
-        Returns
-        -------
-        ndarray of shape (n_steps, 6)
-            Divisor, rate, count from 1, `product`, how far the L1 penalty moves a
-            weight times the divisor, and the new parameters' share in their mean.
+        Divisor, rate, count from 1, `product`, how far the L1 penalty moves a weight
+        times the divisor, and the new parameters' share in their mean. `step` counts
+        those before.
         """
         table = np.empty((len(rates), 6))
         counts = range(step + 1, step + len(rates) + 1)
@@ -122,25 +96,48 @@ class Solver(ABC):
     def bind(
         self, params: Array, total: Array, moments: list[Array], n_penalised: int
     ) -> Update:
-        """Make the function that moves a segment once.
+        """Make the function that moves a segment once, with all that goes with it.
 
-        Parameters
-        ----------
-        params, total : ndarray of shape (size,)
-            The segment, and the gradient summed over the minibatch, which a step
-            spoils.
-        moments : list of ndarray of shape (size,)
-            Updated in place.
-        n_penalised : int
-            How many entries, from the front, carry the L2 penalty.
+        `total` is the gradient summed over the minibatch, which a step spoils. The mean
+        of the parameters, if one is kept, comes last in `moments`. The first
+        `n_penalised` parameters carry the penalty.
 
-        Returns
-        -------
-        callable
-            See `Update`.
+        An L1 penalty is a proximal step after each step, so that weights become exactly
+        0: a weight is moved towards 0 as far as the solver would move it, in the long
+        run, for a gradient as large as the penalty's. The penalty of a weight is
+        ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w^2)``, scikit-learn's elastic
+        net, and the result ``(1 - l1_ratio) * sum(w^2) + 2 * l1_ratio * sum(|w|)``
+        (Parikh and Boyd, "Proximal algorithms", 2014, sections 4.2 and 6.5.2).
+
+        The mean is the plain one of all steps as long as these are fewer than
+        ``1 / (1 - average)`` (Polyak and Juditsky, "Acceleration of stochastic
+        approximation by averaging", 1992).
         """
-        if self._kernel is None:
-            return self._bind_formula(params, total, moments, n_penalised)
+        own, kernels, ratio = moments[: self.n_moments], self._kernels, self.l1_ratio
+        move = (self._bind_kernel if self._kernel else self._bind_formula)(
+            params, total, own, n_penalised
+        )
+        if not ratio and not self._averages:
+            return move
+        scale = params[:0] if self.scaled_by is None else own[self.scaled_by]
+
+        def update(divisor: float, rate: float, step: int) -> float:
+            absolute = kernels.absolute_sum(params, n_penalised) if ratio else 0.0
+            norm = move(divisor, rate, step)
+            if ratio:
+                reach = self.reach(rate, step) * self.l1 / divisor
+                penalised = params, scale, n_penalised
+                kernels.soft_threshold(*penalised, reach, self.epsilon)
+            if self._averages:
+                share = max(1.0 - self.average, 1.0 / step)
+                kernels.move_average(moments[-1], params, share)
+            return (1.0 - ratio) * norm + 2.0 * ratio * float(absolute)
+
+        return update
+
+    def _bind_kernel(
+        self, params: Array, total: Array, moments: list[Array], n_penalised: int
+    ) -> Update:
         kernel, settings, numbers = self._kernel, self.settings, np.zeros(6)
         first, second = moments[0], moments[-1]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from skmlp.comm.base import Exchange
-from skmlp.optim import wrappers
 from skmlp.optim.solvers import SOLVERS, Solver, Update
 from skmlp.plan import Plan
 from skmlp.training.rank import Rank
@@ -48,21 +48,12 @@ class Segments:
                 part = total[run.start - segment.start : run.stop - segment.start]
                 n_penalised = min(max(layout.n_weights - run.start, 0), part.size)
                 params, own = rank.params[run], [moment[run] for moment in moments]
-                update = _with_all(rank, solver, params, part, own, n_penalised)
+                update = solver.bind(params, part, own, n_penalised)
                 self._updates.append((k, update))
                 self._totals.append((k, part))
                 runs.append((rank.shards[k].number, params, part, n_penalised))
-        self._clip: wrappers.Clip | None = None
-        if plan.clip_norm is not None:
-            comm = rank.comm
-            self._clip = wrappers.Clip(
-                plan,
-                rank.kernels,
-                comm.own_shards,
-                runs,
-                rank.table(1),
-                comm.all_reduce,
-            )
+        self._runs, self._rank, self._alpha = runs, rank, solver.alpha
+        self._norms = None if plan.clip_norm is None else rank.table(1)
         self._divisors = rank.divisors()
 
     def begin_epoch(self, rates: Sequence[float], step: int) -> None:
@@ -76,10 +67,24 @@ class Segments:
         if batch == len(self._rates) - 1:
             for k, total in self._totals:
                 self.squares[k] += float(np.dot(total, total)) / divisor**2
-        if self._clip is not None:
-            divisor = self._clip(divisor)
+        if self._norms is not None:
+            divisor = self._bounded(divisor, self._norms)
         for k, update in self._updates:
             self.norms[k] += update(divisor, rate, self._step + batch + 1)
+
+    def _bounded(self, divisor: float, norms: Array) -> float:
+        """The divisor that bounds the norm of the gradient, over all ranks together.
+
+        Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural
+        networks", ICML 2013, algorithm 1.
+        """
+        rank, limit = self._rank, self._rank.plan.clip_norm
+        norms[list(rank.comm.own_shards)] = 0.0
+        for shard, params, total, n_penalised in self._runs:
+            given = params, total, n_penalised, self._alpha
+            norms[shard, 0] += rank.kernels.gradient_norm(*given)
+        norm = math.sqrt(rank.comm.all_reduce(norms)[0]) / divisor
+        return divisor * norm / limit if limit and norm > limit else divisor
 
 
 def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
@@ -90,24 +95,3 @@ def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
     ]
     return [part for part in parts if part.start < part.stop]
 
-
-def _with_all(
-    rank: Rank,
-    solver: Solver,
-    params: Array,
-    total: Array,
-    moments: list[Array],
-    n_penalised: int,
-) -> Update:
-    """The step on a run of parameters, with L1 and the moving mean if there are any."""
-    plan, own = rank.plan, moments[: solver.n_moments]
-    update = solver.bind(params, total, own, n_penalised)
-    if plan.l1_ratio:
-        update = wrappers.with_l1(
-            update, solver, plan, rank.kernels, params, own, n_penalised
-        )
-    if plan.average is not None:
-        update = wrappers.with_mean(
-            update, plan.average, rank.kernels, params, moments[-1]
-        )
-    return update

@@ -30,23 +30,13 @@ _INT32 = ir.IntType(32)
 
 
 def tile(rows: int, vectors: int, n_bytes: int) -> Callable[..., None]:
-    """Make the intrinsic that computes a tile.
+    """Make the intrinsic that computes a tile of `rows` by vectors of `n_bytes`.
 
-    Parameters
-    ----------
-    rows, vectors : int
-        Its height, and its width in vectors.
-    n_bytes : int
-        The length of a vector.
-
-    Returns
-    -------
-    callable
-        ``f(a, a_row, a_step, b, b_step, c, c_row, n, height, width)`` with pointers to
-        the first numbers and strides in numbers: ``c[i, j] = sum over k < n of
-        a[i * a_row + k * a_step] * b[k * b_step + j]``, for ``i < height`` and
-        ``j < width``. The sum runs in the order of k. `n` and `height` are at least 1.
-        A tile of several vectors is as wide as they are, whatever `width` says.
+    ``f(a, a_row, a_step, b, b_step, c, c_row, n, height, width)`` takes pointers to the
+    first numbers and strides in numbers: ``c[i, j] = sum over k < n of a[i * a_row + k
+    * a_step] * b[k * b_step + j]``, for ``i < height`` and ``j < width``, in the order
+    of k. `n` and `height` are at least 1. A tile of several vectors is as wide as they
+    are, whatever `width` says.
     """
 
     @intrinsic
