@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 from skmlp.kernels import activations, losses
-from skmlp.kernels.activations import BACKWARD, DERIVING, scaled_backward
-from skmlp.kernels.losses import LOSS
-from skmlp.kernels.masks import (
-    csr_dropout,
-    drop,
-    dropout_mask,
-    loss_of_known,
-    multiply,
-)
-from skmlp.kernels.solvers import (
-    STEP,
-    absolute_sum,
-    all_finite,
-    gradient_norm,
-    move_average,
-    soft_threshold,
-)
-from skmlp.kernels.sparse import csr_dot, csr_transposed_dot
-
-__all__ = [
-    "BACKWARD",
-    "DERIVING",
-    "FORWARD",
-    "LOSS",
-    "STEP",
-    "absolute_sum",
-    "all_finite",
-    "csr_dot",
-    "csr_dropout",
-    "csr_transposed_dot",
-    "drop",
-    "dropout_mask",
-    "gradient_norm",
-    "loss_of_known",
-    "move_average",
-    "multiply",
-    "name",
-    "scaled_backward",
-    "soft_threshold",
-]
+from skmlp.kernels.activations import BACKWARD as BACKWARD
+from skmlp.kernels.activations import DERIVING as DERIVING
+from skmlp.kernels.activations import scaled_backward as scaled_backward
+from skmlp.kernels.losses import LOSS as LOSS
+from skmlp.kernels.masks import csr_dropout as csr_dropout
+from skmlp.kernels.masks import drop as drop
+from skmlp.kernels.masks import dropout_mask as dropout_mask
+from skmlp.kernels.masks import loss_of_known as loss_of_known
+from skmlp.kernels.masks import multiply as multiply
+from skmlp.kernels.solvers import STEP as STEP
+from skmlp.kernels.solvers import absolute_sum as absolute_sum
+from skmlp.kernels.solvers import all_finite as all_finite
+from skmlp.kernels.solvers import gradient_norm as gradient_norm
+from skmlp.kernels.solvers import move_average as move_average
+from skmlp.kernels.solvers import soft_threshold as soft_threshold
+from skmlp.kernels.sparse import csr_dot as csr_dot
+from skmlp.kernels.sparse import csr_transposed_dot as csr_transposed_dot
 
 name = "compiled"
 

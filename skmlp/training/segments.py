@@ -94,4 +94,3 @@ def _overlaps(segment: slice, runs: list[slice]) -> list[slice]:
         for run in runs
     ]
     return [part for part in parts if part.start < part.stop]
-
