@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.jit import compiled, inner
+from skmlp.kernels.jit import compiled, inner, named
 from skmlp.kernels.math import (
     erf_value,
     exp_value,
@@ -38,26 +38,24 @@ MISH_TOP = 40.0
 def _forward(value: Callable[..., float]) -> Callable[[Array, Array], None]:
     """Make the kernel that writes ``value(z + b)`` over `z`."""
 
-    @compiled
     def forward(z: Array, b: Array) -> None:
         for i in range(z.shape[0]):
             for j in range(z.shape[1]):
                 z[i, j] = value(z, z[i, j] + b[j])
 
-    kernel: Callable[[Array, Array], None] = forward
+    kernel: Callable[[Array, Array], None] = compiled(named(forward, value))
     return kernel
 
 
 def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
     """Make the kernel that besides writes the derivative into `d`."""
 
-    @compiled
     def deriving(z: Array, b: Array, d: Array) -> None:
         for i in range(z.shape[0]):
             for j in range(z.shape[1]):
                 z[i, j], d[i, j] = both(z, z[i, j] + b[j])
 
-    kernel: Callable[..., None] = deriving
+    kernel: Callable[..., None] = compiled(named(deriving, both))
     return kernel
 
 
@@ -67,7 +65,6 @@ def _backward(product: Callable[..., float]) -> Callable[..., None]:
     ``product(a, v, d)`` knows the activation's value or the derivative, `v`.
     """
 
-    @compiled
     def backward(a: Array, delta: Array, grad_b: Array) -> None:
         grad_b[:] = 0
         for i in range(delta.shape[0]):
@@ -76,7 +73,7 @@ def _backward(product: Callable[..., float]) -> Callable[..., None]:
                 delta[i, j] = d
                 grad_b[j] += d
 
-    kernel: Callable[..., None] = backward
+    kernel: Callable[..., None] = compiled(named(backward, product))
     return kernel
 
 

@@ -72,6 +72,15 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
+def named(function: Callable[..., Any], of: Callable[..., Any], more: str = "") -> Any:
+    """Name a function that was made of another one, for files of its own in the cache.
+
+    Processes that write to the same file at the same time load each other's code.
+    """
+    function.__qualname__ = f"{function.__name__}_of{of.__name__}{more}"
+    return function
+
+
 #: A kernel that Python calls.
 compiled = cached_njit(fastmath={"reassoc", "contract", "nsz"})
 

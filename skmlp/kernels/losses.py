@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.kernels.activations import logistic_forward
-from skmlp.kernels.jit import compiled, inner
+from skmlp.kernels.jit import compiled, inner, named
 from skmlp.kernels.math import exp_value, expit_value, log1p_value
 from skmlp.kernels.pointers import line
 
@@ -125,7 +125,6 @@ def _of_numbers(both: Callable[..., tuple[float, float]]) -> Callable[..., float
     It is given a raw prediction and its target, and returns loss and derivative.
     """
 
-    @compiled
     def loss(
         z: Array, b: Array, y: Array, w: Array, grad_b: Array, settings: Array
     ) -> float:
@@ -139,7 +138,7 @@ def _of_numbers(both: Callable[..., tuple[float, float]]) -> Callable[..., float
         _weigh(z, w, grad_b)
         return total
 
-    kernel: Callable[..., float] = loss
+    kernel: Callable[..., float] = compiled(named(loss, both))
     return kernel
 
 

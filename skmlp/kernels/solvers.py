@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.kernels.jit import compiled, elementwise, inner
+from skmlp.kernels.jit import compiled, elementwise, inner, named
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -60,7 +60,6 @@ def _step_of(
     whose gradient is g, and returns what is added to it.
     """
 
-    @elementwise
     def step(
         params: Array,
         total: Array,
@@ -82,7 +81,9 @@ def _step_of(
             params[i] += rule(c, total[i] * d, first, second, i)
         return norm
 
-    kernel: Callable[..., float] = step
+    kernel: Callable[..., float] = elementwise(
+        named(step, rule, "_decays" if decays else "")
+    )
     return kernel
 
 
