@@ -74,7 +74,8 @@ def _increasing(g: _Graph, z: str, widths: Sequence[int]) -> str:
     """The first column as it is, each other one the softplus of it above the last."""
     (width,) = widths
     rest = np.arange(width) > 0
-    steps = g.add("Mul", ACTIVATIONS["softplus"].onnx(g, z), rest)
+    softplus: Any = ACTIVATIONS["softplus"].onnx
+    steps = g.add("Mul", softplus(g, z), rest)
     steps = g.add("Add", steps, g.add("Mul", z, ~rest))
     return g.add("MatMul", steps, np.triu(np.ones((width, width))))
 
@@ -112,7 +113,9 @@ def _network(model: Any, g: _Graph, rows: str) -> str:
     names = model.activation
     if not isinstance(names, (list, tuple)):
         names = (names,) * (len(model.coefs_) - 1)
-    forms = [ACTIVATIONS[a].onnx if isinstance(a, str) else None for a in names]
+    forms: list[Any] = [
+        ACTIVATIONS[a].onnx if isinstance(a, str) else None for a in names
+    ]
     if None in forms:
         odd = names[forms.index(None)]
         raise ValueError(f"there is no ONNX for the activation {odd!r}")
