@@ -275,7 +275,27 @@ def runner(
     `skmlp.kernels.products.gemm` instead of the BLAS's. The rest says what the fit
     needs.
     """
-    of_y, names = typeof(y), kernels_by_name
+    needs = tiled, dropout, masked, l1, average, clip
+    kernels = _kernels(dtype, typeof(y), tuple(activations), loss, solver, *needs)
+    return functools.partial(_run, kernels)
+
+
+@functools.cache  # finding them takes longer than a fit of few rows
+def _kernels(
+    dtype: str,
+    of_y: Any,
+    activations: tuple[str, ...],
+    loss: str,
+    solver: str,
+    tiled: bool,
+    dropout: bool,
+    masked: bool,
+    l1: bool,
+    average: bool,
+    clip: bool,
+) -> Array:
+    """Compile what a kind of networks needs, and return the addresses."""
+    names = kernels_by_name
     run, step = _signatures(dtype, of_y)
     kinds = signatures(dtype, of_y) | {"step": step}
     wanted: list[tuple[int, str, Any]] = [
@@ -300,4 +320,4 @@ def runner(
     for place, kind, kernel in wanted:
         addresses[place] = address_of(kernel, kinds[kind])
     _run.compile(run)
-    return functools.partial(_run, as_array(addresses, len(activations)))
+    return as_array(addresses, len(activations))

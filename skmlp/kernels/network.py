@@ -329,8 +329,17 @@ def predictor(
     dtype: str, activations: Sequence[str], output: str, tiled: bool
 ) -> Callable[..., None]:
     """Return `predict` for a kind of networks, without its `kernels`."""
+    kernels = _kernels(dtype, tuple(activations), output, tiled)
+    return functools.partial(predict, kernels)
+
+
+@functools.cache
+def _kernels(
+    dtype: str, activations: tuple[str, ...], output: str, tiled: bool
+) -> Array:
+    """Compile what predictions of a kind of networks need, and return the addresses."""
     kind = "heads" if output == "softmax_heads" else "output"
     kernel = kernels_by_name.FORWARD[output]
     addresses = of_network(dtype, activations, tiled, deriving=False)
     addresses[OUTPUT] = address_of(kernel, signatures(dtype)[kind])
-    return functools.partial(predict, as_array(addresses, len(activations)))
+    return as_array(addresses, len(activations))
