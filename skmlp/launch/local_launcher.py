@@ -23,7 +23,8 @@ class LocalLauncher(Launcher):
     ) -> None:
         self._start = start
         self._here = here
-        self._killed_for_memory = deaths.killed_for_memory()
+        # Only processes are killed; reading the count takes as long as a tiny fit.
+        self._killed_for_memory = deaths.killed_for_memory() if here else 0
 
     def start(self, generation: int) -> RankGroup:
         """Start a group; see `Launcher.start`."""
