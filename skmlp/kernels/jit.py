@@ -12,6 +12,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from numba import njit
 from numba.core.caching import FunctionCache
@@ -36,7 +37,12 @@ def _do_without(error: Exception) -> None:
 
 
 class _Cache(FunctionCache):
-    """A cache that is left alone once it has failed, as on a full disk."""
+    """A cache that is left alone once it has failed, as on a full disk.
+
+    Each piece of compiled code has a file name of its own. numba numbers them: two
+    processes that save the code of two dtypes at once would write to the same file, and
+    one would then load the other's code.
+    """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Load compiled code; None if there is none that can be read."""
@@ -48,6 +54,8 @@ class _Cache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep compiled code, if that can be done."""
+        base = self._impl.filename_base
+        self._cache_file._data_name_pattern = f"{base}.{{number:d}}.{uuid4().hex}.nbc"
         try:
             super().save_overload(sig, data)
         except (OSError, EOFError, pickle.UnpicklingError) as error:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import config
+from numba.core.caching import IndexDataCacheFile
 
 from skmlp import MLPClassifier
 from skmlp.kernels import jit
@@ -119,3 +121,21 @@ def test_a_cache_that_fails_is_done_without_and_warns_once(monkeypatch, step, er
     with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR") as caught:
         assert [kernel(1.0) for kernel in kernels] == [1.0, 2.0]
     assert len(caught) == 1
+
+
+def _twice(a):
+    return a + a
+
+
+def test_two_dtypes_that_are_saved_at_once_take_two_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    one, two = (jit.cached_njit()(_twice) for _ in range(2))
+    with monkeypatch.context() as patch:
+        # As in two processes that have read the index before either writes to it.
+        patch.setattr(IndexDataCacheFile, "_load_index", lambda cache: {})
+        one(np.float32(1))
+        two(np.float64(1))
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2
+    again = jit.cached_njit()(_twice)
+    assert again(np.float64(1)) == 2
+    assert sum(again.stats.cache_hits.values()) == 1
