@@ -1,17 +1,16 @@
-"""One model, trained in five places
+"""One model, trained in four places
 ====================================
 
 Handwritten digits (1797 pictures of 8 x 8 pixels, part of scikit-learn) are scaled and
 classified by a small network. The same model is trained
 
 - in this process,
-- by two threads,
 - by two processes that joblib starts,
 - by two workers of a Dask cluster,
 - by the same workers on Dask arrays, whose rows already lie there.
 
 Wherever it is trained, each worker sums the gradient over its share of every minibatch,
-the sums are added up, and all take the same step. So all five models must be the same
+the sums are added up, and all take the same step. So all four models must be the same
 but for rounding. The script prints a table, and fails if they are not.
 
 Run it with ``python examples/01_digits.py``.
@@ -48,10 +47,6 @@ def pipeline(n_jobs=None):
 
 def in_this_process():
     return pipeline()
-
-
-def two_threads():
-    return pipeline(n_jobs=2)
 
 
 def two_processes():
@@ -93,7 +88,6 @@ def main():
     ):
         for train in (
             in_this_process,
-            two_threads,
             two_processes,
             two_dask_workers,
             dask_arrays,
@@ -114,7 +108,7 @@ def main():
             )
     # A picture, where this runs in a page or a notebook.
     skmlp.LossCurveDisplay.from_estimator(model)
-    print("The five models agree." if same else "The models do NOT agree.")
+    print("The four models agree." if same else "The models do NOT agree.")
     return 0 if same else 1
 
 

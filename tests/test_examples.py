@@ -56,7 +56,6 @@ def test_digits_are_really_shared():
     shards = dict(re.findall(r"^([a-z ]+?) +(\d+) ", table, re.MULTILINE))
     assert shards == {
         "in this process": "1",
-        "two threads": "2",
         "two processes": "2",
         "two dask workers": "2",
         "dask arrays": "2",

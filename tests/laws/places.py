@@ -203,9 +203,8 @@ NAMES = [
         "validation_scores_",
         "best_validation_score_",
         "history_",
-        "_moments",
     ),
-    *("_optimizer_step", "_learning_rate", "_no_improvement_count"),
+    "_no_improvement_count",
 ]
 
 
@@ -220,6 +219,8 @@ def model_of(estimator: Any) -> dict[str, Any]:
         {name: value for name, value in epoch.items() if name not in TIMES}
         for epoch in found["history_"]
     ]
+    optimizer = getattr(estimator, "_optimizer", None)  # none after L-BFGS
+    found["_optimizer"] = None if optimizer is None else vars(optimizer)
     if isinstance(estimator.random_state, np.random.RandomState):
         found["random_state"] = estimator.random_state.get_state(legacy=False)
     return found

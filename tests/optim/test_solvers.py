@@ -83,7 +83,7 @@ def test_every_solver_learns(solver):
     rate = 0.1 if solver == "adagrad" else 0.01
     model = fit(solver=solver, learning_rate_init=rate, max_iter=60, batch_size=20)
     assert model.score(DATA, TARGETS) > 0.9
-    assert len(model._moments) == SOLVERS[solver].n_moments
+    assert len(model._optimizer.moments) == SOLVERS[solver].n_moments
 
 
 @pytest.mark.filterwarnings("ignore::skmlp.UnusedParameterWarning")
