@@ -16,17 +16,18 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from skmlp.estimators.base import unchanged_on_error
+from skmlp.estimators.fitting.inputs import Input, check_validation_given
+from skmlp.model.layout import Array
 from skmlp.tabular.encoder import TableEncoder
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What the networks are, unless `network_params` says otherwise. The recipe is that of
 #: RealMLP (arXiv 2407.04491) without its parts that brought nothing on the tables of
-#: benchmarks/tables.py; see docs/tabular.rst for the ablation.
+#: benchmarks/tables.py; docs/decisions has what was tried.
 NETWORK: dict[str, Any] = {
     "activation": "mish",
     "solver": "adamw",
@@ -84,24 +85,12 @@ def train(
     rows: Rows,
     held_out: Array | None,
     validation: Rows | None,
-    first: Any,
+    first: Mapping[str, Any],
 ) -> Any:
     """Train one member; at module level, so that worker processes can.
 
-    Parameters
-    ----------
-    network : MLPClassifier or MLPRegressor
-        Not fitted.
-    inputs : ndarray of int
-        The encoded columns that it sees.
-    rows : Rows
-        All training rows.
-    held_out : ndarray of int, or None
-        The rows that this member does not learn from.
-    validation : Rows or None
-        The caller's own validation rows.
-    first : dict
-        What a first `partial_fit` takes beside.
+    It sees the encoded columns `inputs`, and learns from all `rows` but `held_out`.
+    `first` are further arguments of a first `partial_fit`.
     """
     options = dict(first)
     rows = rows.of(inputs)
@@ -143,7 +132,7 @@ class BaseTabularMLP(BaseEstimator, ABC):
     }
 
     @abstractmethod
-    def _encode_targets(self, X: Any, y: Any) -> Array:
+    def _encode_targets(self, y: Any) -> Array:
         """Check the targets of `fit` and note what they are."""
 
     @abstractmethod
@@ -154,9 +143,9 @@ class BaseTabularMLP(BaseEstimator, ABC):
     def _network(self) -> Any:
         """One member, with the defaults of its kind."""
 
-    @abstractmethod
     def _first(self) -> Mapping[str, Any]:
-        """What the first `partial_fit` of a member takes beside."""
+        """Further arguments of the first `partial_fit` of a member."""
+        return {}
 
     def _row_weights(self, y: Any, weights: Array | None) -> Array | None:
         """The weights of rows with those of their classes."""
@@ -213,23 +202,29 @@ class BaseTabularMLP(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            The input is unfit for training, or a training diverged.
+            The input is unfit for training, or a training diverged; the estimator is
+            left as it was.
         """
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val belong together: pass both or neither")
+        given = Input(X, y, sample_weight, X_val, y_val, sample_weight_val)
+        check_validation_given(given)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None"
+            )
+        with unchanged_on_error(self):
+            self._fit(given)
+        return self
+
+    def _fit(self, given: Input) -> None:
         encoder = TableEncoder(self.categorical_features)
-        encoded = encoder.fit_transform(X)
-        targets = self._encode_targets(X, y)
-        check_consistent_length(encoded, targets)
-        weights = _weights(sample_weight, encoded)
-        rows = Rows(encoded, targets, self._row_weights(y, weights)).with_weight()
+        encoded = encoder.fit_transform(given.X)
+        targets = self._encode_targets(given.y)
+        rows = self._rows(encoded, targets, given.y, given.sample_weight).with_weight()
         validation = None
-        if X_val is not None:
-            more = encoder.transform(X_val)
-            own = self._encode_more(y_val)
-            check_consistent_length(more, own)
-            weighed = self._row_weights(y_val, _weights(sample_weight_val, more))
-            validation = Rows(more, own, weighed)
+        if given.X_val is not None:
+            more, own = encoder.transform(given.X_val), self._encode_more(given.y_val)
+            validation = self._rows(more, own, given.y_val, given.sample_weight_val)
         self.preprocessor_ = encoder
         self.n_features_in_ = encoder.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
@@ -263,7 +258,16 @@ class BaseTabularMLP(BaseEstimator, ABC):
             self._weigh([validation] * n_pairs)
         else:
             self._weigh([rows.take(part) for part in parts if part is not None])
-        return self
+
+    def _rows(self, encoded: Array, targets: Array, y: Any, sample_weight: Any) -> Rows:
+        """Rows of one length, with the weights that count."""
+        check_consistent_length(encoded, targets)
+        weights: Array | None = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(
+                sample_weight, encoded, dtype=np.float64, ensure_non_negative=True
+            )
+        return Rows(encoded, targets, self._row_weights(y, weights))
 
     def _weigh(self, held_out: Sequence[Rows]) -> None:
         """Weigh the two kinds of networks by the rows that each pair held out."""
@@ -274,20 +278,17 @@ class BaseTabularMLP(BaseEstimator, ABC):
             return
         pairs = []
         for k, rows in enumerate(held_out):
-            both = [
-                self._output(network, np.ascontiguousarray(rows.X[:, inputs]))
-                for network, inputs in zip(
-                    self.estimators_[2 * k : 2 * k + 2],
-                    self.estimators_features_[2 * k : 2 * k + 2],
-                    strict=True,
-                )
-            ]
-            pairs.append((both[0], both[-1]))
-        first, second = (np.concatenate(each) for each in zip(*pairs, strict=True))
+            second = min(2 * k + 1, n_members - 1)  # the last may be alone
+            pairs.append([self._output_of(i, rows.X) for i in (2 * k, second)])
+        with_ramps, without = map(np.concatenate, zip(*pairs, strict=True))
         rows = Rows.joined(held_out)
 
+        def mean(share: float) -> Array:
+            found: Array = share * with_ramps + (1 - share) * without
+            return found
+
         def loss(share: float) -> float:
-            return self._loss_of(share * first + (1 - share) * second, rows)
+            return self._loss_of(mean(share), rows)
 
         share = 1.0
         if n_members > 1:
@@ -295,7 +296,7 @@ class BaseTabularMLP(BaseEstimator, ABC):
             kinds = np.arange(n_members) % 2
             shares = np.where(kinds == 0, share, 1 - share)
             self.estimator_weights_ = shares / np.bincount(kinds)[kinds]
-        self._calibrate(share * first + (1 - share) * second, rows)
+        self._calibrate(mean(share), rows)
 
     def _member(self, seed: int, n_rows: int) -> Any:
         """A network of this ensemble, not fitted."""
@@ -315,26 +316,22 @@ class BaseTabularMLP(BaseEstimator, ABC):
         """What each network makes of a raw table, stacked."""
         check_is_fitted(self)
         encoded = self.preprocessor_.transform(X)
-        pairs = zip(self.estimators_, self.estimators_features_, strict=True)
         return np.stack(
-            [self._output(m, np.ascontiguousarray(encoded[:, i])) for m, i in pairs]
+            [self._output_of(k, encoded) for k in range(len(self.estimators_))]
         )
+
+    def _output_of(self, k: int, encoded: Array) -> Array:
+        """What network `k` makes of encoded rows.
+
+        In float64: a row's prediction must not depend on the rows beside it.
+        """
+        own = encoded[:, self.estimators_features_[k]].astype(np.float64)
+        return self._output(self.estimators_[k], own)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
+        tags.input_tags = get_tags(TableEncoder()).input_tags
         return tags
-
-
-def _weights(sample_weight: Any, encoded: Array) -> Array | None:
-    if sample_weight is None:
-        return None
-    weights: Array = _check_sample_weight(
-        sample_weight, encoded, dtype=np.float64, ensure_non_negative=True
-    )
-    return weights
 
 
 def held_out_rows(
@@ -344,34 +341,17 @@ def held_out_rows(
 
     Of each stratum every member holds out the same share, rounded down; so a class of
     few rows stays with all of them. Together the members hold out as many different
-    rows as there can be.
-
-    Parameters
-    ----------
-    n, n_members : int
-        Rows, and members.
-    fraction : float
-        Share of the rows that a member holds out.
-    strata : ndarray of shape (n,), or None
-        Group of each row.
-    rng : RandomState
-        For the order.
-
-    Returns
-    -------
-    list of (ndarray of int, or None)
-        Sorted indices; None where there are too few rows to hold one out.
+    rows as there can be. Sorted indices; None where there are too few rows.
     """
     groups = [np.arange(n)]
     if strata is not None:
         groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
     parts: list[list[Array]] = [[] for _ in range(n_members)]
-    start = 0
     for group in groups:
         order = group[rng.permutation(len(group))]
         size = int(fraction * len(group))
         for k in range(n_members):
-            where = (start + k * size + np.arange(size)) % len(group)
+            where = (k * size + np.arange(size)) % len(group)
             parts[k].append(order[where])
     joined = [np.sort(np.concatenate(part)) for part in parts]
     return [part if len(part) else None for part in joined]

@@ -17,10 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.classifier import MLPClassifier
+from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 #: Smoothed labels and the mean over networks make probabilities too cautious: the
 #: temperature only sharpens them, by a power between 1 and this.
@@ -145,12 +143,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _encode_targets(self, X: Any, y: Any) -> Array:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None"
-            )
+    def _encode_targets(self, y: Any) -> Array:
         y = self._labels(y)
         self._encoder = LabelEncoder().fit(y)
         self.classes_ = self._encoder.classes_

@@ -14,10 +14,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-#: What a date is split into beside its time: the part's name, and what makes it.
-DATE_PARTS = ("month", "weekday", "hour")
+from skmlp.model.layout import Array
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ def _columns_of(name: str, raw: Any, categorical: bool) -> list[Column]:
         numbers[~missing_rows] = known.astype(np.float64)
         return [Column(name, _finite(name, numbers))]
     texts = np.full(len(values), None, object)
-    texts[~missing_rows] = [_text(v) for v in known]
+    texts[~missing_rows] = [text_of(v) for v in known]
     return [Column(name, texts)]
 
 
@@ -176,7 +173,7 @@ def _is_missing(value: Any) -> bool:
     return isinstance(value, float) and value != value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A category's name, the same for 1 and 1.0."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)

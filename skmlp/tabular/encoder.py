@@ -17,9 +17,8 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skmlp.model.layout import Array
 from skmlp.tabular import columns
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Where the smooth clipping ends: no scaled number is above it.
 CLIP = 3.0
@@ -264,7 +263,7 @@ def _as_fitted(column: columns.Column, number: bool) -> columns.Column:
         return columns.Column(column.name, _numbers(column))
     texts = np.full(len(column.values), None, object)
     known = ~np.isnan(column.values)
-    texts[known] = [columns._text(v) for v in column.values[known]]
+    texts[known] = [columns.text_of(v) for v in column.values[known]]
     return columns.Column(column.name, texts)
 
 

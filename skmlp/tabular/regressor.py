@@ -11,9 +11,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_y, check_is_fitted
 
 from skmlp.estimators.regressor import MLPRegressor
+from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
@@ -112,12 +111,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _encode_targets(self, X: Any, y: Any) -> Array:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None"
-            )
+    def _encode_targets(self, y: Any) -> Array:
         table = self._as_table(y)
         self._one_column = np.asarray(y).ndim == 1
         self._mean, self._deviation = table.mean(axis=0), table.std(axis=0)
@@ -138,9 +132,6 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     def _network(self) -> Any:
         return MLPRegressor(**NETWORK)
-
-    def _first(self) -> Mapping[str, Any]:
-        return {}
 
     def _output(self, network: Any, X: Array) -> Array:
         return np.asarray(network.predict(X), np.float64).reshape(len(X), -1)

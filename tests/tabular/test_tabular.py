@@ -190,8 +190,13 @@ def test_own_validation_rows_serve_all_members():
     model.fit(table[:200], REAL[:200], X_val=table[200:], y_val=REAL[200:])
     assert model.estimators_[0].t_ == 200 * 12
     assert model.predict_interval(table).shape == (N, 2)
-    with pytest.raises(ValueError, match="belong together"):
-        model.fit(table, REAL, X_val=table)
+    for half, message in (
+        ({"X_val": table}, "X_val is provided, but y_val was not provided"),
+        ({"y_val": REAL}, "y_val is provided, but X_val was not provided"),
+        ({"sample_weight_val": REAL}, "sample_weight_val is provided, but X_val"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(table, REAL, **half)
 
 
 def test_intervals_hold_the_share_that_was_asked_for():
@@ -358,3 +363,13 @@ def test_the_better_kind_of_network_has_the_greater_weight(kind):
     # Without rows to go by, all weigh the same.
     model.set_params(early_stopping=False).fit(x[:, None], y)
     assert_allclose(model.estimator_weights_, 1 / 3)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_a_failed_fit_leaves_the_estimator_as_it_was(kind):
+    table, y = frame("pandas"), targets(kind)
+    model = quick(kind).fit(table, y)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(table[["size"]], y[:-1])
+    assert vars(model) == before

@@ -13,7 +13,7 @@ import numpy as np
 from skmlp import kernels as kernel_sets
 from skmlp.config import get_config
 from skmlp.estimators import suggestions
-from skmlp.estimators.fitting.inputs import Input
+from skmlp.estimators.fitting.inputs import Input, check_validation_given
 from skmlp.estimators.fitting.judge import check_scorer, scorer_of
 from skmlp.estimators.targets import class_labels, class_weights, regression_losses
 from skmlp.estimators.targets.class_labels import Mode
@@ -269,19 +269,13 @@ def _check_validation(
     estimator: Any, given: Input, incremental: bool, weighted: bool
 ) -> Callable[..., Any] | None:
     """Refuse what can't go together; return the scorer, if the driver scores."""
-    X_val, y_val, sample_weight_val = given[3:]
-    if X_val is None and y_val is not None:
-        raise ValueError("y_val is provided, but X_val was not provided.")
-    if X_val is not None and y_val is None:
-        raise ValueError("X_val is provided, but y_val was not provided.")
-    if X_val is None and sample_weight_val is not None:
-        raise ValueError("sample_weight_val is provided, but X_val was not provided.")
-    if incremental and estimator.early_stopping and X_val is None:
+    check_validation_given(given)
+    if incremental and estimator.early_stopping and given.X_val is None:
         raise ValueError("partial_fit does not support early_stopping=True")
     scorer = scorer_of(estimator.scoring)
-    validates = estimator.early_stopping or X_val is not None
+    validates = estimator.early_stopping or given.X_val is not None
     if scorer is not None and validates and is_stochastic(estimator):
-        weighted = weighted or sample_weight_val is not None
+        weighted = weighted or given.sample_weight_val is not None
         check_scorer(scorer, {"sample_weight": None} if weighted else {})
     return scorer
 

@@ -40,6 +40,16 @@ def is_dask(data: Any) -> bool:
     return on_dask(data) or hasattr(data, "is_dask_parts")
 
 
+def check_validation_given(given: Input) -> None:
+    """ValueError if a part of a validation set is given without the rest."""
+    if given.X_val is None and given.y_val is not None:
+        raise ValueError("y_val is provided, but X_val was not provided.")
+    if given.X_val is not None and given.y_val is None:
+        raise ValueError("X_val is provided, but y_val was not provided.")
+    if given.X_val is None and given.sample_weight_val is not None:
+        raise ValueError("sample_weight_val is provided, but X_val was not provided.")
+
+
 def check_sum(total: float, name: str = "sample_weight") -> None:
     """ValueError if weights add up to nothing."""
     if total <= 0:
