@@ -168,9 +168,9 @@ class SettingWithPointers:
             There is no such parameter; the message names the one that is meant.
         """
         try:
-            return super().set_params(**params)  # type: ignore[misc] # of scikit-learn
+            return super().set_params(**params)  # type: ignore[misc] # a mixin: scikit-learn's base, which has it, comes after
         except ValueError as error:
-            own: list[str] = type(self)._get_param_names()  # type: ignore[attr-defined] # the same
+            own: list[str] = type(self)._get_param_names()  # type: ignore[attr-defined] # as above
             unknown = [name for name in params if name not in own]
             if unknown:
                 point(error, for_name(type(self), unknown[0], own))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import typeof, types
@@ -255,28 +255,33 @@ def _signatures(dtype: str, y: Any) -> tuple[Any, Any]:
     return run, step
 
 
+class Needs(NamedTuple):
+    """What a fit needs of the kernels, beside activations, loss and solver.
+
+    `tiled` products are those of `skmlp.kernels.products.gemm` instead of the BLAS's.
+    """
+
+    tiled: bool
+    dropout: bool
+    masked: bool
+    l1: bool
+    average: bool
+    clip: bool
+
+
 def runner(
     dtype: str,
     y: Array,
     activations: Sequence[str],
     loss: str,
     solver: str,
-    *,
-    tiled: bool,
-    dropout: bool,
-    masked: bool,
-    l1: bool,
-    average: bool,
-    clip: bool,
+    needs: Needs,
 ) -> Callable[..., None]:
     """Return what runs the steps of a kind of networks: `_run` without `kernels`.
 
-    `y` are targets of the kind that come; `tiled` products are those of
-    `skmlp.kernels.products.gemm` instead of the BLAS's. The rest says what the fit
-    needs.
+    `y` are targets of the kind that come.
     """
-    needs = tiled, dropout, masked, l1, average, clip
-    kernels = _kernels(dtype, typeof(y), tuple(activations), loss, solver, *needs)
+    kernels = _kernels(dtype, typeof(y), tuple(activations), loss, solver, needs)
     return functools.partial(_run, kernels)
 
 
@@ -287,12 +292,7 @@ def _kernels(
     activations: tuple[str, ...],
     loss: str,
     solver: str,
-    tiled: bool,
-    dropout: bool,
-    masked: bool,
-    l1: bool,
-    average: bool,
-    clip: bool,
+    needs: Needs,
 ) -> Array:
     """Compile what a kind of networks needs, and return the addresses."""
     names = kernels_by_name
@@ -304,19 +304,19 @@ def _kernels(
         (LOSS, "loss", names.LOSS[loss]),
         (SOLVER, "solver", names.STEP[solver]),
     ]
-    if dropout:
+    if needs.dropout:
         wanted.append((DROP, "drop", names.drop))
         wanted.append((MULTIPLY, "multiply", names.multiply))
-    if masked:
+    if needs.masked:
         wanted.append((OF_KNOWN, "of_known", names.loss_of_known))
-    if l1:
+    if needs.l1:
         wanted.append((ABSOLUTE, "absolute", names.absolute_sum))
         wanted.append((SHRINK, "shrink", names.soft_threshold))
-    if average:
+    if needs.average:
         wanted.append((AVERAGE, "average", names.move_average))
-    if clip:
+    if needs.clip:
         wanted.append((SQUARE, "square", names.gradient_norm))
-    addresses = of_network(dtype, activations, tiled, deriving=True)
+    addresses = of_network(dtype, activations, needs.tiled, deriving=True)
     for place, kind, kernel in wanted:
         addresses[place] = address_of(kernel, kinds[kind])
     _run.compile(run)

@@ -153,7 +153,6 @@ def _calling(result: Any) -> Callable[..., Any]:
 #: ``f(address, arguments)`` calls a compiled function at an address of `address_of`,
 #: for whose signature the tuple must have exactly the types.
 call, call_for_number = _calling(types.none), _calling(types.float64)
-call_for_index = _calling(types.intp)
 
 
 def address_of(kernel: Any, signature: Any) -> int:

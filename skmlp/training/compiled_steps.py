@@ -103,12 +103,7 @@ class CompiledSteps:
         self.most_rows = max(most_rows, min(_RUN // each, most_bytes // row_bytes))
         in_shard = -(-in_batch // plan.n_shards)
         small = work_of(plan.units, in_shard, plan.dtype) <= MOST_WORK
-        self._run = epoch.runner(
-            plan.dtype,
-            rows.chunk_targets(),
-            plan.activation,
-            plan.loss,
-            plan.solver,
+        needs = epoch.Needs(
             # Between parts, BLAS's products win where it has some for small matrices.
             tiled=small and (self.n_parts == 1 or not LONG_VECTORS),
             dropout=bool(plan.dropout),
@@ -117,6 +112,8 @@ class CompiledSteps:
             average=plan.average is not None,
             clip=plan.clip_norm is not None,
         )
+        of_fit = plan.activation, plan.loss, plan.solver
+        self._run = epoch.runner(plan.dtype, rows.chunk_targets(), *of_fit, needs)
         self._held = ExitStack()
         self._limit = products_limit() if self.n_parts > 1 else None
         trained = [i not in plan.frozen for i in range(len(plan.units) - 1)]
@@ -150,10 +147,6 @@ class CompiledSteps:
             self._key[:, :2] = plan.dropout_key
         self._n_weights = plan.layout.n_weights
         self._parts = np.arange(self.n_parts + 1)
-        self.no_rows = (
-            *(0, np.empty(0, np.int64), np.empty(0, np.int64)),
-            *(rows.chunk_targets(), np.empty(0, params.dtype)),
-        )
 
     def segments(self, start: int, stop: int) -> Array:
         """What the kernels need to know of a segment: what each part has of it."""
@@ -301,6 +294,8 @@ class CompiledSegments:
         self._sums = [steps.sums() for _ in self._segments]
         self._divisors, self._divisor = np.array(rank.divisors()), DIVISOR
         self._no_cuts = np.zeros(steps.n_parts + 1, np.int64)
+        nothing, y = np.empty(0, np.int64), rank.shards[0].rows.chunk_targets()
+        self._no_rows = 0, nothing, nothing, y, np.empty(0, rank.params.dtype)
         self._norms = rank.table(1)
         self._columns = epoch.PENALTY_SUM, epoch.GRADIENT_SUM, epoch.NORM_SUM
 
@@ -330,7 +325,7 @@ class CompiledSegments:
             numbers[0, self._divisor] *= norm / bound
 
     def _do(self, stages: Array, segments: Array, numbers: Array, sums: Array) -> None:
-        rows, cuts = self._steps.no_rows, self._no_cuts
+        rows, cuts = self._no_rows, self._no_cuts
         self._steps.run(stages, segments, self._total, rows, cuts, numbers, sums)
 
     @property

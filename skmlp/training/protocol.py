@@ -146,5 +146,8 @@ class Launcher(ABC):
         return False
 
     def grow(self) -> None:
-        """Make ready for the group that `could_grow` spoke of; the last one is over."""
+        """Make ready for the group that `could_grow` spoke of; the last one is over.
+
+        Never called where that says no.
+        """
         raise NotImplementedError(f"the groups of {type(self).__name__} never grow")
