@@ -57,15 +57,18 @@ ONLY_IN = {
 MOST_LINES_OF_A_FILE = 500
 MOST_FILES_OF_A_FOLDER = 15
 
-#: Lines of code in ``skmlp/``, without blank lines, comments and docstrings; and all
-#: lines. A feature may raise both once, by what it adds, with its reason here.
-#: 390 lines are types of the estimators and assignments in constructors.
-#: 200 lines of code are errors that point to what was meant, and what a fit tells.
-#: 700 lines of code are the estimators of raw tables.
-#: 60 lines of code are the UNIX sockets between ranks of one host.
-#: 180 lines of code are the compiled steps of ranks beside others, for their threads.
-MOST_LINES_OF_CODE = 18_620
-MOST_LINES = 29_200
+#: Lines of code in ``skmlp/`` (without blank lines, comments and docstrings), and all
+#: lines, by what they are for. A feature may add a row, once.
+LINES = {
+    "the house": (17_090, 26_700),
+    "types of the estimators, assignments in constructors": (390, 390),
+    "errors that point to what was meant, what a fit tells": (200, 380),
+    "estimators of raw tables": (700, 1_360),
+    "UNIX sockets between ranks of one host": (60, 100),
+    "compiled steps of ranks beside others": (180, 270),
+}
+MOST_LINES_OF_CODE = sum(code for code, _ in LINES.values())
+MOST_LINES = sum(lines for _, lines in LINES.values())
 
 
 # ---- The checker -------------------------------------------------------------------
