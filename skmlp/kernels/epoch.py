@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import typeof, types
+from numba import types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
@@ -44,6 +44,7 @@ from skmlp.kernels.network import (
     gradient,
     of_network,
     signatures,
+    type_of,
 )
 from skmlp.kernels.pointers import (
     address_of,
@@ -281,7 +282,7 @@ def runner(
 
     `y` are targets of the kind that come.
     """
-    kernels = _kernels(dtype, typeof(y), tuple(activations), loss, solver, needs)
+    kernels = _kernels(dtype, type_of(y), tuple(activations), loss, solver, needs)
     return functools.partial(_run, kernels)
 
 

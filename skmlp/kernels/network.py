@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import typeof, types
+from numba import from_dtype, types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, yield_core
@@ -90,9 +90,19 @@ def signatures(dtype: str, y: Any = None) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _of_array(dtype: Any, n_dims: int, writeable: bool) -> Any:
+    return types.Array(from_dtype(dtype), n_dims, "C", readonly=not writeable)
+
+
+def type_of(array: Array) -> Any:
+    """`numba.typeof` of a C-contiguous array, in a tenth of its time."""
+    return _of_array(array.dtype, array.ndim, array.flags.writeable)
+
+
 def address_of_loss(kernel: Any, z: Array, y: Array) -> int:
     """Return the address of a loss for predictions and targets of these dtypes."""
-    return address_of(kernel, signatures(z.dtype.name, typeof(y))["loss"])
+    return address_of(kernel, signatures(z.dtype.name, type_of(y))["loss"])
 
 
 def of_network(

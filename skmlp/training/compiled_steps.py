@@ -155,6 +155,8 @@ class CompiledSteps:
 
     def cuts(self, ends: Array) -> Array:
         """Where the rows of each part of each minibatch begin; last, where all end."""
+        if self.n_parts == 1:
+            return ends
         rows = np.diff(ends)[:, None] * self._parts[:-1] // self.n_parts
         return np.append(ends[:-1, None] + rows, ends[-1])
 
