@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from skmlp.estimators.checkpoint import Checkpoint
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
-    from skmlp.estimators.saving import load, save
     from skmlp.estimators.targets.regression_losses import d2_pinball_scorer
     from skmlp.estimators.transformer import HiddenLayerTransformer
     from skmlp.onnx import to_onnx
+    from skmlp.saving import load, save
     from skmlp.tabular.classifier import TabularMLPClassifier
     from skmlp.tabular.regressor import TabularMLPRegressor
 
@@ -81,8 +81,8 @@ _LATER = {
     "TrainingProgress": "skmlp.estimators.callbacks",
     "d2_pinball_scorer": "skmlp.estimators.targets.regression_losses",
     "history_frame": "skmlp.display.history",
-    "load": "skmlp.estimators.saving",
-    "save": "skmlp.estimators.saving",
+    "load": "skmlp.saving",
+    "save": "skmlp.saving",
     "to_onnx": "skmlp.onnx",
     "training_of": "skmlp.estimators.callbacks",
 }

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.preprocessing import LabelBinarizer
+from sklearn.preprocessing import LabelBinarizer, LabelEncoder, OneHotEncoder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +26,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FORMAT = 1
 
 _CONTENT = "content.json"
+
+#: Objects of scikit-learn that are plain data with methods.
+_OBJECTS = {cls.__name__: cls for cls in (LabelBinarizer, LabelEncoder, OneHotEncoder)}
 
 
 class _Encoder:
@@ -59,8 +62,10 @@ class _Encoder:
             state = value.get_state(legacy=False)
             if state["bit_generator"] == "MT19937":
                 return {"RandomState": self.encode(state, where)}
-        if type(value) is LabelBinarizer:
-            return {"LabelBinarizer": self.encode(vars(value), where)}
+        if type(value) is _OBJECTS.get(type(value).__name__):
+            return {type(value).__name__: self.encode(vars(value), where)}
+        if isinstance(value, type) and issubclass(value, np.generic):
+            return {"type": np.dtype(value).str}
         if isinstance(value, np.ndarray) and value.dtype == object:
             return {
                 "objects": [value.shape, self.encode(value.ravel().tolist(), where)]
@@ -102,10 +107,12 @@ def _decoder(arrays: dict[str, Array]) -> Any:
             rng = np.random.RandomState()
             rng.set_state(value)
             return rng
-        if kind == "LabelBinarizer":
-            binarizer = LabelBinarizer()
-            vars(binarizer).update(value)
-            return binarizer
+        if kind in _OBJECTS:
+            found = _OBJECTS[kind]()
+            vars(found).update(value)
+            return found
+        if kind == "type":
+            return np.dtype(value).type
         if kind == "objects":
             shape, items = value
             flat = np.empty(len(items), dtype=object)
@@ -120,9 +127,9 @@ def _decoder(arrays: dict[str, Array]) -> Any:
 def write(path: str | os.PathLike[str], kind: str, value: Any) -> None:
     """Write plain data into a file, in one step: there is the old file or the new one.
 
-    Plain are None, bool, int, float, str, bytes, RandomState, LabelBinarizer, arrays
-    and scalars of numpy, and lists, tuples and dicts of them; ValueError for anything
-    else. `read` compares `kind`.
+    Plain are None, bool, int, float, str, bytes, RandomState, scikit-learn's encoders,
+    arrays, scalars and types of numpy, and lists, tuples and dicts of them; ValueError
+    for anything else. `read` compares `kind`.
     """
     from skmlp import __version__
 

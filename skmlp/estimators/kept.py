@@ -51,17 +51,21 @@ def check_version(name: str, version: str) -> None:
         )
 
 
+#: What the plain data of an estimator have.
+KEYS = frozenset({"class", "params", "attributes", "requests"})
+
+
 def tree_of(estimator: Any) -> dict[str, Any]:
     """An estimator as plain data."""
     name = type(estimator).__name__
-    if vars(type(estimator)).get("_kept_as") != name:
+    if not _is_kept(estimator):
         raise TypeError(
-            f"save keeps MLPClassifier and MLPRegressor, not {type(estimator)!r}; "
+            f"save keeps skmlp's classifiers and regressors, not {type(estimator)!r}; "
             "joblib.dump or skops keep other estimators, pipelines too"
         )
     params = estimator.get_params(deep=False)
     attributes = {
-        name: value
+        name: _with_parts(value)
         for name, value in vars(estimator).items()
         if name not in params and name not in _PASSING
     }
@@ -77,3 +81,15 @@ def tree_of(estimator: Any) -> dict[str, Any]:
         "attributes": attributes,
         "requests": requests,
     }
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether it is an estimator that files may hold, not of a class made of one."""
+    return bool(vars(type(value)).get("_kept_as") == type(value).__name__)
+
+
+def _with_parts(value: Any) -> Any:
+    """An attribute, with the estimators that it is or holds as plain data."""
+    if isinstance(value, list):
+        return [_with_parts(part) for part in value]
+    return tree_of(value) if _is_kept(value) else value

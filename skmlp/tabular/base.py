@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given
 from skmlp.model.layout import Array
+from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
 
 #: What the networks are, unless `network_params` says otherwise. The recipe is that of
@@ -40,6 +41,8 @@ NETWORK: dict[str, Any] = {
     "output_bias_init": "mean",
     "n_iter_no_change": 12,
 }
+#: Rows that are predicted at once: encoded they take many times their own memory.
+BLOCK_ROWS = 2**14
 #: Rows of a minibatch: so many, or fewer where an epoch would have less than
 #: `LEAST_STEPS` steps.
 MOST_BATCH_ROWS, LEAST_BATCH_ROWS, LEAST_STEPS = 256, 8, 10
@@ -315,10 +318,13 @@ class BaseTabularMLP(BaseEstimator, ABC):
     def _outputs(self, X: Any) -> Array:
         """What each network makes of a raw table, stacked."""
         check_is_fitted(self)
-        encoded = self.preprocessor_.transform(X)
-        return np.stack(
-            [self._output_of(k, encoded) for k in range(len(self.estimators_))]
-        )
+        table, blocks = columns.as_table(X, self.preprocessor_), []
+        for start in range(0, max(columns.n_rows(table), 1), BLOCK_ROWS):
+            block = columns.block(table, start, BLOCK_ROWS)
+            encoded = self.preprocessor_.transform(block)
+            members = range(len(self.estimators_))
+            blocks.append(np.stack([self._output_of(k, encoded) for k in members]))
+        return np.concatenate(blocks, axis=1)
 
     def _output_of(self, k: int, encoded: Array) -> Array:
         """What network `k` makes of encoded rows.

@@ -109,6 +109,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     array(['yes', 'no'], dtype='<U3')
     """
 
+    _kept_as = "TabularMLPClassifier"  # in files
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseTabularMLP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -180,7 +181,9 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         return {"classes": np.arange(len(self.classes_))}
 
     def _output(self, network: Any, X: Array) -> Array:
-        return np.asarray(network.predict_proba(X), np.float64)
+        # Of a single class it has two columns, as scikit-learn's.
+        shares = network.predict_proba(X)[:, : len(self.classes_)]
+        return np.asarray(shares, np.float64)
 
     def _loss_of(self, output: Array, rows: Rows) -> float:
         likely = output[np.arange(len(output)), rows.y]

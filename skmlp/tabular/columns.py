@@ -48,6 +48,15 @@ def n_rows(X: Any) -> int:
     return int(X.num_rows if hasattr(X, "num_rows") else np.shape(X)[0])
 
 
+def block(X: Any, start: int, length: int) -> Any:
+    """Some successive rows of a table that `as_table` gives."""
+    if hasattr(X, "iloc"):
+        return X.iloc[start : start + length]
+    if hasattr(X, "slice"):  # polars and pyarrow
+        return X.slice(start, length)
+    return X[start : start + length]
+
+
 def as_table(X: Any, estimator: Any) -> Any:
     """A frame as it is, all else as an array of two dimensions.
 

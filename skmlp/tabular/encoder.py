@@ -64,6 +64,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
            [ 0.95,  1.  ,  0.  ]], dtype=float32)
     """
 
+    _kept_as = "TableEncoder"  # in files
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
         "n_ramps": [Interval(Integral, 0, None, closed="left")],

@@ -84,6 +84,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     True
     """
 
+    _kept_as = "TabularMLPRegressor"  # in files
+
     def __init__(
         self,
         n_estimators: int = 6,

@@ -9,8 +9,6 @@ from skmlp import persistence
 from skmlp.estimators import kept
 from skmlp.estimators.kept import check_version
 
-# ---- Files ---------------------------------------------------------------------------
-
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write an estimator into a file, without pickle.
@@ -20,8 +18,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
-        Fitted or not.
+    estimator : estimator of this package
+        A classifier or regressor, fitted or not.
     path : str or path-like
         The file.
 
@@ -60,7 +58,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    MLPClassifier or MLPRegressor
+    estimator of this package
         As it was saved. From a checkpoint: fitted as far as the training had come.
 
     Raises
@@ -83,6 +81,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     if kind == "checkpoint":
         tree = tree["estimator"]
     check_version(tree["class"], version)
+    return _estimator_of(tree, path, version)
+
+
+def _estimator_of(tree: dict[str, Any], path: Any, version: str) -> Any:
+    """The inverse of `kept.tree_of`."""
     classes = known_classes()
     if tree["class"] not in classes:
         raise ValueError(f"{path} holds a {tree['class']}, unknown to this version")
@@ -95,7 +98,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     estimator = cls(**tree["params"])
     for name, value in tree["attributes"].items():
-        setattr(estimator, name, value)
+        setattr(estimator, name, _with_parts(value, path, version))
     requests = estimator._get_metadata_request() if tree["requests"] else None
     for method, wanted in tree["requests"].items():
         for param, alias in wanted.items():
@@ -105,9 +108,22 @@ def load(path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
+def _with_parts(value: Any, path: Any, version: str) -> Any:
+    """An attribute, with the estimators that it is or holds."""
+    if isinstance(value, list):
+        return [_with_parts(part, path, version) for part in value]
+    if isinstance(value, dict) and set(value) == kept.KEYS:
+        return _estimator_of(value, path, version)
+    return value
+
+
 def known_classes() -> dict[str, Any]:
     """The classes that a file may hold, by name."""
     from skmlp.estimators.classifier import MLPClassifier
     from skmlp.estimators.regressor import MLPRegressor
+    from skmlp.tabular.classifier import TabularMLPClassifier
+    from skmlp.tabular.encoder import TableEncoder
+    from skmlp.tabular.regressor import TabularMLPRegressor
 
-    return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
+    classes = (MLPClassifier, MLPRegressor, TabularMLPClassifier, TabularMLPRegressor)
+    return {cls.__name__: cls for cls in (*classes, TableEncoder)}
