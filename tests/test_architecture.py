@@ -63,7 +63,7 @@ LINES = {
     "the house": (17_090, 26_700),
     "types of the estimators, assignments in constructors": (390, 390),
     "errors that point to what was meant, what a fit tells": (200, 380),
-    "estimators of raw tables": (895, 1_645),
+    "estimators of raw tables": (1_110, 1_980),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
 }

@@ -6,15 +6,13 @@ or texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from skmlp.onnx.graph import Graph, layers
-from skmlp.tabular.encoder import CLIP, TableEncoder
-
-#: A text that no table holds: what the encoder makes of it, it makes of all new ones.
-_NEW = "\0"
+from skmlp.tabular.encoder import CLIP, RARE, TableEncoder
 
 
 def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
@@ -50,8 +48,10 @@ def _encoded(g: Graph, encoder: TableEncoder, inputs: list[str]) -> str:
         parts += _of_number(g, encoder, j, name)
     if encoder.one_hot_ is not None:
         parts += [
-            _of_category(g, codes, name)
-            for name, codes in zip(words, _codes(encoder.one_hot_), strict=True)
+            _of_category(g, categories, name)
+            for name, categories in zip(
+                words, encoder.one_hot_.categories_, strict=True
+            )
         ]
     # The encoder rounds to float32.
     rounded = g.add("Cast", g.add("Concat", *parts, axis=1), to=g.kinds.FLOAT)
@@ -76,39 +76,20 @@ def _of_number(g: Graph, encoder: TableEncoder, j: int, name: str) -> list[str]:
     return parts
 
 
-def _codes(one_hot: Any) -> list[tuple[dict[str, int], int, int]]:
-    """Of each column: which encoded column a text has, which a new one, how many."""
-    found, start = [], 0
-    first = [categories[0] for categories in one_hot.categories_]
-    for i, categories in enumerate(one_hot.categories_):
-        rows = np.empty((len(categories) + 1, len(first)), object)
-        rows[:] = first
-        rows[:-1, i], rows[-1, i] = categories, _NEW
-        rare = one_hot.infrequent_categories_[i]
-        width = len(categories) - (0 if rare is None else len(rare) - 1)
-        block = one_hot.transform(rows)[:, start : start + width]
-        start += width
-        codes = np.where(block.any(axis=1), block.argmax(axis=1), -1).tolist()
-        # ONNX has no missing text: an empty one stands for it.
-        texts = ["" if text is None else text for text in categories]
-        order = sorted(range(len(texts)), key=lambda k: categories[k] is not None)
-        known = {texts[k]: codes[k] for k in order}
-        found.append((known, codes[-1], width))
-    return found
-
-
-def _of_category(g: Graph, codes: tuple[dict[str, int], int, int], name: str) -> str:
-    known, new, width = codes
+def _of_category(g: Graph, categories: Sequence[str | None], name: str) -> str:
+    """The encoded columns of a category."""
+    # ONNX has no missing text: an empty one stands for it.
+    texts = ["" if text is None else text for text in categories]
     code = g.add(
         "LabelEncoder",
         name,
         op_domain="ai.onnx.ml",
         op_version=2,
-        keys_strings=list(known),
-        values_int64s=list(known.values()),
-        default_int64=new,
+        keys_strings=texts,
+        values_int64s=list(range(len(texts))),
+        default_int64=texts.index(RARE) if RARE in texts else -1,
     )
-    equal = g.add("Equal", code, g.integers(np.arange(width)))
+    equal = g.add("Equal", code, g.integers(np.arange(len(texts))))
     return g.add("Cast", equal, to=g.kinds.DOUBLE)
 
 

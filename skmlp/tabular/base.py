@@ -7,7 +7,7 @@ of its own, so that together they learn from all rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skmlp.estimators.base import unchanged_on_error
-from skmlp.estimators.fitting.inputs import Input, check_validation_given
+from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
@@ -52,28 +52,44 @@ MOST_BATCH_ROWS, LEAST_BATCH_ROWS, LEAST_STEPS = 256, 8, 10
 class Rows:
     """Rows that members share: encoded features, targets and weights."""
 
-    X: Array
+    #: An array, or a `skmlp.tabular.on_dask.Partitioned`.
+    X: Any
     y: Array
     weights: Array | None
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether the features lie on a cluster."""
+        return not isinstance(self.X, np.ndarray)
 
     def take(self, rows: Array) -> Rows:
         """Those at some indices."""
         weights = None if self.weights is None else self.weights[rows]
-        return Rows(self.X[rows], self.y[rows], weights)
+        X = self.X.take(rows) if self.on_dask else self.X[rows]
+        return Rows(X, self.y[rows], weights)
 
     @staticmethod
     def joined(parts: Sequence[Rows]) -> Rows:
-        """Several parts, one after the other."""
+        """The targets and weights of several, one after the other."""
         weights = [part.weights for part in parts if part.weights is not None]
         return Rows(
-            np.concatenate([part.X for part in parts]),
+            None,
             np.concatenate([part.y for part in parts]),
             np.concatenate(weights) if weights else None,
         )
 
     def of(self, inputs: Array) -> Rows:
         """Some of the encoded columns."""
+        if self.on_dask:
+            return Rows(self.X.of(inputs), self.y, self.weights)
         return Rows(np.ascontiguousarray(self.X[:, inputs]), self.y, self.weights)
+
+    def given(self) -> tuple[Any, Any, Any]:
+        """Features, targets and weights as a network takes them."""
+        if self.on_dask:
+            X = self.X
+            return X.delayed(), X.split(self.y), X.split(self.weights)
+        return self.X, self.y, self.weights
 
     def with_weight(self) -> Rows:
         """Those that count: a row of weight 0 is as one that is not there."""
@@ -105,13 +121,13 @@ def train(
         kept[held_out] = False
         rows = rows.take(np.flatnonzero(kept))
     if validation is None:
-        network.set_params(early_stopping=False)
+        network.set_params(early_stopping=False, scoring=None)
     else:
-        options |= {"X_val": validation.X, "y_val": validation.y}
-        options["sample_weight_val"] = validation.weights
+        names = "X_val", "y_val", "sample_weight_val"
+        options |= zip(names, validation.given(), strict=True)
     # Not `fit`: here all epochs are wanted, which is nothing to warn of.
     epochs = network.max_iter
-    return network.partial_fit(rows.X, rows.y, rows.weights, epochs=epochs, **options)
+    return network.partial_fit(*rows.given(), epochs=epochs, **options)
 
 
 class BaseTabularMLP(BaseEstimator, ABC):
@@ -158,8 +174,9 @@ class BaseTabularMLP(BaseEstimator, ABC):
         """Group of each row, of which every held-out part has its share."""
         return None
 
+    @staticmethod
     @abstractmethod
-    def _output(self, network: Any, X: Array) -> Array:
+    def _output(network: Any, X: Array) -> Array:
         """What a network makes of encoded rows."""
 
     @abstractmethod
@@ -221,13 +238,15 @@ class BaseTabularMLP(BaseEstimator, ABC):
 
     def _fit(self, given: Input) -> None:
         encoder = TableEncoder(self.categorical_features)
-        encoded = encoder.fit_transform(given.X)
+        encoded, given = _encoded(encoder, given)
         targets = self._encode_targets(given.y)
         rows = self._rows(encoded, targets, given.y, given.sample_weight).with_weight()
         validation = None
         if given.X_val is not None:
-            more, own = encoder.transform(given.X_val), self._encode_more(given.y_val)
-            validation = self._rows(more, own, given.y_val, given.sample_weight_val)
+            held = Input(given.X_val, given.y_val, given.sample_weight_val)
+            more, held = _encoded(encoder, held, fit=False)
+            own = self._encode_more(held.y)
+            validation = self._rows(more, own, held.y, held.sample_weight)
         self.preprocessor_ = encoder
         self.n_features_in_ = encoder.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
@@ -250,12 +269,16 @@ class BaseTabularMLP(BaseEstimator, ABC):
         first = dict(self._first())
         every = np.arange(encoded.shape[1]), np.flatnonzero(~encoder.is_ramp_)
         self.estimators_features_ = [every[k % 2] for k in range(n_members)]
-        self.estimators_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+        fits = [
             delayed(train)(network, inputs, rows, parts[k // 2], validation, first)
             for k, (network, inputs) in enumerate(
                 zip(networks, self.estimators_features_, strict=True)
             )
-        )
+        ]
+        if rows.on_dask:  # each has the whole cluster
+            self.estimators_ = [fit(*args, **kwargs) for fit, args, kwargs in fits]
+        else:
+            self.estimators_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(fits)
         self.n_iter_ = max(network.n_iter_ for network in self.estimators_)
         if validation is not None and self.early_stopping:
             self._weigh([validation] * n_pairs)
@@ -326,18 +349,47 @@ class BaseTabularMLP(BaseEstimator, ABC):
             blocks.append(np.stack([self._output_of(k, encoded) for k in members]))
         return np.concatenate(blocks, axis=1)
 
-    def _output_of(self, k: int, encoded: Array) -> Array:
-        """What network `k` makes of encoded rows.
+    def _lazy(self, method: str, X: Any, dtype: Any, n_columns: int | None) -> Any:
+        """Let a method run on each partition of a Dask collection, later."""
+        from skmlp.tabular import on_dask
 
-        In float64: a row's prediction must not depend on the rows beside it.
-        """
-        own = encoded[:, self.estimators_features_[k]].astype(np.float64)
-        return self._output(self.estimators_[k], own)
+        return on_dask.predict(self, method, X, dtype, n_columns)
+
+    def _output_of(self, k: int, encoded: Any) -> Array:
+        """What network `k` makes of encoded rows."""
+        network, inputs = self.estimators_[k], self.estimators_features_[k]
+        if isinstance(encoded, np.ndarray):
+            return _output(self._output, network, encoded[:, inputs])
+        found: Array = encoded.of(inputs).map(_output, self._output, network)
+        return found
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(TableEncoder()).input_tags
         return tags
+
+
+def _encoded(
+    encoder: TableEncoder, given: Input, *, fit: bool = True
+) -> tuple[Any, Input]:
+    """Encoded features, and the targets and weights in this process."""
+    if is_dask(given.X) or is_dask(given.y):
+        from skmlp.tabular import on_dask
+
+        X, y, weights = on_dask.taken(
+            encoder, given.X, given.y, given.sample_weight, fit=fit
+        )
+        return X, given._replace(y=y, sample_weight=weights)
+    encode = encoder.fit_transform if fit else encoder.transform
+    return encode(given.X), given
+
+
+def _output(output: Callable[[Any, Array], Array], network: Any, X: Array) -> Array:
+    """What a network makes of its own columns.
+
+    In float64: a row's prediction must not depend on the rows beside it.
+    """
+    return output(network, X.astype(np.float64))
 
 
 def held_out_rows(

@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.classifier import MLPClassifier
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
 
@@ -180,9 +181,10 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}
 
-    def _output(self, network: Any, X: Array) -> Array:
+    @staticmethod
+    def _output(network: Any, X: Array) -> Array:
         # Of a single class it has two columns, as scikit-learn's.
-        shares = network.predict_proba(X)[:, : len(self.classes_)]
+        shares = network.predict_proba(X)[:, : len(network.classes_)]
         return np.asarray(shares, np.float64)
 
     def _loss_of(self, output: Array, rows: Rows) -> float:
@@ -200,7 +202,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         power = minimize_scalar(loss, bounds=(1.0, MOST_POWER), method="bounded").x
         self.temperature_ = float(1 / power)
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any) -> Any:
         """Probabilities of the classes: the mean over the networks, at a temperature.
 
         Parameters
@@ -211,12 +213,14 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`.
+            In the order of `classes_`. Of a Dask collection lazily.
         """
+        if is_dask(X):
+            return self._lazy("predict_proba", X, np.float64, len(self.classes_))
         mean = np.average(self._outputs(X), axis=0, weights=self.estimator_weights_)
         return _sharpened(mean, self.temperature_)
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any) -> Any:
         """Predict the most probable class.
 
         Parameters
@@ -227,8 +231,10 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels.
+            Labels. Of a Dask collection lazily.
         """
         check_is_fitted(self)
+        if is_dask(X):
+            return self._lazy("predict", X, self.classes_.dtype, None)
         labels: Array = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels

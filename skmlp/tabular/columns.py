@@ -63,12 +63,17 @@ def as_table(X: Any, estimator: Any) -> Any:
     Raises
     ------
     TypeError
-        A sparse matrix.
+        A sparse matrix, or a Dask collection.
     """
     if sparse.issparse(X):
         raise TypeError(
             "Sparse data was passed, but a table of raw columns is needed: pass a "
             "frame or a dense array, or use skmlp's MLPClassifier or MLPRegressor"
+        )
+    if hasattr(X, "__dask_graph__"):
+        raise TypeError(
+            f"{type(X).__name__} of Dask: this method takes rows of one place, such as "
+            "X.compute(), or call it for each partition with X.map_partitions"
         )
     if is_frame(X):
         return X

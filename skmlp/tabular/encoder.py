@@ -19,9 +19,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
+from skmlp.tabular.summary import Summary
 
 #: Where the smooth clipping ends: no scaled number is above it.
 CLIP = 3.0
+#: What stands for rare and for unknown categories, as in scikit-learn.
+RARE = "infrequent_sklearn"
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):
@@ -121,38 +124,42 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return self._encode(self._fit(X))
 
     def _fit(self, X: Any) -> list[columns.Column]:
-        found = self._read(X, reset=True)
-        self._is_number = [column.is_number for column in found]
-        numbers = [c.values for c in found if c.is_number]
-        words = [c.values for c in found if not c.is_number]
+        found = columns.read(*self._checked(X, reset=True), self)
+        self.learn([Summary.of(column) for column in found])
+        return found
+
+    def learn(self, summaries: Sequence[Summary]) -> None:
+        """Fit to what the columns hold."""
+        self._names = [one.name for one in summaries]
+        self._is_number = [one.is_number for one in summaries]
+        numbers = [one for one in summaries if one.is_number]
+        words = [one for one in summaries if not one.is_number]
         self.centers_, self.scales_ = np.zeros((2, len(numbers)))
         self.edges_: list[Array] = []
-        self._with_missing = np.zeros(len(numbers), bool)
-        for j, values in enumerate(numbers):
-            known = values[~np.isnan(values)]
-            self._with_missing[j] = len(known) < len(values)
-            if len(known) == 0:
+        self._with_missing = np.array([one.n_missing > 0 for one in numbers], bool)
+        levels = np.linspace(0, 1, self.n_ramps + 1)
+        for j, one in enumerate(numbers):
+            if len(one.values) == 0:
                 self.edges_.append(np.empty(0))
                 continue
-            low, self.centers_[j], high = np.quantile(known, [0.25, 0.5, 0.75])
-            spread = high - low or (known.max() - known.min()) / 2
+            low, self.centers_[j], high = one.quantiles([0.25, 0.5, 0.75])
+            least, most = one.quantiles([0, 1])
+            spread = high - low or (most - least) / 2
             self.scales_[j] = 1 / spread if spread > 0 else 0.0
-            levels = np.linspace(0, 1, self.n_ramps + 1)
-            edges = np.unique(np.quantile(known, levels))
+            edges = np.unique(one.quantiles(levels))
             # Two values have nothing between them: the scaled number says it all.
-            several = len(edges) > 1 and len(np.unique(known)) > 2
+            several = len(edges) > 1 and one.has_several
             self.edges_.append(edges if several else np.empty(0))
         self.one_hot_ = None
         if words:
+            kept = [one.categories(self.min_frequency, RARE) for one in words]
             self.one_hot_ = OneHotEncoder(
-                handle_unknown="infrequent_if_exist",
-                min_frequency=self.min_frequency,
+                categories=kept,
+                handle_unknown="ignore",
                 sparse_output=False,
                 dtype=np.float32,
-            ).fit(_stacked(words))
-        self._names = [column.name for column in found]
+            ).fit(np.array([[own[0] for own in kept]], object))
         self.is_ramp_ = np.array([ramp for _, ramp in self._encoded_columns()])
-        return found
 
     def transform(self, X: Any) -> Array:
         """Encode a table.
@@ -169,7 +176,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             The numbers.
         """
         check_is_fitted(self)
-        return self._encode(self._read(X, reset=False))
+        found = columns.read(*self._checked(X, reset=False), self)
+        fitted = zip(found, self._is_number, strict=True)
+        return self._encode([_as_fitted(*pair) for pair in fitted])
 
     def _encode(self, found: list[columns.Column]) -> Array:
         numbers = [c.values for c in found if c.is_number]
@@ -190,8 +199,17 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             if self._with_missing[j]:
                 parts.append(missing[:, None].astype(np.float32))
         if self.one_hot_ is not None:
-            parts.append(self.one_hot_.transform(_stacked(words)))
+            parts.append(self.one_hot_.transform(self._common(words)))
         return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+    def _common(self, words: Sequence[Array]) -> Array:
+        """Categories as one table, with the rare and the unknown ones as `RARE`."""
+        table = np.empty((len(words[0]), len(words)), object)
+        assert self.one_hot_ is not None
+        for j, column in enumerate(words):
+            known = set(self.one_hot_.categories_[j])
+            table[:, j] = [text if text in known else RARE for text in column]
+        return table
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the encoded columns.
@@ -224,21 +242,15 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             found += [(name, False) for name in names]
         return found
 
-    def _read(self, X: Any, *, reset: bool) -> list[columns.Column]:
+    def _checked(self, X: Any, *, reset: bool) -> tuple[Any, list[bool] | None]:
+        """A table with the right columns, and which of them are asked as categories."""
         X = columns.as_table(X, self)
         names = columns.names_of(X)
         if names is None or hasattr(X, "iloc"):
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
             _check_names(self, names, reset)
-        mask = _mask(self.categorical_features, names, self.n_features_in_)
-        found = columns.read(X, mask, self)
-        if reset:
-            return found
-        return [
-            _as_fitted(column, number)
-            for column, number in zip(found, self._is_number, strict=True)
-        ]
+        return X, _mask(self.categorical_features, names, self.n_features_in_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -246,14 +258,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
-
-
-def _stacked(words: Sequence[Array]) -> Array:
-    """Categories as one table of objects."""
-    table = np.empty((len(words[0]), len(words)), object)
-    for j, column in enumerate(words):
-        table[:, j] = column
-    return table
 
 
 def _as_fitted(column: columns.Column, number: bool) -> columns.Column:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_y, check_is_fitted
 
+from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.regressor import MLPRegressor
 from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
@@ -135,7 +136,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     def _network(self) -> Any:
         return MLPRegressor(**NETWORK)
 
-    def _output(self, network: Any, X: Array) -> Array:
+    @staticmethod
+    def _output(network: Any, X: Array) -> Array:
         return np.asarray(network.predict(X), np.float64).reshape(len(X), -1)
 
     def _loss_of(self, output: Array, rows: Rows) -> float:
@@ -175,10 +177,14 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         Returns
         -------
         y_mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The predictions.
+            The predictions. Of a Dask collection lazily.
         y_std : ndarray of the same shape
             Only if `return_std`.
         """
+        check_is_fitted(self)
+        if is_dask(X) and not return_std:
+            n_columns = None if self._one_column else len(self._mean)
+            return self._lazy("predict", X, np.float64, n_columns)
         values = self._predictions(X)
         mean = self._shaped(self._mean_of(values))
         return (mean, self._shaped(values.std(axis=0))) if return_std else mean

@@ -1,0 +1,174 @@
+"""Raw tables on Dask: partitions stay where they are, and are encoded there.
+
+One pass over them brings what each column holds, the targets and the weights. The
+networks are then trained on lists of delayed objects. Imported when a Dask collection
+comes in, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask
+import numpy as np
+
+from skmlp.dask.ingest import collections
+from skmlp.data.frames import as_values
+from skmlp.estimators.fitting import dask_inputs
+from skmlp.estimators.prediction import lazy
+from skmlp.model.layout import Array
+from skmlp.tabular import columns
+from skmlp.tabular.encoder import TableEncoder
+from skmlp.tabular.summary import Summary
+
+
+@dataclass(frozen=True)
+class Partitioned:
+    """Encoded rows of a table whose partitions lie on a cluster.
+
+    Attributes
+    ----------
+    parts : list of Delayed
+        The raw partitions.
+    encoder : Delayed
+        What encodes them.
+    sizes : tuple of int
+        Rows of each partition.
+    rows : ndarray of int
+        Which rows of all these are.
+    inputs : ndarray of int
+        The encoded columns that are seen.
+    """
+
+    parts: Sequence[Any]
+    encoder: Any
+    sizes: tuple[int, ...]
+    rows: Array
+    inputs: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and encoded columns."""
+        return len(self.rows), len(self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Array) -> Partitioned:
+        """Rows at some of the indices."""
+        return replace(self, rows=self.rows[rows])
+
+    def of(self, inputs: Array) -> Partitioned:
+        """Some of the columns."""
+        return replace(self, inputs=self.inputs[inputs])
+
+    def _cuts(self) -> Array:
+        """Where the rows of each partition begin in `rows`, which is sorted."""
+        return np.searchsorted(self.rows, np.cumsum([0, *self.sizes]))
+
+    def delayed(self) -> list[Any]:
+        """The encoded rows of each partition."""
+        starts, cuts = np.cumsum([0, *self.sizes]), self._cuts()
+        encoded = dask.delayed(_encoded, pure=False)
+        return [
+            encoded(
+                part,
+                self.encoder,
+                self.rows[cuts[k] : cuts[k + 1]] - start,
+                self.inputs,
+            )
+            for k, (part, start) in enumerate(zip(self.parts, starts, strict=False))
+        ]
+
+    def split(self, values: Array | None) -> list[Any] | None:
+        """Values, one for each row, as the partitions are."""
+        if values is None:
+            return None
+        cuts = self._cuts()[1:-1]
+        return [dask.delayed(part, pure=False) for part in np.split(values, cuts)]
+
+    def map(self, function: Callable[..., Array], *arguments: Any) -> Array:
+        """What a function of the encoded rows gives, of all partitions."""
+        shared = [dask.delayed(one, pure=False) for one in arguments]
+        apply = dask.delayed(function, pure=False)
+        parts = dask.compute(*[apply(*shared, part) for part in self.delayed()])
+        return np.concatenate([part for part in parts if len(part)])
+
+
+def taken(
+    encoder: TableEncoder, X: Any, y: Any, sample_weight: Any, *, fit: bool
+) -> tuple[Partitioned, Array, Array | None]:
+    """The encoded rows, and their targets and weights in this process.
+
+    With `fit` the encoder is fitted first.
+
+    Raises
+    ------
+    ValueError
+        Not all are Dask collections, their lengths differ, or a column is of different
+        kinds.
+    """
+    given = [
+        one for one in dask_inputs.understand(X, y, sample_weight) if one is not None
+    ]
+    given = collections.paired(given)
+    meta = given[0].meta
+    if not columns.is_frame(meta):
+        meta = np.empty((1, *meta.shape[1:]), meta.dtype)
+    encoder._checked(meta, reset=fit)
+    # Held on the cluster during the fit: no partition is computed twice.
+    parts = list(dask.persist(*given[0].delayed()))
+    look = dask.delayed(_looked_at, pure=False)
+    tool = dask.delayed(encoder, pure=False)
+    rest = zip(*(one.delayed() for one in given[1:]), strict=True)
+    found = dask.compute(
+        *[look(tool, k, *pair) for k, pair in enumerate(zip(parts, rest, strict=True))]
+    )
+    sizes = tuple(one[0] for one in found)
+    if fit:
+        summaries = [one[1] for one in found if one[0]]
+        if not summaries:
+            raise ValueError(
+                "Found array with 0 sample(s) while a minimum of 1 is required."
+            )
+        encoder.learn([Summary.joined(each) for each in zip(*summaries, strict=True)])
+        tool = dask.delayed(encoder, pure=False)
+    y, *weights = (
+        np.concatenate(each) for each in zip(*(f[2] for f in found), strict=True)
+    )
+    every = np.arange(len(encoder.is_ramp_))
+    rows = Partitioned(parts, tool, sizes, np.arange(sum(sizes)), every)
+    return rows, y, weights[0] if weights else None
+
+
+def _looked_at(
+    encoder: TableEncoder, number: int, part: Any, rest: Sequence[Any]
+) -> tuple[int, list[Summary], list[Array]]:
+    """Rows of a partition, what its columns hold, its targets and weights."""
+    values = [as_values(one) for one in rest]
+    n = columns.n_rows(part)
+    if any(len(one) != n for one in values):
+        raise ValueError(
+            f"partition {number} has {n} rows of X and {[len(v) for v in values]} of "
+            "the targets and weights"
+        )
+    if n == 0:
+        return 0, [], values
+    found = columns.read(*encoder._checked(part, reset=False), encoder)
+    return n, [Summary.of(column) for column in found], values
+
+
+def _encoded(part: Any, encoder: TableEncoder, rows: Array, inputs: Array) -> Array:
+    """Some encoded rows and columns of a partition."""
+    if len(rows) == 0:
+        return np.empty((0, len(inputs)), np.float32)
+    return np.ascontiguousarray(encoder.transform(part)[rows][:, inputs])
+
+
+def predict(
+    estimator: Any, method: str, X: Any, dtype: Any, n_columns: int | None
+) -> Any:
+    """Call a method of the estimator on each partition, lazily."""
+    return lazy.predict(estimator, method, X, np.dtype(dtype), n_columns, {})

@@ -1,0 +1,116 @@
+"""Raw tables on Dask: the model is the one of the rows in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+pytest.importorskip("distributed", reason="Dask is an extra, dask")
+import dask.array as da  # noqa: E402 - an extra
+import dask.dataframe as dd  # noqa: E402 - an extra
+
+from skmlp import TabularMLPClassifier, TabularMLPRegressor  # noqa: E402
+from skmlp.tabular import summary  # noqa: E402
+from skmlp.tabular.columns import Column  # noqa: E402
+from skmlp.tabular.summary import Summary  # noqa: E402
+from tests.estimators.conftest import client  # noqa: E402, F401 - a fixture
+from tests.tabular.test_tabular import COLUMNS, LABELS, N, REAL, quick  # noqa: E402
+
+KINDS = {"classes": TabularMLPClassifier, "real": TabularMLPRegressor}
+TABLE = pd.DataFrame(COLUMNS)
+WEIGHTS = np.where(np.arange(N) % 5, 1.0, 0.0)
+
+
+def target(kind: str) -> pd.Series:
+    return pd.Series(LABELS if kind == "classes" else REAL, name="target")
+
+
+def predict(model: Any, X: Any) -> Any:
+    return getattr(model, "predict_proba", model.predict)(X)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_gives_the_model_of_its_rows(client, kind, weighted):  # noqa: F811
+    y, w = target(kind), pd.Series(WEIGHTS) if weighted else None
+    here = quick(KINDS[kind]).fit(TABLE, y, w)
+    lazy = [None if one is None else dd.from_pandas(one, 3) for one in (TABLE, y, w)]
+    there = quick(KINDS[kind]).fit(*lazy)
+    assert list(there.feature_names_in_) == list(TABLE)
+    names = here.preprocessor_.get_feature_names_out()
+    assert_array_equal(there.preprocessor_.get_feature_names_out(), names)
+    assert there.estimators_[0].n_shards_ == 2
+    for one, two in zip(here.estimators_, there.estimators_, strict=True):
+        for a, b in zip(one.coefs_, two.coefs_, strict=True):
+            assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    expected = predict(here, TABLE)
+    assert_allclose(predict(there, TABLE), expected, rtol=1e-3, atol=1e-4)
+    # Predictions of a frame are lazy, and have its index.
+    lazily = predict(there, lazy[0])
+    assert_allclose(lazily.compute(), predict(there, TABLE), rtol=1e-9)
+    assert_array_equal(lazily.compute().index, TABLE.index)
+
+
+def test_an_array_and_own_validation_rows(client):  # noqa: F811
+    X = TABLE[["size", "flag"]].to_numpy(np.float64)
+    A, b = da.from_array(X, (70, 2)), da.from_array(REAL, 70)
+    model = quick(TabularMLPRegressor)
+    there = model.fit(A[:200], b[:200], X_val=A[200:], y_val=b[200:]).predict(A)
+    assert there.chunks[0] == A.chunks[0]
+    here = quick(TabularMLPRegressor)
+    here.fit(X[:200], REAL[:200], X_val=X[200:], y_val=REAL[200:])
+    assert_allclose(there.compute(), here.predict(X), rtol=1e-3, atol=1e-4)
+    assert_allclose(model._errors, here._errors, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_are_trained_on_workers(client, kind):  # noqa: F811
+    alone = quick(KINDS[kind]).fit(TABLE, target(kind))
+    with joblib.parallel_config("dask"):
+        model = quick(KINDS[kind]).fit(TABLE, target(kind))
+    for one, two in zip(alone.estimators_, model.estimators_, strict=True):
+        for a, b in zip(one.coefs_, two.coefs_, strict=True):
+            assert_array_equal(a, b)
+
+
+def test_what_cannot_be_taken_is_said(client):  # noqa: F811
+    mixed = da.from_array(np.array([[1], [2], ["x"], ["y"]], dtype=object), (2, 1))
+    with pytest.raises(ValueError, match="'x0' holds numbers in some partitions"):
+        quick(TabularMLPRegressor).fit(mixed, da.arange(4, chunks=2))
+    lazy = dd.from_pandas(TABLE, 3)
+    with pytest.raises(ValueError, match="y must be a Dask collection"):
+        quick(TabularMLPRegressor).fit(lazy, REAL)
+    model = quick(TabularMLPRegressor).fit(TABLE, REAL)
+    with pytest.raises(TypeError, match=r"X\.compute\(\), or call it for each"):
+        model.predict_interval(lazy)
+
+
+def test_summaries_of_parts_are_that_of_all(monkeypatch):
+    values = np.random.default_rng(0).normal(size=9000)
+    values[::10] = np.nan
+    parts = [Column("a", part) for part in np.split(values, [10, 10, 4000])]
+    levels = np.linspace(0, 1, 17)
+    whole = Summary.of(Column("a", values))
+    joined = Summary.joined([Summary.of(part) for part in parts])
+    assert_array_equal(joined.quantiles(levels), whole.quantiles(levels))
+    assert joined.n_missing == whole.n_missing == 900
+    # Of many rows quantiles are kept.
+    monkeypatch.setattr(summary, "MOST_NUMBERS", 500)
+    rough = Summary.joined([Summary.of(part) for part in parts])
+    assert len(rough.values) < 1100
+    near = whole.quantiles(levels)[1:-1]
+    assert_allclose(rough.quantiles(levels)[1:-1], near, atol=0.01)
+
+
+def test_categories_of_parts_are_counted_together():
+    words = np.array(["a", "b", None, "b", "a", "b", "c"], dtype=object)
+    missing = Column("w", np.full(2, np.nan))  # of no kind
+    parts = [Column("w", words[:3]), Column("w", words[3:]), missing]
+    found = Summary.joined([Summary.of(part) for part in parts])
+    assert found.categories(3, "rare") == ["b", None, "rare"]
+    assert found.categories(1, "rare") == ["a", "b", "c", None]
