@@ -14,17 +14,20 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from skmlp.cores import usable_cores
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
+from skmlp.threads import blas_threads_allowed
 
 #: What the networks are, unless `network_params` says otherwise. The recipe is that of
 #: RealMLP (arXiv 2407.04491) without its parts that brought nothing on the tables of
@@ -62,10 +65,13 @@ class Rows:
         """Whether the features lie on a cluster."""
         return not isinstance(self.X, np.ndarray)
 
-    def take(self, rows: Array) -> Rows:
-        """Those at some indices."""
+    def take(self, rows: Array, inputs: Array | None = None) -> Rows:
+        """Those at some indices; of the encoded columns all, or some."""
+        if self.on_dask:
+            X = self.X.take(rows, inputs)
+        else:
+            X = self.X[rows] if inputs is None else self.X[np.ix_(rows, inputs)]
         weights = None if self.weights is None else self.weights[rows]
-        X = self.X.take(rows) if self.on_dask else self.X[rows]
         return Rows(X, self.y[rows], weights)
 
     @staticmethod
@@ -77,12 +83,6 @@ class Rows:
             np.concatenate([part.y for part in parts]),
             np.concatenate(weights) if weights else None,
         )
-
-    def of(self, inputs: Array) -> Rows:
-        """Some of the encoded columns."""
-        if self.on_dask:
-            return Rows(self.X.of(inputs), self.y, self.weights)
-        return Rows(np.ascontiguousarray(self.X[:, inputs]), self.y, self.weights)
 
     def given(self) -> tuple[Any, Any, Any]:
         """Features, targets and weights as a network takes them."""
@@ -111,15 +111,13 @@ def train(
     It sees the encoded columns `inputs`, and learns from all `rows` but `held_out`.
     `first` are further arguments of a first `partial_fit`.
     """
-    options = dict(first)
-    rows = rows.of(inputs)
+    options, every = dict(first), np.arange(len(rows.y))
     if validation is not None:
-        validation = validation.of(inputs)
+        validation = validation.take(np.arange(len(validation.y)), inputs)
     elif held_out is not None:
-        validation = rows.take(held_out)
-        kept = np.ones(len(rows.X), bool)
-        kept[held_out] = False
-        rows = rows.take(np.flatnonzero(kept))
+        validation = rows.take(held_out, inputs)
+        every = np.delete(every, held_out)
+    rows = rows.take(every, inputs)
     if validation is None:
         network.set_params(early_stopping=False, scoring=None)
     else:
@@ -278,7 +276,8 @@ class BaseTabularMLP(BaseEstimator, ABC):
         if rows.on_dask:  # each has the whole cluster
             self.estimators_ = [fit(*args, **kwargs) for fit, args, kwargs in fits]
         else:
-            self.estimators_ = Parallel(n_jobs=self.n_jobs, prefer="threads")(fits)
+            n_jobs = members_at_once(self.n_jobs, n_members)
+            self.estimators_ = Parallel(n_jobs, prefer="threads")(fits)
         self.n_iter_ = max(network.n_iter_ for network in self.estimators_)
         if validation is not None and self.early_stopping:
             self._weigh([validation] * n_pairs)
@@ -360,7 +359,7 @@ class BaseTabularMLP(BaseEstimator, ABC):
         network, inputs = self.estimators_[k], self.estimators_features_[k]
         if isinstance(encoded, np.ndarray):
             return _output(self._output, network, encoded[:, inputs])
-        found: Array = encoded.of(inputs).map(_output, self._output, network)
+        found: Array = encoded.take(None, inputs).map(_output, self._output, network)
         return found
 
     def __sklearn_tags__(self) -> Any:
@@ -382,6 +381,18 @@ def _encoded(
         return X, given._replace(y=y, sample_weight=weights)
     encode = encoder.fit_transform if fit else encoder.transform
     return encode(given.X), given
+
+
+def members_at_once(n_jobs: int | None, n_members: int) -> int | None:
+    """How many members joblib trains at the same time.
+
+    As joblib says; where nobody says anything, one for each core of this process that
+    BLAS may use: a core of its own serves a member better than parts of all steps.
+    """
+    _, of_context = get_active_backend(prefer="threads")
+    if n_jobs is not None or of_context != 1:
+        return n_jobs
+    return min(n_members, usable_cores(), blas_threads_allowed() or 1)
 
 
 def _output(output: Callable[[Any, Array], Array], network: Any, X: Array) -> Array:

@@ -65,8 +65,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         For the held-out rows and the networks.
     n_jobs : int or None, default=None
         Networks that are trained at the same time, by joblib: in threads unless a
-        `joblib.parallel_config` names another backend. With None, one after the other,
-        each on all cores.
+        `joblib.parallel_config` names another backend. With None, one on each core;
+        with 1, one after the other, each on all cores, which needs less memory.
     verbose : bool or int, default=False
         Print the epochs of each network.
 

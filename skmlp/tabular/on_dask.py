@@ -56,13 +56,11 @@ class Partitioned:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, rows: Array) -> Partitioned:
-        """Rows at some of the indices."""
-        return replace(self, rows=self.rows[rows])
-
-    def of(self, inputs: Array) -> Partitioned:
-        """Some of the columns."""
-        return replace(self, inputs=self.inputs[inputs])
+    def take(self, rows: Array | None, inputs: Array | None = None) -> Partitioned:
+        """Rows at some indices, and some of the columns; None for all."""
+        taken = self.rows if rows is None else self.rows[rows]
+        seen = self.inputs if inputs is None else self.inputs[inputs]
+        return replace(self, rows=taken, inputs=seen)
 
     def _cuts(self) -> Array:
         """Where the rows of each partition begin in `rows`, which is sorted."""

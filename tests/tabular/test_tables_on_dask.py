@@ -11,15 +11,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 pytest.importorskip("distributed", reason="Dask is an extra, dask")
-import dask.array as da  # noqa: E402 - an extra
-import dask.dataframe as dd  # noqa: E402 - an extra
+import dask.array as da
+import dask.dataframe as dd
 
-from skmlp import TabularMLPClassifier, TabularMLPRegressor  # noqa: E402
-from skmlp.tabular import summary  # noqa: E402
-from skmlp.tabular.columns import Column  # noqa: E402
-from skmlp.tabular.summary import Summary  # noqa: E402
-from tests.estimators.conftest import client  # noqa: E402, F401 - a fixture
-from tests.tabular.test_tabular import COLUMNS, LABELS, N, REAL, quick  # noqa: E402
+from skmlp import TabularMLPClassifier, TabularMLPRegressor
+from skmlp.tabular import summary
+from skmlp.tabular.columns import Column
+from skmlp.tabular.summary import Summary
+from tests.estimators.conftest import client  # noqa: F401 - a fixture
+from tests.tabular.test_tabular import COLUMNS, LABELS, REAL, N, quick
 
 KINDS = {"classes": TabularMLPClassifier, "real": TabularMLPRegressor}
 TABLE = pd.DataFrame(COLUMNS)
