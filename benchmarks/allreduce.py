@@ -34,7 +34,7 @@ from benchmarks.common import (
 )
 from skmlp.comm.base import Shards
 from skmlp.comm.handshake import Secret
-from skmlp.comm.sockets import Listener, SocketCommunicator
+from skmlp.comm.sockets import Listener, connect
 
 #: Count of float32, and of sums in a round.
 SIZES = {80: 5000, 8_000: 5000, 80_000: 2000, 1_000_000: 200}
@@ -50,7 +50,7 @@ class Sockets:
         pipe.send((self._listener.address, secret))
         address, other = pipe.recv()
         addresses = [self._listener.address, address]
-        self._comm = SocketCommunicator.connect(
+        self._comm = connect(
             self._listener,
             rank,
             Shards((0, 1)),

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -53,6 +53,8 @@ class Child:
         Threads of BLAS, OpenMP and XLA in the child; None leaves all cores to them.
     environment : dict, optional
         More variables.
+    before : sequence of str, optional
+        A command that runs the child, as ``ip netns exec NAME``.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Child:
         *arguments: Any,
         blas_threads: int | None = None,
         environment: dict[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         self._target = target
         variables = clean_environment()
@@ -72,6 +75,7 @@ class Child:
         # session, so that the system wakes it up if we are killed.
         self._process = subprocess.Popen(
             [
+                *before,
                 sys.executable,
                 "-m",
                 "benchmarks.child",

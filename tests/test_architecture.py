@@ -66,6 +66,7 @@ LINES = {
     "estimators of raw tables": (1_110, 1_980),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
+    "sums of many ranks; which batch and how many workers would do": (300, 480),
 }
 MOST_LINES_OF_CODE = sum(code for code, _ in LINES.values())
 MOST_LINES = sum(lines for _, lines in LINES.values())

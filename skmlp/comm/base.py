@@ -8,8 +8,9 @@ of the model's size. Segment ``k`` of a flat array of size ``S`` is
 ``[k * S // n_shards, (k + 1) * S // n_shards)``; the rank that holds shard ``k`` sums
 segment ``k`` and takes the optimizer's step on it.
 
-All sums run in the order of the shards, whichever ranks hold them: every rank gets the
-same bits, and a shard that moves to another rank changes nothing.
+The order of all sums is fixed by the number of shards (`skmlp.comm.ordered_sum`),
+whichever ranks hold them: every rank gets the same bits, and a shard that moves to
+another rank changes nothing.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def reduce_scatter(self) -> None:
-        """Sum every shard's part, in shard order, into `totals`.
+        """Sum every shard's part, in the shards' order, into `totals`.
 
         When it returns, all ranks have finished computing their parts, so the flat
         array may be written. Parts must not be written before `all_gather` returns.
@@ -136,7 +137,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def all_reduce(self, table: Array) -> Array:
-        """Sum the rows of a small table, in shard order, with the same bits for all.
+        """Sum the rows of a small table, with the same bits for all.
 
         `table` is float64 of shape (n_shards, k). The rows of `own_shards` hold this
         rank's values; the other rows are overwritten with those of their holders. The

@@ -34,7 +34,7 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -153,7 +153,7 @@ class Expected:
     run: bytes
     generation: int
     fingerprint: bytes
-    ranks: range
+    ranks: Collection[int]
 
     def judge(self, hello: Hello) -> Status:
         """Decide on `hello`, whose secret has been checked."""

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from skmlp.comm.base import Aborted, Array, CommError, PeerLost
+from skmlp.comm.listener import Address, format_address
 
 _HEADER = struct.Struct("!QQ")
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -178,7 +179,7 @@ class Transfer:
 
 
 class Mesh:
-    """The connections of one rank to all others, by rank.
+    """The connections of one rank to others, by rank.
 
     Within `limit` seconds at least one byte must move to or from each peer that a
     transfer waits for.
@@ -265,6 +266,19 @@ class Mesh:
                 self._failed = CommError, "the communicator is closed"
             for connection in self.connections.values():
                 connection.sock.close()
+
+
+def mesh_of(
+    sockets: Mapping[int, socket.socket],
+    addresses: Sequence[Address] | None,
+    limit: float,
+) -> Mesh:
+    """The mesh over sockets by rank; the ranks' addresses are for messages."""
+    connections = {}
+    for peer, sock in sorted(sockets.items()):
+        where = f" at {format_address(addresses[peer])}" if addresses else ""
+        connections[peer] = Connection(sock, f"rank {peer}{where}")
+    return Mesh(connections, limit)
 
 
 def _views(arrays: Sequence[Array]) -> Views:

@@ -1,8 +1,8 @@
-"""Sums in the order of the shards: the arithmetic that all communicators share.
+"""Sums in an order that the number of shards fixes: what all communicators share.
 
-The order is part of the result. ``total = parts[0] + parts[1]``, then
-``total += parts[2]`` and so on, one whole shard after the other: the bits do not depend
-on which rank holds a shard, nor on how the numbers travelled.
+The order is part of the result. Of few shards, ``total = parts[0] + parts[1]``, then
+``total += parts[2]`` and so on; of many, a tree over the numbers of the shards. The
+bits do not depend on which rank holds a shard, nor on how the numbers travelled.
 """
 
 from __future__ import annotations
@@ -16,6 +16,41 @@ from skmlp.comm.base import Array
 
 #: A function with its arguments, ready to be called in every step.
 BoundCall = tuple[Callable[..., Any], tuple[Array, ...]]
+
+#: ``(k, other)``: the sum at shard `other` is added to the one at shard k. At the end,
+#: the sum of all is at shard 0.
+Additions = Sequence[tuple[int, int]]
+
+#: The sum of more shards is a tree, and no rank talks to all others: see
+#: `skmlp.comm.halving`. As many as save more time than they cost, for a step with its
+#: two latencies over few ranks takes `2 * log2(n)` of them over many.
+MOST_IN_A_ROW = 16
+
+
+def is_tree(n_shards: int) -> bool:
+    """Whether the parts of so many shards are summed as a tree."""
+    return n_shards > MOST_IN_A_ROW
+
+
+def row_additions(n_shards: int) -> Additions:
+    """All parts are added to the first one, in their order."""
+    return [(0, k) for k in range(1, n_shards)]
+
+
+def tree_additions(n_shards: int) -> Additions:
+    """As in `skmlp.comm.halving`: parts of a distance are added, which then halves."""
+    n_nodes = 1 << (n_shards - 1).bit_length()
+    distances = [n_nodes >> i for i in range(1, n_nodes.bit_length())]
+    return [
+        (k, k + distance)
+        for distance in distances
+        for k in range(min(distance, n_shards - distance))
+    ]
+
+
+def additions(n_shards: int) -> Additions:
+    """The additions of so many shards."""
+    return (tree_additions if is_tree(n_shards) else row_additions)(n_shards)
 
 
 def sum_calls(parts: Sequence[Array], out: Array) -> list[BoundCall]:
@@ -33,11 +68,12 @@ def sum_calls(parts: Sequence[Array], out: Array) -> list[BoundCall]:
     return calls
 
 
-def sum_table(table: Array) -> Array:
-    """Sum the rows of `table`, of shape (n_shards, k), from the first to the last."""
-    total: Array = table[0].copy()
-    for row in table[1:]:
-        total += row
+def sum_table(table: Array, order: Additions) -> Array:
+    """Sum the rows of `table`, of shape (n_shards, k), in this order."""
+    rows = table.copy()
+    for k, other in order:
+        rows[k] += rows[other]
+    total: Array = rows[0].copy()
     return total
 
 

@@ -1,4 +1,4 @@
-"""How ranks in different processes find each other: a full mesh of TCP connections.
+"""How ranks in different processes find each other: TCP connections.
 
 Every rank has a `Listener`, made before its address is announced. Higher ranks dial
 lower ones. One loop over non-blocking sockets serves all pending connections, so a
@@ -15,7 +15,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -118,23 +118,26 @@ class _Rendezvous:
         limit: float,
         contexts: Contexts | None,
         between: float | None,
+        partners: Collection[int] | None,
     ) -> None:
         self._listener = listener
         self._addresses = addresses
         self._secret = secret
         self._hello = hello
-        callers = range(hello.rank + 1, len(addresses))
+        if partners is None:
+            partners = {*range(len(addresses))} - {hello.rank}
+        callers = {rank for rank in partners if rank > hello.rank}
         self._expected = Expected(
             hello.run, hello.generation, hello.fingerprint, callers
         )
         self._limit, self._between = limit, between
         self._deadline = time.monotonic() + limit
         self._contexts = contexts
-        self._missing = {*range(hello.rank), *callers}
+        self._missing = set(partners)
         local = listener.local is not None and contexts is None
         self._dialing = {
             rank: _Dialing(local and addresses[rank][0] == listener.address[0])
-            for rank in range(hello.rank)
+            for rank in sorted(self._missing - callers)
         }
         self._pending: dict[_Pending, None] = {}  # oldest first
         self._connections: dict[int, socket.socket] = {}
@@ -371,8 +374,9 @@ def meet(
     limit: float,
     contexts: Contexts | None = None,
     between: float | None = None,
+    partners: Collection[int] | None = None,
 ) -> dict[int, socket.socket]:
-    """Connect this rank with all others, within `limit` seconds.
+    """Connect this rank with its partners, by default all others, within `limit` s.
 
     The driver of a group takes part as rank -1, which all others dial, with addresses
     without a host. `between` is the limit from one arrival to the next.
@@ -393,5 +397,5 @@ def meet(
         `Listener.abort` was called for this generation or a later one.
     """
     return _Rendezvous(
-        listener, addresses, secret, hello, limit, contexts, between
+        listener, addresses, secret, hello, limit, contexts, between, partners
     ).run()

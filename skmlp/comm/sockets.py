@@ -12,19 +12,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
+from skmlp.comm.halving_sockets import HalvingCommunicator
 from skmlp.comm.handshake import Hello, Secret
-from skmlp.comm.listener import Address, Listener, format_address
-from skmlp.comm.mesh import Connection, Mesh, Transfer
+from skmlp.comm.listener import Address, Listener
+from skmlp.comm.mesh import Mesh, Transfer, mesh_of
 from skmlp.comm.ordered_sum import (
     BoundCall,
     check_buffers,
     check_table,
+    is_tree,
+    row_additions,
     sum_calls,
     sum_table,
 )
 from skmlp.comm.rendezvous import Contexts, meet
 
-__all__ = ["Listener", "SocketCommunicator"]
+__all__ = ["Listener", "SocketCommunicator", "connect"]
 
 
 class SocketExchange(Exchange):
@@ -119,55 +122,19 @@ class SocketCommunicator(Communicator):
         step_limit: float,
         addresses: Sequence[Address] | None = None,
     ) -> None:
-        if set(sockets) != set(range(shards.n_ranks)) - {rank}:
+        if set(sockets) != self.partners(rank, shards):
             raise ValueError(
                 f"rank {rank} of {shards.n_ranks} needs a socket to each other rank, "
                 f"and got those to {sorted(sockets)}"
             )
         self.rank = rank
         self.shards = shards
-        connections = {}
-        for peer, sock in sorted(sockets.items()):
-            where = f" at {format_address(addresses[peer])}" if addresses else ""
-            connections[peer] = Connection(sock, f"rank {peer}{where}")
-        self._mesh = Mesh(connections, step_limit)
+        self._mesh = mesh_of(sockets, addresses, step_limit)
 
-    @classmethod
-    def connect(
-        cls,
-        listener: Listener,
-        rank: int,
-        shards: Shards,
-        addresses: Sequence[Address],
-        *,
-        secret: Secret,
-        run: bytes,
-        generation: int,
-        fingerprint: bytes,
-        limit: float,
-        step_limit: float | None = None,
-        ssl_contexts: Contexts | None = None,
-    ) -> SocketCommunicator:
-        """Meet the other ranks, whose listeners have `addresses`, by rank.
-
-        `run`, `generation` and `fingerprint` are those of `Hello`; `limit` seconds is
-        the time to meet and the default of `step_limit`. With `ssl_contexts`, of the
-        accepting and of the dialing side, all connections are TLS. The listener stays
-        open. For the exceptions see `skmlp.comm.rendezvous.meet`.
-        """
-        if len(addresses) != shards.n_ranks:
-            raise ValueError(
-                f"{shards.n_ranks} ranks need as many addresses, not {len(addresses)}"
-            )
-        hello = Hello(run, generation, rank, fingerprint)
-        sockets = meet(listener, addresses, secret, hello, limit, ssl_contexts)
-        return cls(
-            rank,
-            shards,
-            sockets,
-            step_limit=limit if step_limit is None else step_limit,
-            addresses=addresses,
-        )
+    @staticmethod
+    def partners(rank: int, shards: Shards) -> set[int]:
+        """The ranks that a rank needs connections to."""
+        return set(range(shards.n_ranks)) - {rank}
 
     def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
         """Bind a step's two collectives to their buffers."""
@@ -186,7 +153,7 @@ class SocketCommunicator(Communicator):
                 for peer, connection in self._mesh.connections.items()
             ]
         )
-        return sum_table(table)
+        return sum_table(table, row_additions(self.shards.n_shards))
 
     def abort(self, reason: str) -> None:
         """Make this rank's verbs raise `Aborted`.
@@ -199,3 +166,51 @@ class SocketCommunicator(Communicator):
     def close(self) -> None:
         """Close the connections; the listener stays. To wake a verb, abort first."""
         self._mesh.close()
+
+
+def connect(
+    listener: Listener,
+    rank: int,
+    shards: Shards,
+    addresses: Sequence[Address],
+    *,
+    secret: Secret,
+    run: bytes,
+    generation: int,
+    fingerprint: bytes,
+    limit: float,
+    step_limit: float | None = None,
+    ssl_contexts: Contexts | None = None,
+    kind: type[SocketCommunicator] | type[HalvingCommunicator] | None = None,
+) -> Communicator:
+    """Meet the other ranks, whose listeners have `addresses`, by rank.
+
+    `run`, `generation` and `fingerprint` are those of `Hello`; `limit` seconds is the
+    time to meet and the default of `step_limit`. With `ssl_contexts`, of the accepting
+    and of the dialing side, all connections are TLS. The listener stays open. Without
+    a `kind`, the number of shards decides which one it is. For the exceptions see
+    `skmlp.comm.rendezvous.meet`.
+    """
+    if len(addresses) != shards.n_ranks:
+        raise ValueError(
+            f"{shards.n_ranks} ranks need as many addresses, not {len(addresses)}"
+        )
+    if kind is None:
+        many = is_tree(shards.n_shards)
+        kind = HalvingCommunicator if many else SocketCommunicator
+    sockets = meet(
+        listener,
+        addresses,
+        secret,
+        Hello(run, generation, rank, fingerprint),
+        limit,
+        ssl_contexts,
+        partners=kind.partners(rank, shards),
+    )
+    return kind(
+        rank,
+        shards,
+        sockets,
+        step_limit=limit if step_limit is None else step_limit,
+        addresses=addresses,
+    )

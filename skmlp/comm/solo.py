@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skmlp.comm.base import Array, Communicator, Exchange, Shards
-from skmlp.comm.ordered_sum import check_buffers, check_table, sum_table
+from skmlp.comm.ordered_sum import (
+    additions,
+    check_buffers,
+    check_table,
+    sum_table,
+)
 
 
 class SoloExchange(Exchange):
-    """A step's two collectives without any other rank: sums in shard order."""
+    """A step's two collectives without any other rank: sums in the shards' order."""
 
     def __init__(self, shards: Shards, parts: Sequence[Array]) -> None:
-        self.total, *self._others = parts
+        self.total = parts[0]
+        order = additions(shards.n_shards)
+        self._additions = [(parts[k], parts[other]) for k, other in order]
         self.segments = shards.segments_of(0, self.total.size)
         # Of one shard, the part is the sum. Of several, the sum takes the first one's
         # place: the next step writes all parts anew.
@@ -20,8 +27,8 @@ class SoloExchange(Exchange):
 
     def reduce_scatter(self) -> None:
         """Add up the parts."""
-        for part in self._others:
-            self.total += part
+        for part, other in self._additions:
+            part += other
 
     def all_gather(self) -> None:
         """Do nothing: all segments are here."""
@@ -41,9 +48,9 @@ class SoloCommunicator(Communicator):
         return SoloExchange(self.shards, parts)
 
     def all_reduce(self, table: Array) -> Array:
-        """Sum the rows in shard order."""
+        """Sum the rows in the shards' order."""
         check_table(table, self.shards.n_shards)
-        return sum_table(table)
+        return sum_table(table, additions(self.shards.n_shards))
 
     def abort(self, reason: str) -> None:
         """Do nothing: a single rank never waits."""

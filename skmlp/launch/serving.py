@@ -20,7 +20,7 @@ from skmlp.comm.base import Aborted, Communicator, PeerLost, Shards
 from skmlp.comm.handshake import Secret, default_facts, fingerprint
 from skmlp.comm.listener import Address, Listener
 from skmlp.comm.rendezvous import Contexts
-from skmlp.comm.sockets import SocketCommunicator
+from skmlp.comm.sockets import connect
 from skmlp.launch.framing import Kind
 from skmlp.threads import blas_limit
 from skmlp.training.protocol import CLOSE, Message, RankFailed, RankWorker
@@ -105,7 +105,7 @@ class RankMailbox(ABC):
 
         What goes wrong is raised: the caller reports it, before `end`.
         """
-        comm = SocketCommunicator.connect(
+        comm = connect(
             self.listener,
             self.rank,
             spec.shards,

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from skmlp.comm import sockets
 from skmlp.comm.base import Communicator, Shards
+from skmlp.comm.halving_sockets import HalvingCommunicator
 from skmlp.comm.handshake import (
     Expected,
     Hello,
@@ -37,7 +39,7 @@ def connect(
     holders: Sequence[int],
     addresses: Any,
     **changes: Any,
-) -> SocketCommunicator:
+) -> Communicator:
     """Meet the others with what all ranks of a test share, but for `changes`."""
     settings = {
         "secret": changes.pop("secret"),
@@ -46,7 +48,7 @@ def connect(
         "fingerprint": PRINT,
         "limit": LIMIT,
     }
-    return SocketCommunicator.connect(
+    return sockets.connect(
         listener, rank, Shards(tuple(holders)), addresses, **{**settings, **changes}
     )
 
@@ -100,7 +102,7 @@ def good(results: Sequence[Any]) -> list[Any]:
 @contextlib.contextmanager
 def socket_gang(
     holders: Sequence[int], **settings: Any
-) -> Iterator[list[SocketCommunicator]]:
+) -> Iterator[list[Communicator]]:
     """Ranks that met over loopback."""
     secret = Secret.new()
     n_ranks = max(holders) + 1
@@ -110,7 +112,7 @@ def socket_gang(
             stack.callback(listener.close)
         addresses = [listener.address for listener in listeners]
 
-        def meet(rank: int) -> SocketCommunicator:
+        def meet(rank: int) -> Communicator:
             comm = connect(
                 listeners[rank], rank, holders, addresses, secret=secret, **settings
             )
@@ -128,7 +130,8 @@ def gang(
     if kind == "solo":
         yield [SoloCommunicator(len(holders))]
     else:
-        with socket_gang(holders, ssl_contexts=contexts) as comms:
+        its = HalvingCommunicator if "halving" in kind else SocketCommunicator
+        with socket_gang(holders, ssl_contexts=contexts, kind=its) as comms:
             yield comms
 
 

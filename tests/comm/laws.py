@@ -23,9 +23,21 @@ def part(dtype: Any, size: int, step: int, shard: int) -> np.ndarray:
     return np.resize(values.astype(dtype), size)
 
 
-def sum_of(dtype: Any, size: int, step: int, n_shards: int) -> np.ndarray:
-    """The sum of all parts, in the order of the shards."""
-    return reduce(np.add, [part(dtype, size, step, k) for k in range(n_shards)])
+def sum_of(
+    dtype: Any, size: int, step: int, n_shards: int, tree: bool = False
+) -> np.ndarray:
+    """The sum of all parts, in the order of the shards or as a tree."""
+    parts = [part(dtype, size, step, k) for k in range(n_shards)]
+    return tree_sum(parts, 0, 1) if tree else reduce(np.add, parts)
+
+
+def tree_sum(parts: list[np.ndarray], first: int, distance: int) -> np.ndarray:
+    """The sum of every so many-th part: of every second one, and the ones between."""
+    if first + distance >= len(parts):
+        return parts[first]
+    return tree_sum(parts, first, 2 * distance) + tree_sum(
+        parts, first + distance, 2 * distance
+    )
 
 
 def steps(

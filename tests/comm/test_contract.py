@@ -9,15 +9,25 @@ import pytest
 
 from skmlp.comm import mesh
 from skmlp.comm.base import Aborted
+from skmlp.comm.halving_sockets import HalvingCommunicator
+from skmlp.comm.ordered_sum import MOST_IN_A_ROW
 from tests.comm import laws
 from tests.comm.gangs import gang, good, make_contexts, run
 
 LAYOUTS = [(0,), (0, 1), (0, 1, 2), (0, 1, 0), (0, 0, 1), (1, 0), (0, 1, 1, 0, 2)]
+#: Of the other kind: a power of two, a bit less, a bit more; shards that have moved.
+HALVING = [
+    *((0, 1), (0, 1, 2), (0, 1, 0), (0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 0, 2, 1, 2, 0)),
+    *((6, 5, 4, 3, 2, 1, 0), (0, 1, 1, 1, 2, 3, 1, 4, 2)),
+]
 CASES = [
-    *itertools.product(["solo"], [(0,), (0, 0), (0, 0, 0, 0, 0)]),
+    *itertools.product(["solo"], [(0,), (0, 0), (0, 0, 0, 0, 0), (0,) * 17, (0,) * 32]),
     *itertools.product(["sockets"], LAYOUTS),
     *itertools.product(["tls"], [(0, 1), (0, 1, 1, 0, 2)]),
+    *itertools.product(["halving"], HALVING),
+    ("halving, tls", (0, 1, 2)),
 ]
+MANY = [case for case in CASES if case[0] != "solo"]
 SIZES = [1, 2, 3, 5, 97, 10_007]
 MEGABYTES_4 = {np.float32: 1_000_003, np.float64: 500_003}
 
@@ -30,12 +40,19 @@ def contexts(tmp_path_factory):
 @pytest.fixture
 def comms(request, contexts):
     kind, holders = request.param
-    with gang(kind, holders, contexts if kind == "tls" else None) as comms:
+    with gang(kind, holders, contexts if "tls" in kind else None) as comms:
         yield comms
 
 
 def case_id(value):
     return f"{value[0]}-{''.join(map(str, value[1]))}"
+
+
+def sum_of(comms, dtype, size, step):
+    """The sum of all parts, in the order of these communicators."""
+    n = comms[0].shards.n_shards
+    is_tree = isinstance(comms[0], HalvingCommunicator) or n > MOST_IN_A_ROW
+    return laws.sum_of(dtype, size, step, n, is_tree)
 
 
 all_cases = pytest.mark.parametrize("comms", CASES, ids=case_id, indirect=True)
@@ -53,11 +70,10 @@ def test_the_order_of_a_sum_shows_in_these_data():
 def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
     comms, dtype, n_bytes
 ):
-    n_shards = comms[0].shards.n_shards
     sizes = SIZES if n_bytes == "small" else [MEGABYTES_4[dtype]]
     n_steps = laws.N_STEPS if n_bytes == "small" else 2
     for size in sizes:
-        expected = [laws.sum_of(dtype, size, step, n_shards) for step in range(n_steps)]
+        expected = [sum_of(comms, dtype, size, step) for step in range(n_steps)]
         ranks = good(run(comms, lambda c, n=size: laws.steps(c, dtype, n, n_steps)))
         for got in ranks:
             assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
@@ -65,14 +81,12 @@ def test_steps_sum_the_parts_in_shard_order_and_gather_the_segments(
 
 @all_cases
 def test_fifty_steps_with_changing_data(comms):
-    n_shards = comms[0].shards.n_shards
-
     def rank(comm):
         return [*laws.steps(comm, np.float32, 131, 50), *laws.row_sums(comm, 5, 20)]
 
     wants = [
-        *(laws.sum_of(np.float32, 131, step, n_shards) for step in range(50)),
-        *(laws.sum_of(np.float64, 5, call, n_shards) for call in range(20)),
+        *(sum_of(comms, np.float32, 131, step) for step in range(50)),
+        *(sum_of(comms, np.float64, 5, call) for call in range(20)),
     ]
     for want, *results in zip(wants, *good(run(comms, rank)), strict=True):
         assert [a.tobytes() for a in results] == [want.tobytes()] * len(comms)
@@ -109,10 +123,9 @@ def test_two_exchanges_do_not_disturb_each_other(comms):
 @all_cases
 @pytest.mark.parametrize("width", [1, 5])
 def test_all_reduce_sums_in_shard_order(comms, width):
-    n_shards = comms[0].shards.n_shards
     for sums in good(run(comms, lambda c: laws.row_sums(c, width, 10))):
         for call, got in enumerate(sums):
-            want = laws.sum_of(np.float64, width, call, n_shards)
+            want = sum_of(comms, np.float64, width, call)
             assert got.tobytes() == want.tobytes()
 
 
@@ -147,7 +160,7 @@ def test_unfit_buffers_are_refused(comms, parts, flat, match):
         comm.all_reduce(np.zeros((99, 1)))
 
 
-@pytest.mark.parametrize("comms", CASES[3:], ids=case_id, indirect=True)
+@pytest.mark.parametrize("comms", MANY, ids=case_id, indirect=True)
 def test_after_an_abort_every_verb_raises_with_the_reason(comms):
     def bind(comm):
         return comm.exchange([np.zeros(3) for _ in comm.own_shards], np.zeros(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,10 +53,13 @@ def test_the_shares_are_those_of_all_ranks():
     assert timing_report.shares(records) == pytest.approx((0.6, 0.1, 0.3))
 
 
-def told(records: list[Record]) -> list[str]:
+PLAN = SimpleNamespace(batch_size=100, n_rows=10_000)
+
+
+def told(records: list[Record], plan: SimpleNamespace = PLAN) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        timing_report.tell_shares(1, records)
+        timing_report.tell_shares(1, records, plan)
     assert all(w.category is CommunicationWarning for w in caught)
     return [str(w.message) for w in caught]
 
@@ -63,8 +67,25 @@ def told(records: list[Record]) -> list[str]:
 def test_communication_of_more_than_half_warns_with_the_cure(capsys):
     (text,) = told([record(10.0, 3.0, 2.0)])
     assert "2 ranks spent 70% of their time communicating" in text
-    assert "batch_size" in text
+    # 3 s of computing and 7 of communicating: alone it would be 6 s, not 10.
+    assert "batch_size=280 would bring that to a half" in text
+    assert "one worker alone would be faster" in text
     assert "25% of their time computing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "cure"),
+    [
+        (10_000, "batch_size=150 would bring that to a half; n_jobs=7"),
+        (120, "the largest batch_size there can be would not bring that to a half; n"),
+        (100, "communicating: n_jobs=7, which Dask collections follow, would do"),
+    ],
+)
+def test_the_cure_fits_the_rows_and_the_workers(rows, cure):
+    plan = SimpleNamespace(batch_size=100, n_rows=rows)
+    # Eight workers with 4 s each, 6 s of messages: seven take 32 / 7 + 6 = 10.6 s.
+    (text,) = told([record(10.0, *[4.0] * 8)], plan)
+    assert cure in text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ logger = logging.getLogger("skmlp")
 
 #: Seconds of communicating below which nobody minds how large its share is.
 WORTH_A_WORD = 5.0
+#: The part of a fit's time that fewer workers may cost to be called about as good.
+MARGIN = 0.1
 
 
 def teller(verbose: Any) -> Callable[..., None]:
@@ -62,7 +65,28 @@ def tell_iterations(records: Sequence[Record]) -> None:
         logger.info("Iteration %d, loss = %.8f, %.3g s", i, record.loss, record.seconds)
 
 
-def tell_shares(verbose: Any, records: Sequence[Record]) -> None:
+def cure(n_ranks: int, shared: tuple[float, float, float], plan: Plan) -> str:
+    """Which batch or how many workers would suit a fit better, from its `shares`.
+
+    By the model of docs/scaling.rst: more workers divide what is computed, and leave
+    what a step communicates as it is; a larger batch multiplies what is computed.
+    """
+    computing, _, communicating = shared
+    rows = plan.batch_size * communicating / max(computing, 1e-6)
+    # With k workers, computing takes n_ranks / k times as long.
+    k = math.ceil(n_ranks * computing / (computing + MARGIN))
+    text = f"n_jobs={k}, which Dask collections follow, would do nearly as well"
+    if n_ranks * computing <= 1:
+        text = "one worker alone would be faster (n_jobs=1; Dask collections follow it)"
+    if plan.batch_size >= plan.n_rows:
+        return text
+    larger = "the largest batch_size there can be would not bring that to a half"
+    if rows < plan.n_rows:
+        larger = f"batch_size={float(f'{rows:.2g}'):.0f} would bring that to a half"
+    return f"{larger}; {text}"
+
+
+def tell_shares(verbose: Any, records: Sequence[Record], plan: Plan) -> None:
     """Tell the shares; warn where communication took more than half.
 
     No `CommunicationWarning` for a fit that communicates for moments only, nor where
@@ -72,7 +96,7 @@ def tell_shares(verbose: Any, records: Sequence[Record]) -> None:
     shared = [r for r in records if len(r.computing) > 1 and r.seconds > 0]
     if not shared:
         return
-    computing, waiting, communicating = shares(shared)
+    computing, waiting, communicating = parts = shares(shared)
     teller(verbose)(
         f"The ranks spent {computing:.0%} of their time computing, {waiting:.0%} "
         f"waiting for the busiest one, {communicating:.0%} communicating."
@@ -83,9 +107,7 @@ def tell_shares(verbose: Any, records: Sequence[Record]) -> None:
         n_ranks = len(shared[-1].computing)
         warnings.warn(
             f"the {n_ranks} ranks spent {communicating:.0%} of their time "
-            "communicating: fewer would be faster. Use a larger batch_size, so that "
-            f"there is more to compute between two exchanges, or fewer workers: n_jobs "
-            f"below {n_ranks}, which Dask collections follow, too",
+            f"communicating: {cure(n_ranks, parts, plan)}",
             CommunicationWarning,
             stacklevel=2,
         )
@@ -130,7 +152,7 @@ def end(
         {"epoch": restart.epoch, "reason": restart.reason}
         for restart in supervisor.restarts
     ]
-    tell_shares(verbose, records)
+    tell_shares(verbose, records, plan)
     tell = teller(verbose)
     if tell is not _nothing:
         tell("", f"{summary.training_of(estimator)}: {_why(estimator, plan, n_jobs)}")

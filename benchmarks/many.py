@@ -1,0 +1,172 @@
+"""Many ranks on the cores of this machine: what starting and ending them takes.
+
+Dask workers of one thread, far more of them than cores; three epochs of four steps, so
+that the training itself takes next to nothing. Seconds of the first fit (the workers
+import skmlp and load its kernels) and of later ones; memory and open files of a worker;
+the same bits from fit to fit, and after a worker was killed.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    from _as_module import start_again
+
+    start_again(__file__)
+
+import hashlib
+import os
+import signal
+import statistics
+import threading
+import time
+import warnings
+from typing import Any
+
+from benchmarks.common import Report, figure, parsed, parser
+
+#: Rows of each rank's part of a step.
+ROWS = 8
+FEATURES, UNITS, STEPS, EPOCHS = 20, (32,), 4, 3
+#: Epochs of the fit that loses a worker.
+LONG = 200
+
+
+def fit(data: Any, n: int, epochs: int = EPOCHS) -> dict[str, Any]:
+    """Train on all workers."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    import skmlp
+
+    model = skmlp.MLPClassifier(
+        UNITS,
+        batch_size=n * ROWS,
+        max_iter=epochs,
+        n_iter_no_change=epochs + 1,
+        tol=0.0,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        began = time.perf_counter()
+        model.fit(*data)
+    assert model.n_shards_ == n
+    weights = b"".join(a.tobytes() for a in (*model.coefs_, *model.intercepts_))
+    return {
+        "seconds": time.perf_counter() - began,
+        "epochs": sum(epoch["seconds"] for epoch in model.history_),
+        "bits": hashlib.sha256(weights).hexdigest()[:16],
+        "restarts": len(model.restarts_),
+    }
+
+
+def files_in_fit(client: Any, data: Any, n: int) -> int:
+    """The most files that a worker has open in a fit, beyond those before it."""
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = client.run(count)
+    most, over = [0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            now = client.run(count)
+            most[0] = max(most[0], *(now[w] - before[w] for w in before))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        fit(data, n, LONG)
+    finally:
+        over.set()
+        thread.join()
+    return most[0]
+
+
+def lose_one(client: Any, data: Any, n: int) -> dict[str, Any]:
+    """A fit in which a worker is killed."""
+    pids = client.run(os.getpid)
+    victim = pids[max(pids)]
+    timer = threading.Timer(1.0 + 0.02 * n, os.kill, (victim, signal.SIGKILL))
+    timer.start()
+    try:
+        return fit(data, n, LONG)
+    finally:
+        timer.join()
+
+
+def measure(n: int, options: Any) -> dict[str, Any]:
+    """All figures of so many ranks."""
+    import dask
+    import dask.array as da
+    import psutil
+    from distributed import Client, LocalCluster, wait
+
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        LocalCluster(
+            n_workers=n, threads_per_worker=1, dashboard_address=":0", memory_limit=0
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(n, timeout=300)
+        random = da.random.RandomState(0)
+        X = random.normal(size=(n * ROWS * STEPS, FEATURES), chunks=(ROWS * STEPS, -1))
+        data = client.persist([X, (X[:, 0] > 0).astype(int)])
+        wait(data)
+        found: dict[str, Any] = {"n": n, "cold": fit(data, n)}
+        found["warm"] = [fit(data, n) for _ in range(options.repeats)]
+        memory = client.run(lambda: psutil.Process().memory_full_info().uss)
+        found["memory"] = statistics.median(memory.values())
+        found["files"] = files_in_fit(client, data, n)
+        found["calm"] = fit(data, n, LONG)
+        found["lossy"] = lose_one(client, data, n)
+    bits = {run["bits"] for run in (found["cold"], *found["warm"])}
+    assert len(bits) == 1, bits
+    assert found["calm"]["bits"] == found["lossy"]["bits"], found
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--ranks", default="16,32,64", help="how many")
+    options = parsed(arguments)
+    report = Report(options, "Many ranks on one machine")
+    table = []
+    for n in [4] if options.quick else map(int, options.ranks.split(",")):
+        found = measure(n, options)
+        report.keep(**found)
+        warm = statistics.median(run["seconds"] for run in found["warm"])
+        table.append(
+            [
+                str(n),
+                figure(found["cold"]["seconds"]),
+                figure(warm),
+                figure(warm / n, 2),
+                figure(statistics.median(r["epochs"] for r in found["warm"])),
+                figure(found["memory"] / 1e6),
+                str(found["files"]),
+                figure(found["calm"]["seconds"]),
+                str(found["lossy"]["restarts"]),
+                figure(found["lossy"]["seconds"]),
+            ]
+        )
+        print("|", *table[-1], flush=True)
+    report.say(
+        f"Seconds of a fit of {EPOCHS} epochs of {STEPS} steps; MB of a worker's own "
+        f"memory; files that a fit opens on a worker; seconds of a fit of {LONG} "
+        "epochs, also where a worker is killed in it. All models of a row are equal."
+    )
+    report.table(
+        [
+            *("ranks", "first fit", "later fits", "per rank", "of these, epochs"),
+            *("memory", "files", f"{LONG} epochs", "restarts", "with a death"),
+        ],
+        table,
+    )
+    report.end()
+
+
+if __name__ == "__main__":
+    main()
