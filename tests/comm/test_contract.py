@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import struct
+import sys
 
 import numpy as np
 import pytest
@@ -193,3 +196,36 @@ def test_steps_where_the_system_has_no_poll(holders, monkeypatch):
     for step in range(2):
         want = laws.sum_of(np.float32, 1_000_003, step, len(holders))
         assert all(history[step].tobytes() == want.tobytes() for history in ranks)
+
+
+def received(comms):
+    """Bytes that have come in over all connections, as the system has counted them."""
+    total = 0
+    for comm in comms:
+        for connection in comm._mesh.connections.values():
+            info = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+            total += struct.unpack_from("Q", info, 128)[0]
+    return total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts them")
+@pytest.mark.parametrize(
+    ("comms", "n_messages"),
+    [
+        (("sockets", (0, 1)), 4),
+        (("sockets", (0, 1, 2)), 12),
+        (("halving", (0, 1, 2, 3)), 16),
+        # Where a node is a ghost, its messages are those of the rank that plays it.
+        (("halving", (0, 1, 2)), 12),
+        (("halving", tuple(range(8))), 48),
+    ],
+    ids=str,
+    indirect=["comms"],
+)
+def test_a_step_sends_each_weight_twice_to_all_but_one(comms, n_messages):
+    size, n_steps = 10_007, 3
+    before = received(comms)
+    good(run(comms, lambda c: laws.steps(c, np.float32, size, n_steps)))
+    step = (received(comms) - before) / n_steps
+    n_bytes = np.dtype(np.float32).itemsize * size
+    assert step == 2 * n_bytes * (len(comms) - 1) + 16 * n_messages
