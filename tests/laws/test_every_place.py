@@ -129,6 +129,16 @@ def test_the_bits_follow_from_the_shards_alone(name, clusters):
     assert_same_bits(run(name, dask_arrays(two, 2, "even", n_jobs=3)), model)
 
 
+@SOME_FITS
+@pytest.mark.filterwarnings("ignore:20 Dask workers were asked for")
+def test_many_shards_are_summed_alike_by_any_ranks(name, clusters):
+    """As a tree, and their ranks talk to some of the others only."""
+    model = run(name, on_dask(clusters[3], 3, 20))
+    assert_the_model(model, name)
+    assert_same_bits(run(name, on_dask(clusters[2], 2, 20)), model)
+    assert_same_bits(run(name, all_shards_here(20)), model)
+
+
 # ---- Several at once ---------------------------------------------------------------
 
 
