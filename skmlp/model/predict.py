@@ -89,7 +89,7 @@ def _in_blocks(
             out = result[rows] if finish is None else block[: rows.stop - start]
             compute(X[rows].astype(dtype, copy=False), out)
             if finish is not None:
-                result = _with_block(result, finish(out, rows), rows, n)
+                result = with_block(result, finish(out, rows), rows, n)
     return result
 
 
@@ -240,11 +240,11 @@ def row_blocks(n: int, width: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _with_block(known: Any, part: Any, rows: slice, n: int) -> Any:
+def with_block(known: Any, part: Any, rows: slice, n: int) -> Any:
     """What is known of all n rows, with that of a block of them in its place."""
     if isinstance(part, list):
         known = known or [None] * len(part)
-        return [_with_block(k, p, rows, n) for k, p in zip(known, part, strict=True)]
+        return [with_block(k, p, rows, n) for k, p in zip(known, part, strict=True)]
     if part is None or len(part) == n:
         return part
     if known is None:

@@ -6,6 +6,7 @@ of its own, so that together they learn from all rows.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from scipy.optimize import minimize_scalar
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -24,7 +25,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skmlp.cores import usable_cores
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
+from skmlp.estimators.fitting.parameter_checks import CheckedParameters
+from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.layout import Array
+from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
 from skmlp.threads import blas_threads_allowed
@@ -128,7 +132,7 @@ def train(
     return network.partial_fit(*rows.given(), epochs=epochs, **options)
 
 
-class BaseTabularMLP(BaseEstimator, ABC):
+class BaseTabularMLP(CheckedParameters, ABC):
     """Encode a raw table, train several networks, predict by their mean."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -239,6 +243,7 @@ class BaseTabularMLP(BaseEstimator, ABC):
         encoded, given = _encoded(encoder, given)
         targets = self._encode_targets(given.y)
         rows = self._rows(encoded, targets, given.y, given.sample_weight).with_weight()
+        self._warn_unused()
         validation = None
         if given.X_val is not None:
             held = Input(given.X_val, given.y_val, given.sample_weight_val)
@@ -283,6 +288,17 @@ class BaseTabularMLP(BaseEstimator, ABC):
             self._weigh([validation] * n_pairs)
         else:
             self._weigh([rows.take(part) for part in parts if part is not None])
+
+    def _warn_unused(self) -> None:
+        """Tell which parameters were set and have no effect."""
+        names = [n for n in ("scoring", "validation_fraction") if self._is_set(n)]
+        if names and not self.early_stopping:
+            told = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+            warnings.warn(
+                f"a fit without early_stopping does not use {told}",
+                UnusedParameterWarning,
+                stacklevel=2,
+            )
 
     def _rows(self, encoded: Array, targets: Array, y: Any, sample_weight: Any) -> Rows:
         """Rows of one length, with the weights that count."""
@@ -337,16 +353,22 @@ class BaseTabularMLP(BaseEstimator, ABC):
         )
         return network.set_params(**self.network_params or {})
 
-    def _outputs(self, X: Any) -> Array:
-        """What each network makes of a raw table, stacked."""
+    def _finished(self, X: Any, finish: Callable[[Array], Any]) -> Any:
+        """What `finish` makes of the networks' outputs for a raw table, stacked.
+
+        It gets those of some rows at a time: all of them are never in memory together.
+        """
         check_is_fitted(self)
-        table, blocks = columns.as_table(X, self.preprocessor_), []
-        for start in range(0, max(columns.n_rows(table), 1), BLOCK_ROWS):
-            block = columns.block(table, start, BLOCK_ROWS)
-            encoded = self.preprocessor_.transform(block)
-            members = range(len(self.estimators_))
-            blocks.append(np.stack([self._output_of(k, encoded) for k in members]))
-        return np.concatenate(blocks, axis=1)
+        table, members = columns.as_table(X, self.preprocessor_), self.estimators_
+        n, found = max(columns.n_rows(table), 1), None
+        width = len(members) * members[0].n_outputs_
+        step = min(BLOCK_ROWS, rows_of_block(width))
+        for start in range(0, n, step):
+            encoded = self.preprocessor_.transform(columns.block(table, start, step))
+            outputs = [self._output_of(k, encoded) for k in range(len(members))]
+            done = finish(np.stack(outputs))
+            found = with_block(found, done, slice(start, start + step), n)
+        return found
 
     def _lazy(self, method: str, X: Any, dtype: Any, n_columns: int | None) -> Any:
         """Let a method run on each partition of a Dask collection, later."""

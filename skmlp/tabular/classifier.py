@@ -217,7 +217,10 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         """
         if is_dask(X):
             return self._lazy("predict_proba", X, np.float64, len(self.classes_))
-        mean = np.average(self._outputs(X), axis=0, weights=self.estimator_weights_)
+        return self._finished(X, self._shares)
+
+    def _shares(self, outputs: Array) -> Array:
+        mean = np.average(outputs, axis=0, weights=self.estimator_weights_)
         return _sharpened(mean, self.temperature_)
 
     def predict(self, X: Any) -> Any:
@@ -236,5 +239,6 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         check_is_fitted(self)
         if is_dask(X):
             return self._lazy("predict", X, self.classes_.dtype, None)
-        labels: Array = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        codes = self._finished(X, lambda outputs: self._shares(outputs).argmax(axis=1))
+        labels: Array = self.classes_[codes]
         return labels

@@ -151,14 +151,15 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             errors = abs(output - rows.y.reshape(output.shape)) * self._deviation
             self._errors = np.sort(errors, axis=0)
 
-    def _predictions(self, X: Any) -> Array:
-        """Those of each network, of shape (n_estimators, n, n_outputs)."""
-        values: Array = self._outputs(X) * self._deviation + self._mean
-        return np.clip(values, *self._range)
-
-    def _mean_of(self, values: Array) -> Array:
+    def _mean_of(self, outputs: Array) -> Array:
+        values = self._values(outputs)
         mean: Array = np.average(values, axis=0, weights=self.estimator_weights_)
         return mean
+
+    def _values(self, outputs: Array) -> Array:
+        """What the outputs of networks predict."""
+        values: Array = outputs * self._deviation + self._mean
+        return values.clip(*self._range)
 
     def _shaped(self, table: Array) -> Array:
         return table[:, 0] if self._one_column else table
@@ -185,9 +186,14 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         if is_dask(X) and not return_std:
             n_columns = None if self._one_column else len(self._mean)
             return self._lazy("predict", X, np.float64, n_columns)
-        values = self._predictions(X)
-        mean = self._shaped(self._mean_of(values))
-        return (mean, self._shaped(values.std(axis=0))) if return_std else mean
+        if not return_std:
+            return self._shaped(self._finished(X, self._mean_of))
+
+        def both(outputs: Array) -> list[Array]:
+            return [self._mean_of(outputs), self._values(outputs).std(axis=0)]
+
+        mean, deviation = self._finished(X, both)
+        return self._shaped(mean), self._shaped(deviation)
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Array:
         """Intervals that hold a new target with a given probability.
@@ -230,7 +236,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
                 f"{n} held-out rows are too few for confidence_level="
                 f"{confidence_level}: at most {n / (n + 1):.3f}"
             )
-        mean, half = self._mean_of(self._predictions(X)), self._errors[rank - 1]
+        mean, half = self._finished(X, self._mean_of), self._errors[rank - 1]
         ends = np.stack([mean - half, mean + half], axis=-1)
         return ends[:, 0] if self._one_column else ends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +117,26 @@ def test_what_is_not_finite_is_placed_by_column_and_partition(wrong, client):
         model("MLPRegressor").fit(lazy(ROWS), lazy(REAL), **held_out)
 
 
+@pytest.mark.parametrize("kind", ["frames", "arrays"])
+@pytest.mark.parametrize("loss", ["squared_error", "quantile"])
+def test_what_is_not_finite_is_placed_in_predictions_and_scores(kind, loss, client):
+    fitted = model("MLPRegressor", loss=loss).fit(ROWS.to_numpy(), REAL)
+    if loss == "quantile":
+        fitted.set_params(quantile=[0.1, 0.9]).fit(ROWS.to_numpy(), REAL)
+    spoiled = ROWS.copy()
+    spoiled.loc[N - 3, ["a", "c"]] = np.nan
+    X, y = lazy(spoiled), lazy(REAL)
+    where = r"contains NaN. It is in 'a', 'c' \(partition 2\)"
+    if kind == "arrays":
+        X, y = X.to_dask_array(lengths=True), y.to_dask_array(lengths=True)
+        where = r"(?s)contains NaN.*\(partition 2\)"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has feature names")
+        for call in (lambda: fitted.predict(X).compute(), lambda: fitted.score(X, y)):
+            with pytest.raises(ValueError, match=where):
+                call()
+
+
 # ---- Partitions that optimising merges -----------------------------------------------
 
 
@@ -157,6 +178,23 @@ def test_a_frame_that_was_persisted_with_merged_partitions(wide, client):
     expected = model("MLPRegressor").fit(whole[chosen], whole.c0 * 2)
     assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-6)
     assert_allclose(fitted.predict(X).compute(), expected.predict(whole[chosen]))
+
+
+def test_others_are_merged_as_dask_has_merged_a_persisted_frame(wide, client):
+    """The issue's own: both say that they have eight partitions."""
+    whole, columns, folder = wide
+    frame = dd.read_parquet(folder / "X")
+    y = frame["c39"]
+    for chosen in (columns[:39], columns[:3]):
+        X = frame[chosen].persist()
+        fitted = model("MLPRegressor").fit(X, y, X_val=frame[chosen], y_val=y)
+        expected = model("MLPRegressor").fit(whole[chosen], whole.c39)
+        assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-6)
+        score = expected.score(whole[chosen], whole.c39)
+        assert fitted.score(X, y) == pytest.approx(score)
+    if X.optimize().npartitions != 8:
+        with pytest.raises(ValueError, match=r"X says 8, but Dask.*tune\.active"):
+            model("MLPRegressor").fit(X, y.to_delayed())
 
 
 def test_frames_of_two_parquet_data_sets(wide, client):

@@ -17,7 +17,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from skmlp import MLPClassifier, MLPRegressor
+from skmlp import (
+    MLPClassifier,
+    MLPRegressor,
+    TabularMLPClassifier,
+    TabularMLPRegressor,
+)
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.normal(size=(40, 200)), RNG.integers(0, 3, 40)
@@ -184,6 +189,18 @@ def test_17_many_outputs_take_a_block(what, weighted):
         if hasattr(model, method):
             call = getattr(model, method)
             assert peak_beside_the_result(lambda call=call: call(WIDE_X)) < limit
+
+
+@pytest.mark.parametrize("y", [CODES, REAL[:, :400]], ids=["classes", "real"])
+def test_17_raw_tables_take_a_block(y):
+    """All outputs of both networks would take 102 MB, and 26 MB."""
+    Estimator = TabularMLPClassifier if y is CODES else TabularMLPRegressor
+    model = Estimator(2, 4, max_iter=1, early_stopping=False, random_state=0)
+    model.fit(WIDE_X, y)
+    assert peak_beside_the_result(lambda: model.predict(WIDE_X)) < 30e6
+    in_parts = [model.predict(WIDE_X[k::3]) for k in range(3)]
+    for k, part in enumerate(in_parts):
+        assert_allclose(model.predict(WIDE_X)[k::3], part)
 
 
 def test_17_dask_scores_take_a_block():

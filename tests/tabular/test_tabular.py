@@ -17,7 +17,7 @@ from scipy import sparse
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skmlp import TabularMLPClassifier, TabularMLPRegressor
+from skmlp import TabularMLPClassifier, TabularMLPRegressor, UnusedParameterWarning
 from skmlp.tabular.base import held_out_rows
 from skmlp.tabular.encoder import TableEncoder
 
@@ -217,7 +217,7 @@ def test_intervals_hold_the_share_that_was_asked_for():
         model.predict_interval(X, 0.9999)
     with pytest.raises(ValueError, match="between 0 and 1"):
         model.predict_interval(X, 90)
-    model.set_params(early_stopping=False).fit(X[:50], y[:50])
+    model = quick(TabularMLPRegressor, early_stopping=False).fit(X[:50], y[:50])
     with pytest.raises(ValueError, match="early_stopping=True"):
         model.predict_interval(X)
 
@@ -363,6 +363,16 @@ def test_the_better_kind_of_network_has_the_greater_weight(kind):
     # Without rows to go by, all weigh the same.
     model.set_params(early_stopping=False).fit(x[:, None], y)
     assert_allclose(model.estimator_weights_, 1 / 3)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_what_is_set_without_effect_is_named(kind):
+    table, y = frame("pandas"), targets(kind)
+    model = quick(kind, early_stopping=False, scoring="r2", validation_fraction=0.3)
+    words = r"without early_stopping does not use scoring='r2', validation_fraction=0.3"
+    with pytest.warns(UnusedParameterWarning, match=words):
+        model.fit(table, y)
+    model.set_params(early_stopping=True, scoring=None).fit(table, y)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

@@ -51,12 +51,16 @@ class Parts:
         A part without rows.
     sizes : tuple of int, or None
         The rows of each part; None if that is unknown.
+    said : int
+        How many partitions a frame says that it has, if Dask has merged some of them
+        while it persisted it; else 0.
     """
 
     name: str
     data: Any
     meta: Any
     sizes: tuple[int, ...] | None
+    said: int = 0
 
     #: Known by this attribute where this module is not imported.
     is_dask_parts = True
@@ -72,10 +76,8 @@ class Parts:
 
     @property
     def names(self) -> list[Any] | None:
-        """The columns that a data frame says its parts have; a list says nothing."""
-        if isinstance(self.data, list) or not is_frame(self.meta):
-            return None
-        return list(self.meta.columns)
+        """The columns that a data frame says its parts have; of a list, the first."""
+        return list(self.meta.columns) if is_frame(self.meta) else None
 
     @property
     def ndim(self) -> int:
@@ -102,6 +104,17 @@ class Parts:
         chunks = (sizes, *((n,) for n in self.data.shape[1:]))
         return Parts(self.name, self.data.rechunk(chunks), self.meta, sizes)
 
+    def merged_like(self, others: Sequence[Parts]) -> Parts:
+        """The same rows in as many partitions as Dask has made of another frame's.
+
+        Dask cuts a frame at the same places when it is to have so many.
+        """
+        like = {o.n_parts for o in others if o.said == self.n_parts and not self.said}
+        if not like or isinstance(self.data, (list, da.Array)):
+            return self
+        data = self.data.repartition(npartitions=min(like))
+        return Parts(self.name, data, self.meta, None)
+
     def column(self) -> Parts:
         """The only column of two dimensions, in one."""
         data, meta = self.data, one_column(self.meta)
@@ -111,7 +124,7 @@ class Parts:
             data = data[:, 0]
         else:
             data = data.iloc[:, 0]
-        return Parts(self.name, data, meta, self.sizes)
+        return Parts(self.name, data, meta, self.sizes, self.said)
 
     def delayed(self) -> list[Any]:
         """A delayed object for each part."""
@@ -155,7 +168,9 @@ def _understood(rpc: ClusterRPC | None, name: str, value: Any) -> Any:
     if isinstance(value, da.Array):
         return _of_array(name, value)
     if not one and hasattr(value, "divisions") and value.ndim > 0:
-        return Parts(name, as_persisted(value), value._meta, None)
+        frame = as_persisted(value)
+        said = 0 if frame is value else value.npartitions
+        return Parts(name, frame, value._meta, None, said)
     what = type(value).__name__
     hint = ": a list of them, one for each part" if one else ""
     raise TypeError(
@@ -227,17 +242,26 @@ def paired(given: Sequence[Parts]) -> list[Parts]:
 
     Where the sizes of all parts are known, those of X count, and the others are cut
     like them. Otherwise the inputs are paired part by part: ValueError if their numbers
-    of parts differ.
+    of parts differ. Where Dask has merged the partitions of one of them while it
+    persisted it, those of the others are merged alike.
     """
     known = [one.sizes for one in given if one.sizes is not None]
     same = [one.cut_like(known[0]) if known else one for one in given]
+    same = [one.merged_like(same) for one in same]
     for one in same[1:]:
         if one.n_parts != same[0].n_parts:
+            merged = "".join(
+                f" {o.name} says {o.said}, but Dask has read several Parquet files as "
+                "one while it persisted it: persist it inside dask.config.set("
+                "{'optimization.tune.active': False})."
+                for o in (same[0], one)
+                if o.said
+            )
             raise ValueError(
                 f"{same[0].name} has {same[0].n_parts} partitions and {one.name} has "
                 f"{one.n_parts}, and not all of their sizes are known, so that they "
                 "can't be paired: give them the same partitions, or call "
-                "compute_chunk_sizes() on arrays"
+                f"compute_chunk_sizes() on arrays.{merged}"
             )
     return same
 

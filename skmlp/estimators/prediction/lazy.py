@@ -6,6 +6,8 @@ model is in the graph, once, and whoever computes it computes it anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dask
@@ -14,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.collections import check_shapes
-from skmlp.data.checks import known_or_nan
+from skmlp.data.checks import check_finite, known_or_nan
 from skmlp.data.frames import as_values, in_order, is_frame
 from skmlp.data.targets import encode
 from skmlp.estimators.fitting import dask_inputs
@@ -155,12 +157,18 @@ def _like(frame: Any, values: Any, columns: list[Any] | None) -> Any:
 
 
 def _predict_block(
-    block: Any, model: Any, method: str, options: dict[str, Any], empty: Array
+    block: Any,
+    model: Any,
+    method: str,
+    options: dict[str, Any],
+    empty: Array,
+    block_id: tuple[int, ...] = (0,),
 ) -> Any:
     # scikit-learn refuses to predict no rows; empty chunks are legal in Dask.
     if not block.shape[0]:
         return empty
-    return getattr(model, method)(_plain(block), **options)
+    with _placed(block, block_id[0]):
+        return getattr(model, method)(_plain(block), **options)
 
 
 def _predict_frame(
@@ -177,7 +185,8 @@ def _predict_frame(
     number = partition_info["number"] if partition_info else 0
     frame = _in_order(frame, names, "X", number)
     if len(frame):
-        values = getattr(model, method)(frame, **options)
+        with _placed(frame, number):
+            values = getattr(model, method)(frame, **options)
     else:
         values = np.empty((0,) if columns is None else (0, len(columns)))
     return _like(frame, values, columns).astype(dtype)
@@ -185,8 +194,20 @@ def _predict_frame(
 
 def _in_order(part: Any, names: list[Any] | None, name: str, number: int) -> Any:
     """`in_order`; an error says which partition it is."""
-    try:
+    with _placed(None, number):
         return in_order(part, names, name)
+
+
+@contextmanager
+def _placed(part: Any, number: int) -> Iterator[None]:
+    """Let an error say in which partition, and columns of a frame, it is."""
+    try:
+        try:
+            yield
+        except ValueError:
+            if is_frame(part):
+                check_finite(as_values(part), "X", part)
+            raise
     except ValueError as error:
         raise ValueError(f"{error} (partition {number})") from None
 
@@ -206,7 +227,7 @@ def score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     if target.loss == "quantiles":
         from skmlp.estimators.prediction import lazy_quantiles
 
-        raw = [dask.delayed(_raw)(part, model) for part in X]
+        raw = [dask.delayed(_raw)(k, part, model) for k, part in enumerate(X)]
         return lazy_quantiles.score(target, raw, *columns)
     if target.heads:
         check_number(len(target.heads), n_columns)
@@ -243,8 +264,11 @@ def _columns(
     return lists, columns[1].meta.shape[1] if y.ndim == 2 else 1
 
 
-def _raw(part: Any, model: Any) -> Any:
-    return model._forward(_plain(part)) if part.shape[0] else np.empty(0)
+def _raw(number: int, part: Any, model: Any) -> Any:
+    if not part.shape[0]:
+        return np.empty(0)
+    with _placed(part, number):
+        return model._forward(_plain(part))
 
 
 @dask.delayed
@@ -256,4 +280,5 @@ def _sums(number: int, model: Any, X: Any, y: Any, w: Any = None) -> scores.Sums
     scores.check_lengths(number, X, y, w)
     if entry(target.loss).target == "real":
         y = encode("real", None, known_or_nan(y) if target.masked else y, np.float64)
-    return scores.sums(target, model, X, y, w, target.compared)
+    with _placed(X, number):
+        return scores.sums(target, model, X, y, w, target.compared)
