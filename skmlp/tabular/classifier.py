@@ -55,7 +55,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     validation_fraction : float, default=0.15
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
-        What the best weights are the best by, as in `MLPClassifier`.
+        What the best weights are the best by, as in `MLPClassifier`. A function gets
+        the encoded table, and for labels their indices in `classes_`.
     class_weight : dict or 'balanced', default=None
         Weights of the classes, ``{label: weight}``.
     network_params : dict, default=None

@@ -36,7 +36,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     validation_fraction : float, default=0.15
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
-        What the best weights are the best by, as in `MLPRegressor`.
+        What the best weights are the best by, as in `MLPRegressor`. A function gets
+        the encoded table, and scaled targets.
     network_params : dict, default=None
         Parameters of the networks that replace the defaults, such as
         ``{"dropout": 0.3}``; see `MLPRegressor`.

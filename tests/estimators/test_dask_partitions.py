@@ -128,7 +128,8 @@ def test_what_is_not_finite_is_placed_in_predictions_and_scores(kind, loss, clie
     X, y = lazy(spoiled), lazy(REAL)
     where = r"contains NaN. It is in 'a', 'c' \(partition 2\)"
     if kind == "arrays":
-        X, y = X.to_dask_array(lengths=True), y.to_dask_array(lengths=True)
+        X = da.from_array(spoiled.to_numpy(), chunks=(CUT, -1))
+        y = da.from_array(REAL.to_numpy(), chunks=CUT)
         where = r"(?s)contains NaN.*\(partition 2\)"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X has feature names")
