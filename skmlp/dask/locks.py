@@ -143,7 +143,10 @@ async def _who_holds(group: WorkerGroup) -> str:
     except Exception as error:
         logger.info("the holders of locks are not known", exc_info=error)
         holders = {}
-    held = []
+    # Of several workers, it may be the first in the queue of some.
+    own = f"{PREFIX}{_name(group)},"
+    holders = {name: h for name, h in holders.items() if not str(h).startswith(own)}
+    names, held = [*holders] or names, []
     for name, holder in holders.items():
         ours = str(holder).removeprefix(PREFIX)
         if ours == holder:

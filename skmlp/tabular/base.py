@@ -365,9 +365,9 @@ class BaseTabularMLP(CheckedParameters, ABC):
         step = min(BLOCK_ROWS, rows_of_block(width))
         for start in range(0, n, step):
             encoded = self.preprocessor_.transform(columns.block(table, start, step))
-            outputs = [self._output_of(k, encoded) for k in range(len(members))]
-            done = finish(np.stack(outputs))
-            found = with_block(found, done, slice(start, start + step), n)
+            every = range(len(members))
+            outputs = np.stack([self._output_of(k, encoded) for k in every])
+            found = with_block(found, finish(outputs), slice(start, start + step), n)
         return found
 
     def _lazy(self, method: str, X: Any, dtype: Any, n_columns: int | None) -> Any:

@@ -388,7 +388,9 @@ def test_a_wait_for_locks_is_told(crowd, members, caplog):
         caplog.clear()
         assert lock.acquire(timeout=HANG_S)
         try:
-            said = rf"{members[0]} \(lock id '{lock.id}'\) is held by something else"
+            # Not for those of the others, which it has asked for first.
+            said = rf"the locks of {members[0]}: {members[0]} \(lock id '{lock.id}'\)"
+            said += " is held by something else than skmlp, "
             with (
                 dask.config.set({"skmlp.lock-timeout": "2s"}),
                 pytest.raises(
