@@ -27,7 +27,7 @@ from numba import types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
-from skmlp.kernels.jit import by_address, entry
+from skmlp.kernels.jit import by_address, entry, while_compiling
 from skmlp.kernels.network import (
     ABSOLUTE,
     AVERAGE,
@@ -74,73 +74,102 @@ LOSS_SUM, PENALTY_SUM, GRADIENT_SUM, NORM_SUM, _ROOM = range(5)
 CLIP, ALPHA, L1_RATIO, EPSILON = range(4)
 
 
-@by_address
-def _step(
-    kernels, settings, options, state, runs, stage, segments, part, last, numbers, sums
-):
-    """Do the stages after the gradient on a part's segment of the parameters.
+@functools.cache
+def _step_with(clips: bool, shrinks: bool, averages: bool) -> Any:
+    """Return what does the stages after the gradient, with no more than a fit needs.
 
-    `sums` are those of all parts, with room for a step's numbers behind them. `last`
-    says whether the gradient is to be measured.
+    Where a branch is for nobody, numba leaves it out: half of the time to compile.
     """
-    params, totals, n_parts = state[0], state[1], segments.size - 2
-    n_weights, low, high = segments[0], segments[part + 1], segments[part + 2]
-    width, stride = sums.size // n_parts, totals.size // n_parts
-    own = line(sums, part * width, width)
-    if stage & REDUCE:
-        total = line(totals, low, high - low)
-        for other in range(1, n_parts):
-            more = line(totals, other * stride + low, high - low)
-            for j in range(high - low):
-                total[j] += more[j]
-    if stage & NORM:
-        own[NORM_SUM] = 0.0
-    if stage & UPDATE and options[CLIP] > 0.0:
-        norm, divisor = 0.0, numbers[DIVISOR]
-        for other in range(n_parts):
-            norm += sums[other * width + NORM_SUM]
-        norm = np.sqrt(norm) / divisor
-        bounded = line(own, _ROOM, N_NUMBERS)
-        for j in range(N_NUMBERS):
-            bounded[j] = numbers[j]
-        if norm > options[CLIP]:
-            bounded[DIVISOR] *= norm / options[CLIP]
-        numbers = bounded
-    square = params.dtype.type(0)
-    for k in range(0, runs.size, 2):
-        first = runs[k] if runs[k] > low else low
-        size = (runs[k + 1] if runs[k + 1] < high else high) - first
-        if size <= 0:
-            continue
-        # Weights, which carry the penalty, come first.
-        penalised = n_weights - first
-        penalised = 0 if penalised < 0 else size if penalised > size else penalised
-        w, g = line(params, first, size), line(totals, first, size)
-        if stage & NORM:
-            given = w, g, penalised, options[ALPHA]
-            own[NORM_SUM] += call_for_number(kernels[SQUARE], given)
-        if not stage & UPDATE:
-            continue
-        if last:
-            for j in range(size):
-                square += g[j] * g[j]
-        absolute, scale = 0.0, line(state[3], first, size)
-        if kernels[SHRINK] != 0:
-            absolute = call_for_number(kernels[ABSOLUTE], (w, penalised))
-        given = w, g, line(state[2], first, size), scale, penalised, numbers, settings
-        norm = call_for_number(kernels[SOLVER], given)
-        if kernels[SHRINK] != 0:
-            if state[3].size != params.size:
-                scale = line(params, 0, 0)
-            threshold = numbers[THRESHOLD] / numbers[DIVISOR]
-            call(kernels[SHRINK], (w, scale, penalised, threshold, options[EPSILON]))
-            ratio = options[L1_RATIO]
-            norm = (1.0 - ratio) * norm + 2.0 * ratio * absolute
-        if kernels[AVERAGE] != 0:
-            call(kernels[AVERAGE], (line(state[4], first, size), w, numbers[SHARE]))
-        own[PENALTY_SUM] += norm
-    if stage & UPDATE and last:
-        own[GRADIENT_SUM] = square
+
+    @by_address
+    def step(
+        kernels,
+        settings,
+        options,
+        state,
+        runs,
+        stage,
+        segments,
+        part,
+        last,
+        numbers,
+        sums,
+    ):
+        """Do the stages after the gradient on a part's segment of the parameters.
+
+        `sums` are those of all parts, with room for a step's numbers behind them.
+        `last` says whether the gradient is to be measured.
+        """
+        params, totals, n_parts = state[0], state[1], segments.size - 2
+        n_weights, low, high = segments[0], segments[part + 1], segments[part + 2]
+        width, stride = sums.size // n_parts, totals.size // n_parts
+        own = line(sums, part * width, width)
+        if stage & REDUCE:
+            total = line(totals, low, high - low)
+            for other in range(1, n_parts):
+                more = line(totals, other * stride + low, high - low)
+                for j in range(high - low):
+                    total[j] += more[j]
+        if clips and stage & NORM:
+            own[NORM_SUM] = 0.0
+        if clips and stage & UPDATE and options[CLIP] > 0.0:
+            norm, divisor = 0.0, numbers[DIVISOR]
+            for other in range(n_parts):
+                norm += sums[other * width + NORM_SUM]
+            norm = np.sqrt(norm) / divisor
+            bounded = line(own, _ROOM, N_NUMBERS)
+            for j in range(N_NUMBERS):
+                bounded[j] = numbers[j]
+            if norm > options[CLIP]:
+                bounded[DIVISOR] *= norm / options[CLIP]
+            numbers = bounded
+        square = params.dtype.type(0)
+        for k in range(0, runs.size, 2):
+            first = runs[k] if runs[k] > low else low
+            size = (runs[k + 1] if runs[k + 1] < high else high) - first
+            if size <= 0:
+                continue
+            # Weights, which carry the penalty, come first.
+            penalised = n_weights - first
+            penalised = 0 if penalised < 0 else size if penalised > size else penalised
+            w, g = line(params, first, size), line(totals, first, size)
+            if clips and stage & NORM:
+                given = w, g, penalised, options[ALPHA]
+                own[NORM_SUM] += call_for_number(kernels[SQUARE], given)
+            if not stage & UPDATE:
+                continue
+            if last:
+                for j in range(size):
+                    square += g[j] * g[j]
+            absolute, scale = 0.0, line(state[3], first, size)
+            if shrinks:
+                absolute = call_for_number(kernels[ABSOLUTE], (w, penalised))
+            given = (
+                w,
+                g,
+                line(state[2], first, size),
+                scale,
+                penalised,
+                numbers,
+                settings,
+            )
+            norm = call_for_number(kernels[SOLVER], given)
+            if shrinks:
+                if state[3].size != params.size:
+                    scale = line(params, 0, 0)
+                threshold = numbers[THRESHOLD] / numbers[DIVISOR]
+                call(
+                    kernels[SHRINK], (w, scale, penalised, threshold, options[EPSILON])
+                )
+                ratio = options[L1_RATIO]
+                norm = (1.0 - ratio) * norm + 2.0 * ratio * absolute
+            if averages:
+                call(kernels[AVERAGE], (line(state[4], first, size), w, numbers[SHARE]))
+            own[PENALTY_SUM] += norm
+        if stage & UPDATE and last:
+            own[GRADIENT_SUM] = square
+
+    return step
 
 
 @entry
@@ -235,7 +264,7 @@ def _run(
 
 @functools.cache
 def _signatures(dtype: str, y: Any) -> tuple[Any, Any]:
-    """Return the signatures of `_run` and of `_step`."""
+    """Return the signatures of `_run` and of what `_step_with` returns."""
     line = types.float32[::1] if dtype == "float32" else types.float64[::1]
     longs, doubles, index = types.int64[::1], types.float64[::1], types.intp
     state = types.UniTuple(line, 5)
@@ -287,6 +316,7 @@ def runner(
 
 
 @functools.cache  # finding them takes longer than a fit of few rows
+@while_compiling()
 def _kernels(
     dtype: str,
     of_y: Any,
@@ -301,7 +331,7 @@ def _kernels(
     kinds = signatures(dtype, of_y) | {"step": step}
     wanted: list[tuple[int, str, Any]] = [
         (OF_GRADIENT, "gradient", gradient),
-        (STEP, "step", _step),
+        (STEP, "step", _step_with(needs.clip, needs.l1, needs.average)),
         (LOSS, "loss", names.LOSS[loss]),
         (SOLVER, "solver", names.STEP[solver]),
     ]

@@ -8,9 +8,11 @@ promised to it: a fit that diverges must show.
 
 from __future__ import annotations
 
+import gc
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -78,6 +80,21 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return compiled
+
+
+@contextmanager
+def while_compiling() -> Iterator[None]:
+    """Collect no garbage: numba makes millions of objects, which live until it is done.
+
+    A fifth of the time to compile a fit's kernels.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def named(function: Callable[..., Any], of: Callable[..., Any], more: str = "") -> Any:

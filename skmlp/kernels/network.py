@@ -22,7 +22,7 @@ from numba import from_dtype, types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, yield_core
-from skmlp.kernels.jit import by_address, entry, inner
+from skmlp.kernels.jit import by_address, entry, inner, while_compiling
 from skmlp.kernels.pointers import (
     address_of,
     call,
@@ -344,6 +344,7 @@ def predictor(
 
 
 @functools.cache
+@while_compiling()
 def _kernels(
     dtype: str, activations: tuple[str, ...], output: str, tiled: bool
 ) -> Array:
