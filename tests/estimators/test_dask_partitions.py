@@ -215,6 +215,11 @@ def test_a_nan_in_a_file_is_placed_as_the_user_counts(wide, tmp_path, client):
     frame = dd.read_parquet(tmp_path)
     with pytest.raises(ValueError, match=r"It is in 'c1' \(partition 3\)"):
         model("MLPRegressor").fit(frame[columns[:3]], frame["c39"])
+    fitted = model("MLPRegressor").fit(whole[columns[:3]], whole["c39"])
+    with pytest.raises(ValueError, match=r"It is in 'c1' \(partition 3\)"):
+        fitted.score(frame[columns[:3]], frame["c39"])
+    with pytest.raises(ValueError, match=r"'c1' \(partition \d, as Dask reads the fil"):
+        fitted.predict(frame[columns[:3]]).compute()
 
 
 # ---- Rows that are no more -----------------------------------------------------------

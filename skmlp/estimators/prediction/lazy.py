@@ -120,6 +120,8 @@ def _of_frame(
         named = method.endswith("_proba") and n_columns == len(classes)
         columns = list(classes) if named else list(range(n_columns))
     meta = _like(X.meta, np.empty((0,) if columns is None else (0, n_columns)), columns)
+    # Dask may read several files as one partition when the prediction is computed.
+    reads = any("Parquet" in type(one).__name__ for one in X.data.expr.walk())
     return X.data.map_partitions(
         _predict_frame,
         model,
@@ -128,6 +130,7 @@ def _of_frame(
         columns=columns,
         dtype=dtype,
         names=X.names,
+        counted=", as Dask reads the files" * reads,
         meta=meta.astype(dtype),
     )
 
@@ -179,10 +182,11 @@ def _predict_frame(
     columns: list[Any] | None,
     dtype: Any,
     names: list[Any] | None,
+    counted: str,
     partition_info: Any = None,
 ) -> Any:
     # None where Dask infers what comes out.
-    number = partition_info["number"] if partition_info else 0
+    number = f"{partition_info['number'] if partition_info else 0}{counted}"
     frame = _in_order(frame, names, "X", number)
     if len(frame):
         with _placed(frame, number):
@@ -192,14 +196,14 @@ def _predict_frame(
     return _like(frame, values, columns).astype(dtype)
 
 
-def _in_order(part: Any, names: list[Any] | None, name: str, number: int) -> Any:
+def _in_order(part: Any, names: list[Any] | None, name: str, number: int | str) -> Any:
     """`in_order`; an error says which partition it is."""
     with _placed(None, number):
         return in_order(part, names, name)
 
 
 @contextmanager
-def _placed(part: Any, number: int) -> Iterator[None]:
+def _placed(part: Any, number: int | str) -> Iterator[None]:
     """Let an error say in which partition, and columns of a frame, it is."""
     try:
         try:
