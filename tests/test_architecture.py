@@ -63,7 +63,7 @@ LINES = {
     "the house": (17_140, 26_780),
     "types of the estimators, assignments in constructors": (390, 390),
     "errors that point to what was meant, what a fit tells": (200, 380),
-    "estimators of raw tables": (1_110, 1_980),
+    "estimators of raw tables": (1_215, 2_130),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),

@@ -53,8 +53,13 @@ def _encoded(g: Graph, encoder: TableEncoder, inputs: list[str]) -> str:
                 words, encoder.one_hot_.categories_, strict=True
             )
         ]
-    # The encoder rounds to float32.
-    rounded = g.add("Cast", g.add("Concat", *parts, axis=1), to=g.kinds.FLOAT)
+    encoded = _rounded(g, g.add("Concat", *parts, axis=1))
+    return _rounded(g, g.add("Mul", encoded, encoder.weights_))
+
+
+def _rounded(g: Graph, numbers: str) -> str:
+    """As the encoder rounds to float32."""
+    rounded = g.add("Cast", numbers, to=g.kinds.FLOAT)
     return g.add("Cast", rounded, to=g.kinds.DOUBLE)
 
 

@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -31,6 +32,7 @@ from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
+from skmlp.tabular.relevance import moments, scales
 from skmlp.threads import blas_threads_allowed
 
 #: What the networks are, unless `network_params` says otherwise. The recipe is that of
@@ -176,6 +178,10 @@ class BaseTabularMLP(CheckedParameters, ABC):
         """Group of each row, of which every held-out part has its share."""
         return None
 
+    @abstractmethod
+    def _as_numbers(self, y: Array) -> Array:
+        """Encoded targets as numbers in columns, in float64."""
+
     @staticmethod
     @abstractmethod
     def _output(network: Any, X: Array) -> Array:
@@ -242,6 +248,7 @@ class BaseTabularMLP(CheckedParameters, ABC):
         encoder = TableEncoder(self.categorical_features)
         encoded, given = _encoded(encoder, given)
         targets = self._encode_targets(given.y)
+        encoded = self._weighed_columns(encoder, encoded, targets)
         rows = self._rows(encoded, targets, given.y, given.sample_weight).with_weight()
         self._warn_unused()
         validation = None
@@ -299,6 +306,19 @@ class BaseTabularMLP(CheckedParameters, ABC):
                 UnusedParameterWarning,
                 stacklevel=2,
             )
+
+    def _weighed_columns(self, encoder: TableEncoder, encoded: Any, y: Array) -> Any:
+        """Multiply columns by what they say about the targets."""
+        check_consistent_length(encoded, y)
+        blocks, Y = encoder.blocks(), self._as_numbers(y)
+        here = isinstance(encoded, np.ndarray)
+        sums_of = partial(moments, blocks)
+        sums = sums_of(encoded, Y) if here else encoded.total(sums_of, Y)
+        encoder.weights_ = scales(blocks, sums, encoded.shape[1], Y.shape[1])
+        if not here:
+            return encoded.encoded_by(encoder)
+        encoded *= encoder.weights_
+        return encoded
 
     def _rows(self, encoded: Array, targets: Array, y: Any, sample_weight: Any) -> Rows:
         """Rows of one length, with the weights that count."""

@@ -182,6 +182,9 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}
 
+    def _as_numbers(self, y: Array) -> Array:
+        return np.eye(len(self.classes_))[y]
+
     @staticmethod
     def _output(network: Any, X: Array) -> Array:
         # Of a single class it has two columns, as scikit-learn's.

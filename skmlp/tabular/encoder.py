@@ -55,6 +55,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         The quantiles between which the ramps of each number rise.
     is_ramp_ : ndarray of bool
         Which of the encoded columns are ramps.
+    weights_ : ndarray of float32
+        What the encoded columns are multiplied by: 1, unless an estimator has found how
+        much a column says about its targets.
 
     Examples
     --------
@@ -143,12 +146,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 self.edges_.append(np.empty(0))
                 continue
             low, self.centers_[j], high = one.quantiles([0.25, 0.5, 0.75])
-            least, most = one.quantiles([0, 1])
-            spread = high - low or (most - least) / 2
+            spread = high - low or (one.values[-1] - one.values[0]) / 2
             self.scales_[j] = 1 / spread if spread > 0 else 0.0
-            edges = np.unique(one.quantiles(levels))
+            different = np.unique(one.values)
+            edges = different
+            if len(edges) > self.n_ramps + 1:
+                # Many a number is 0 most of the time: the others are to be seen, too.
+                level = one.levelled(1 / max(self.n_ramps, 1))
+                edges = np.unique(level.quantiles(levels))
             # Two values have nothing between them: the scaled number says it all.
-            several = len(edges) > 1 and one.has_several
+            several = self.n_ramps > 0 and len(different) > 2
             self.edges_.append(edges if several else np.empty(0))
         self.one_hot_ = None
         if words:
@@ -159,7 +166,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 sparse_output=False,
                 dtype=np.float32,
             ).fit(np.array([[own[0] for own in kept]], object))
-        self.is_ramp_ = np.array([ramp for _, ramp in self._encoded_columns()])
+        encoded = self._encoded_columns()
+        self.is_ramp_ = np.array([ramp for _, ramp, _ in encoded])
+        self.weights_ = np.ones(len(encoded), np.float32)
 
     def transform(self, X: Any) -> Array:
         """Encode a table.
@@ -200,7 +209,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 parts.append(missing[:, None].astype(np.float32))
         if self.one_hot_ is not None:
             parts.append(self.one_hot_.transform(self._common(words)))
-        return np.ascontiguousarray(np.concatenate(parts, axis=1))
+        encoded: Array = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        encoded *= self.weights_
+        return encoded
 
     def _common(self, words: Sequence[Array]) -> Array:
         """Categories as one table, with the rare and the unknown ones as `RARE`."""
@@ -225,21 +236,28 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             One for each column of `transform`.
         """
         check_is_fitted(self)
-        return np.array([name for name, _ in self._encoded_columns()], object)
+        return np.array([name for name, _, _ in self._encoded_columns()], object)
 
-    def _encoded_columns(self) -> list[tuple[str, bool]]:
-        """Name of each encoded column, and whether it is a ramp."""
-        found: list[tuple[str, bool]] = []
+    def blocks(self) -> list[Array]:
+        """Encoded columns that belong together: ramps of a number, or categories."""
+        block_of = np.array([block for _, _, block in self._encoded_columns()])
+        return [np.flatnonzero(block_of == b) for b in np.unique(block_of) if b >= 0]
+
+    def _encoded_columns(self) -> list[tuple[str, bool, int]]:
+        """Name of each encoded column, whether it is a ramp, and its block or -1."""
+        found: list[tuple[str, bool, int]] = []
         pairs = list(zip(self._names, self._is_number, strict=True))
         for j, name in enumerate(name for name, number in pairs if number):
-            found.append((name, False))
+            found.append((name, False, -1))
             n_ramps = len(self.edges_[j][1:])
-            found += [(f"{name} ramp {k}", True) for k in range(n_ramps)]
-            found += [(f"{name} missing", False)] * bool(self._with_missing[j])
+            found += [(f"{name} ramp {k}", True, j) for k in range(n_ramps)]
+            found += [(f"{name} missing", False, -1)] * bool(self._with_missing[j])
         if self.one_hot_ is not None:
             words = [name for name, number in pairs if not number]
             names = self.one_hot_.get_feature_names_out(words)
-            found += [(name, False) for name in names]
+            sizes = [len(categories) for categories in self.one_hot_.categories_]
+            numbers = np.repeat(np.arange(len(words)) + len(self.edges_), sizes)
+            found += [(n, False, int(b)) for n, b in zip(names, numbers, strict=True)]
         return found
 
     def _checked(self, X: Any, *, reset: bool) -> tuple[Any, list[bool] | None]:

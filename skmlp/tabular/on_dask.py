@@ -94,6 +94,17 @@ class Partitioned:
         parts = dask.compute(*[apply(*shared, part) for part in self.delayed()])
         return np.concatenate([part for part in parts if len(part)])
 
+    def total(self, function: Callable[[Array, Array], Array], values: Array) -> Array:
+        """The sum over the partitions of what a function makes of them."""
+        add = dask.delayed(function, pure=False)
+        pairs = zip(self.delayed(), self.split(values) or [], strict=True)
+        found: Array = sum(dask.compute(*[add(*pair) for pair in pairs]))
+        return found
+
+    def encoded_by(self, encoder: TableEncoder) -> Partitioned:
+        """The same rows of another encoder."""
+        return replace(self, encoder=dask.delayed(encoder, pure=False))
+
 
 def taken(
     encoder: TableEncoder, X: Any, y: Any, sample_weight: Any, *, fit: bool

@@ -137,6 +137,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     def _network(self) -> Any:
         return MLPRegressor(**NETWORK)
 
+    def _as_numbers(self, y: Array) -> Array:
+        return y.reshape(len(y), -1).astype(np.float64)
+
     @staticmethod
     def _output(network: Any, X: Array) -> Array:
         return np.asarray(network.predict(X), np.float64).reshape(len(X), -1)

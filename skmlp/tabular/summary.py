@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,10 +83,16 @@ class Summary:
             counts[None] = n_missing
         return Summary(name, is_number, n_missing, values[order], weights, counts)
 
-    @property
-    def has_several(self) -> bool:
-        """Whether there are more than two different numbers."""
-        return len(np.unique(self.values)) > 2
+    def levelled(self, most: float) -> Summary:
+        """Different numbers, none of which counts for more than about a share of all.
+
+        It is for more numbers than ``1 / most``.
+        """
+        values, where = np.unique(self.values, return_inverse=True)
+        weights = np.bincount(where, self.weights, len(values))
+        for _ in range(20):  # what is taken off makes the others' shares greater
+            weights = np.minimum(weights, most * weights.sum())
+        return replace(self, values=values, weights=weights)
 
     def quantiles(self, levels: Sequence[float] | Array) -> Array:
         """Those of the numbers, between them on a line."""

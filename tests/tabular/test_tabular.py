@@ -14,12 +14,14 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from scipy.stats import f_oneway
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skmlp import TabularMLPClassifier, TabularMLPRegressor, UnusedParameterWarning
 from skmlp.tabular.base import held_out_rows
 from skmlp.tabular.encoder import TableEncoder
+from skmlp.tabular.relevance import LEAST
 
 ESTIMATORS = (TabularMLPClassifier, TabularMLPRegressor)
 N = 240
@@ -98,6 +100,46 @@ def test_ramps_are_the_piecewise_linear_encoding():
     assert_allclose(
         ramps.sum(axis=1), np.interp(values[:, 0], edges, range(5)), atol=1e-5
     )
+
+
+def test_a_number_that_is_mostly_0_has_ramps_for_the_others():
+    values = np.concatenate([np.zeros(900), np.linspace(1, 2, 100)])[:, None]
+    (edges,) = TableEncoder(n_ramps=4).fit(values).edges_
+    assert len(edges) == 5
+    assert (edges > 1).sum() >= 2
+    # Few different numbers have a ramp between each two.
+    few = np.repeat([0.0, 1.0, 5.0, 6.0], [90, 1, 1, 1])[:, None]
+    assert_array_equal(TableEncoder(n_ramps=8).fit(few).edges_[0], [0, 1, 5, 6])
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_columns_that_say_nothing_by_themselves_count_less(kind):
+    rng = np.random.default_rng(4)
+    n = 400
+    table = pd.DataFrame(
+        {
+            "useful": rng.normal(size=n),
+            "noise": rng.normal(size=n),
+            "town": rng.choice([f"town {k}" for k in range(20)], n),
+            "color": rng.choice(["red", "green", "blue"], n),
+        }
+    )
+    y = np.square(table["useful"]) + (table["color"] == "red")
+    y = y > 1 if kind is TabularMLPClassifier else y
+    encoder = quick(kind, max_iter=1).fit(table, y).preprocessor_
+    weights = dict(zip(encoder.get_feature_names_out(), encoder.weights_, strict=True))
+    of = {c: {w for n, w in weights.items() if n.startswith(c)} for c in table}
+    assert of["useful"] == {1.0, weights["useful ramp 3"]}
+    assert weights["useful ramp 3"] > 0.9
+    assert weights["noise"] == 1  # the scaled number itself
+    assert weights["noise ramp 3"] < 0.7
+    assert max(of["town"]) < 0.7
+    assert min(of["color"]) > 0.9
+    # The share is that of an analysis of variance: one minus 1 / F.
+    groups = [np.asarray(y, float)[table["town"] == t] for t in set(table["town"])]
+    f = f_oneway(*groups).statistic
+    (weight,) = of["town"]
+    assert_allclose(weight, np.sqrt(max(1 - 1 / f, LEAST**2)), rtol=1e-4)
 
 
 def test_a_date_shows_its_time_month_weekday_and_hour():
