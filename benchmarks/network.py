@@ -401,7 +401,7 @@ def faults(report: Report, options: Any) -> None:
                 happening.start()
                 found = one.client.receive("fit")
                 happening.join()
-            report.keep(fault=name, calm=calm, **found)
+            report.keep(fault=name, calm=calm, limit=calm["fit"] + more, **found)
             later = found["fit"] - calm["fit"]
             table.append(
                 [

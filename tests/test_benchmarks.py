@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import itertools
 import json
 import os
 import re
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import child, common
+from benchmarks import cases, child, common, cost
 from tests.limits import HANG_S
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +49,7 @@ COMMANDS = {
     f"cluster {ONE_NET}": ["ceiling", "gang", "gang / ceiling", "outside"],
     "start --dtypes float64 --places loky": ["difference", "2 loky"],
     "allreduce": ["float32, us per sum", "skmlp"],
+    "many": ["ranks", "first fit", "files"],
 }
 
 
@@ -127,8 +130,31 @@ def test_every_command_is_tested():
         for path in (ROOT / "benchmarks").glob("*.py")
         if "start_again(__file__)" in path.read_text(encoding="utf-8")
     }
-    # The loads print sentences, no tables: see tests/launch/test_dask_load.py.
-    assert scripts - {"load"} == {command.split()[0] for command in COMMANDS}
+    # The loads print sentences, no tables: see tests/dask/test_load.py. The network
+    # needs root: see tests/soak/test_network.py.
+    others = {"load", "network", "cost"}
+    assert scripts - others == {command.split()[0] for command in COMMANDS}
+
+
+def test_the_model_of_the_cost_predicts_what_it_made(tmp_path, monkeypatch, capsys):
+    constants = {"a": 3e-5, "b": 2e-9}
+    settings = []
+    for shape, dtype, n, mbit, latency in itertools.product(
+        cases.SHAPES[:2], ["float32"], [2, 4, 32], [100, 1000], [0.1, 10]
+    ):
+        setting = {"workers": n, "mbit": mbit, "latency": latency, "size": 1e6}
+        constants[str(shape), dtype] = 0.01 * shape.batch
+        one = setting | {"shape": str(shape), "dtype": dtype}
+        epoch = 10 * cost.predicted(one, constants, cores=2)
+        setting |= {"shape": dataclasses.asdict(shape), "dtype": dtype, "steps": 10}
+        settings.append(setting | {"gang": [{"epoch": epoch}]})
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps({"cores": 2, "measurements": settings}))
+    monkeypatch.setattr(sys, "argv", ["cost", str(path)])
+    cost.main()
+    text = capsys.readouterr().out
+    assert "A message takes 30.0 us of a core, a megabyte 2.00 ms." in text
+    assert "12 of 12 within 20 %; median error 0%, largest 0%." in text
 
 
 def test_missing_peers_are_left_out_with_a_word(run, monkeypatch):
