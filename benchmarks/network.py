@@ -250,8 +250,10 @@ def measure(
     for mbit, latency in options.networks:
         one.set(mbit, latency)
         found: dict[str, Any] = {"gang": [], "gloo": []}
+        one.sent()
         for _ in range(options.repeats):
             found["gang"].append(one.client.call("fit", shape.epochs + 2))
+            found["gang"][-1]["dropped"] = one.hosts.counted()["dropped"]
             if gloo:
                 found["gloo"].append(gloo.call("run", shape.epochs))
         bits |= {run["bits"] for run in found["gang"]}

@@ -134,6 +134,16 @@ def test_two_are_killed_one_after_the_other(workers, undisturbed, seen, at_reque
     assert [len(epoch["computing"]) for epoch in found.history_[:2]] == [4, 3]
 
 
+@pytest.mark.filterwarnings("ignore:20 Dask workers were asked for")
+def test_two_of_a_fit_of_many_shards_are_killed(workers, seen, at_requests):
+    """Its sums are trees, and a rank is connected to its partners alone."""
+    calm = model(n_jobs=20).fit(*arrays())
+    first, second, *_ = addresses(workers.client)
+    at_requests({2: lambda: workers.kill(first), 5: lambda: workers.kill(second)})
+    assert_same_bits(model(n_jobs=20).fit(*arrays()), calm)
+    assert seen == [(4, 20), (4, 20), (3, 20), (2, 20)]
+
+
 def test_all_but_one_are_killed_at_once(workers, undisturbed, seen, at_requests):
     victims = addresses(workers.client)[1:]
     at_requests({3: lambda: workers.kill(*victims)})
