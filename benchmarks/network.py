@@ -450,6 +450,8 @@ def main() -> None:
     options.chosen = cases.chosen(options.shapes, options.quick)
     if options.torch and not installed("torch"):
         raise SystemExit("torch is not installed")
+    # SIGTERM, too, ends what was started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Hosts(1):
         pass  # or says what it lacks
     report = Report(options, "Hosts on a network")
