@@ -137,7 +137,7 @@ def test_every_command_is_tested():
 
 
 def test_the_model_of_the_cost_predicts_what_it_made(tmp_path, monkeypatch, capsys):
-    constants = {"a": 3e-5, "b": 2e-9}
+    constants = {"a": 3e-5, "b": 2e-9, "r": 1.1}
     settings = []
     for shape, dtype, n, mbit, latency in itertools.product(
         cases.SHAPES[:2], ["float32"], [2, 4, 32], [100, 1000], [0.1, 10]
@@ -153,7 +153,8 @@ def test_the_model_of_the_cost_predicts_what_it_made(tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["cost", str(path)])
     cost.main()
     text = capsys.readouterr().out
-    assert "A message takes 30.0 us of a core, a megabyte 2.00 ms." in text
+    told = "A message takes 30.0 us of a core, a megabyte 2.00 ms; bytes take 1.10"
+    assert told in text
     assert "12 of 12 within 20 %; median error 0%, largest 0%." in text
 
 
