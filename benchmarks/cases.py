@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Shape:
         What the last layer is for.
     solver : {"adam", "sgd"}
         sgd is with Nesterov's momentum.
+    dropout : float
+        Of the hidden layers.
     """
 
     rows: int
@@ -41,6 +44,7 @@ class Shape:
     epochs: int
     task: str = "classes"
     solver: str = "adam"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", tuple(self.units))  # JSON knows lists only
@@ -50,7 +54,8 @@ class Shape:
         units = "-".join(map(str, self.units))
         kind = " regression" if self.task == "values" else ""
         solver = "" if self.solver == "adam" else f" {self.solver}"
-        return f"{units}{kind} b{self.batch}{solver}"
+        dropout = f" dropout {self.dropout}" if self.dropout else ""
+        return f"{units}{kind} b{self.batch}{solver}{dropout}"
 
     def smaller(self, parts: int) -> Shape:
         """What each of `parts` workers has: its part of the rows and of each step."""
@@ -77,7 +82,9 @@ SHAPES = (
 )
 
 
-def chosen(patterns: str | None, quick: bool) -> list[Shape]:
+def chosen(
+    patterns: str | None, quick: bool, shapes: Sequence[Shape] = SHAPES
+) -> list[Shape]:
     """The shapes whose name holds one of the comma-separated patterns; all without.
 
     Raises
@@ -86,9 +93,9 @@ def chosen(patterns: str | None, quick: bool) -> list[Shape]:
         None does.
     """
     wanted = [p.strip() for p in patterns.split(",")] if patterns else [""]
-    found = [s for s in SHAPES if any(p in str(s) for p in wanted)]
+    found = [s for s in shapes if any(p in str(s) for p in wanted)]
     if not found:
-        names = "\n  ".join(map(str, SHAPES))
+        names = "\n  ".join(map(str, shapes))
         raise SystemExit(f"no shape is like {patterns!r}; there are\n  {names}")
     return [s.quick() for s in found] if quick else found
 
@@ -123,6 +130,8 @@ def estimator(package: Any, shape: Shape, epochs: int, **parameters: Any) -> Any
     parameters = {"solver": shape.solver, "max_iter": epochs} | parameters
     if parameters["solver"] != "lbfgs":
         parameters |= {"batch_size": shape.batch, "n_iter_no_change": epochs + 1}
+        if shape.dropout:
+            parameters["dropout"] = shape.dropout
     return kind(
         hidden_layer_sizes=shape.units[1:-1], tol=0.0, random_state=0, **parameters
     )

@@ -102,6 +102,27 @@ def median_epoch(model: Any) -> float:
     return statistics.median(seconds[1:] or seconds)
 
 
+def fitted(
+    shape: Shape, epochs: int, X: Any, y: Any, **parameters: Any
+) -> dict[str, float]:
+    """Time a fit of skmlp."""
+    import skmlp
+
+    model = cases.estimator(skmlp, shape, epochs, **parameters)
+    began = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - began
+    assert model.n_iter_ == epochs
+    inside = sum(record["seconds"] for record in model.history_)
+    return {
+        "fit": seconds / epochs,
+        "epoch": median_epoch(model),
+        "outside": seconds - inside,
+        "loss": float(model.loss_),
+        "shards": model.n_shards_,
+    }
+
+
 class Skmlp(Contestant):
     """Whole fits of skmlp, and its own clock for an epoch.
 
@@ -142,24 +163,11 @@ class Skmlp(Contestant):
 
     def run(self, epochs: int) -> dict[str, float]:
         """Time a fit."""
-        import skmlp
-
-        model = cases.estimator(skmlp, self._shape, epochs, n_jobs=self._n_jobs)
         with self._where():
-            began = time.perf_counter()
-            model.fit(self._X, self._y)
-            seconds = time.perf_counter() - began
-        assert model.n_iter_ == epochs
-        asked = self._n_jobs or 1
-        assert self._ranks == "auto" or model.n_shards_ == asked, model.n_shards_
-        inside = sum(record["seconds"] for record in model.history_)
-        return {
-            "fit": seconds / epochs,
-            "epoch": median_epoch(model),
-            "outside": seconds - inside,
-            "loss": float(model.loss_),
-            "shards": model.n_shards_,
-        }
+            found = fitted(self._shape, epochs, self._X, self._y, n_jobs=self._n_jobs)
+        shards, asked = found["shards"], self._n_jobs or 1
+        assert self._ranks == "auto" or shards == asked, shards
+        return found
 
     @contextlib.contextmanager
     def _where(self) -> Any:

@@ -29,9 +29,16 @@ _LOSSES: dict[str, Any] = {
 
 
 class Torch(Contestant):
-    """One process."""
+    """One process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    device : str
+        Where rows and net are.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         # Whoever starts us limits OpenMP, or leaves all cores to us.
         limit = os.environ.get("OMP_NUM_THREADS")
         torch.set_num_threads(int(limit or len(os.sched_getaffinity(0))))
@@ -40,14 +47,18 @@ class Torch(Contestant):
         """Make data, net and optimizer, and warm up."""
         self._shape = Shape(**shape)
         X, y = cases.data(self._shape, dtype)
-        self._X, self._y = torch.from_numpy(X), torch.from_numpy(y)
+        self._X, self._y = (torch.from_numpy(a).to(self._device) for a in (X, y))
         if self._shape.task != "classes":
             self._y = self._y.to(self._X.dtype)[:, None]
         self._loss = _LOSSES[self._shape.task]
         layers: list[torch.nn.Module] = []
         for i, o in pairwise(self._shape.units):
             layers += [torch.nn.Linear(i, o, dtype=self._X.dtype), torch.nn.ReLU()]
-        self._net = self._wrap(torch.nn.Sequential(*layers[:-1]))
+            if self._shape.dropout:
+                layers.append(torch.nn.Dropout(self._shape.dropout))
+        last = 2 if self._shape.dropout else 1
+        net = torch.nn.Sequential(*layers[:-last])
+        self._net = self._wrap(net.to(self._device))
         self._optimizer = self._make_optimizer()
         self.run(1)
 
@@ -66,7 +77,7 @@ class Torch(Contestant):
 
     def _epoch(self) -> float:
         net, optimizer, loss_of = self._net, self._optimizer, self._loss
-        total = torch.zeros((), dtype=self._X.dtype)
+        total = torch.zeros((), dtype=self._X.dtype, device=self._device)
         for X, y in self._batches():
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(net(X), y)
@@ -76,7 +87,7 @@ class Torch(Contestant):
         return float(total) / (self._shape.rows // self._shape.batch)
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
-        order = torch.randperm(self._shape.rows)
+        order = torch.randperm(self._shape.rows, device=self._device)
         batch = self._shape.batch
         return zip(
             self._X[order].split(batch), self._y[order].split(batch), strict=True

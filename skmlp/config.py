@@ -12,10 +12,12 @@ from typing import Any
 _CHOICES = {
     "ranks": ("auto", "as_asked"),
     "kernels": ("auto", "reference", "compiled"),
+    "torch_compile": (False, True),
 }
 _DEFAULTS: dict[str, Any] = {
     "ranks": "auto",
     "kernels": "auto",
+    "torch_compile": False,
     "worker_timeout": 30.0,
     "history_length": math.inf,
 }
@@ -52,6 +54,7 @@ def set_config(
     kernels: str | None = None,
     worker_timeout: float | None = None,
     history_length: float | None = None,
+    torch_compile: bool | None = None,
 ) -> None:
     """Change this thread's settings.
 
@@ -72,6 +75,10 @@ def set_config(
         `validation_scores_`, `validation_loss_curve_`) of an estimator keep at the end
         of each call of `fit` and `partial_fit`. All (inf) by default, each of which
         takes about 1 kB.
+    torch_compile : bool, optional
+        Whether steps on tensors of torch go through `torch.compile`, which takes a
+        compiler and up to a minute for the first step of each network. False by
+        default.
 
     Raises
     ------
@@ -79,6 +86,7 @@ def set_config(
         A value is none of these.
     """
     changes: dict[str, Any] = {"ranks": ranks, "kernels": kernels}
+    changes["torch_compile"] = torch_compile
     if worker_timeout is not None and not worker_timeout > 0:
         raise ValueError(f"worker_timeout={worker_timeout!r} must be a time above 0 s")
     for key, value in changes.items():
@@ -107,12 +115,13 @@ def config_context(
     kernels: str | None = None,
     worker_timeout: float | None = None,
     history_length: float | None = None,
+    torch_compile: bool | None = None,
 ) -> Iterator[None]:
     """Change this thread's settings inside a ``with`` block.
 
     Parameters
     ----------
-    ranks, kernels, worker_timeout, history_length : optional
+    ranks, kernels, worker_timeout, history_length, torch_compile : optional
         See `set_config`.
 
     Examples
@@ -130,6 +139,7 @@ def config_context(
         kernels=kernels,
         worker_timeout=worker_timeout,
         history_length=history_length,
+        torch_compile=torch_compile,
     )
     try:
         yield

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skmlp.arrays import arrays_of, fetch
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: No more columns than this are named in an error.
@@ -85,6 +87,11 @@ def unscaled(X: Any, squares: float | None = None) -> dict[int, float]:
     Such columns are too large for a network. `squares` is the sum of all squares of the
     ndarray or sparse matrix `X`, if it is known.
     """
+    arrays = arrays_of(X)
+    if arrays is not None:
+        norms = fetch(arrays.xp.linalg.vector_norm(X, axis=0))
+        sizes = norms / math.sqrt(X.shape[0])
+        return {int(j): float(sizes[j]) for j in np.flatnonzero(sizes > LARGE)}
     data = X.data if sparse.issparse(X) else X
     if squares is None:
         squares = sum_of_squares(data)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skmlp.arrays import Arrays, arrays_of
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
@@ -63,11 +64,15 @@ def block_rows(plan: Plan) -> int:
 
 
 class RowTable:
-    """Rows that are taken out of arrays by number, at most `max_rows` at once."""
+    """Rows that are taken out of arrays by number, at most `max_rows` at once.
+
+    X may lie on a device (`arrays`), and so do its rows then.
+    """
 
     def __init__(self, X: Any, y: Array, w: Array, max_rows: int) -> None:
         self.max_rows = max_rows
         self.X, self.y, self.w = X, y, w
+        self.arrays = arrays_of(X)
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
@@ -84,7 +89,9 @@ class RowTable:
                 rows = np.arange(rows.start, rows.stop, dtype=np.intp)
             return SparseRows(self._sparse, rows, self.X.shape[1])
         if isinstance(rows, slice):
-            return self.X[rows]
+            return self.X[rows] if self.arrays is None else self.X[rows, :]
+        if self.arrays is not None:
+            return self.arrays.xp.take(self.X, self.arrays.send(rows), axis=0)
         if self._buffer is None:
             self._buffer = np.empty((self.max_rows, self.X.shape[1]), self.X.dtype)
         # The numbers are in range by construction; "clip" lets take write straight
@@ -143,6 +150,11 @@ class ShardSampler(ABC):
     def dense(self) -> bool:
         """Whether the rows are an array's, in memory or in a file."""
         return self._table.dense
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """Where the rows lie, if they are no arrays of numpy."""
+        return self._table.arrays
 
     @abstractmethod
     def begin_epoch(self, order: Numbers | None) -> None:
@@ -204,9 +216,10 @@ class ShardSampler(ABC):
 
         Returns (X, taken, numbers, y, w, ends), valid until the next call. The rows,
         which must be dense, are ``X[taken]``, or, where `taken` is empty, `X`; it is
-        C-contiguous, and may be the user's own. `numbers`, if they are asked for, are
-        those of the rows among all rows of the fit. `ends` are where each minibatch
-        ends among them, after a 0: one at least. A chunk ends with its window.
+        C-contiguous, unless it lies on a device, and may be the user's own. `numbers`,
+        if they are asked for, are those of the rows among all rows of the fit. `ends`
+        are where each minibatch ends among them, after a 0: one at least. A chunk ends
+        with its window.
         """
         self._reach(batch)
         batch -= self._first
@@ -218,7 +231,10 @@ class ShardSampler(ABC):
         if w.size:
             w = w[start:end]
         taken = np.empty(0, np.intp)
-        if self._taken is None:
+        if self.arrays is not None:
+            there = slice(start, end) if self._taken is None else self._taken[start:end]
+            X = self._table.rows(there)
+        elif self._taken is None:
             X = np.require(self._table.X[start:end], requirements=["C", "A"])
             y, w = y.copy(), w.copy()  # the user's own may be read-only
         elif self.in_memory:

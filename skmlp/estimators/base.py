@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
+from skmlp.arrays import fetch
 from skmlp.config import get_config
 from skmlp.data.partitions import PartStats
-from skmlp.estimators import conversion, kept
+from skmlp.estimators import array_support, conversion, kept
 from skmlp.estimators.fitting import (
     callback_support,
     driver,
@@ -90,7 +92,11 @@ class ScoreMixin(BaseEstimator):
             from skmlp.estimators.prediction import lazy
 
             return lazy.score(self, X, y, sample_weight)
+        y, sample_weight = inputs.on_host(y), inputs.on_host(sample_weight)
         found = scores.in_blocks(self, X, y, sample_weight)
+        if found is None and inputs.dispatched(X) is not None:
+            metric = accuracy_score if is_classifier(self) else r2_score
+            found = metric(y, fetch(self.predict(X)), sample_weight=sample_weight)
         return float(super().score(X, y, sample_weight) if found is None else found)
 
 
@@ -257,23 +263,20 @@ class BaseMLP(
         """
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
+        arrays = array_support.of_model(self, X)
         X = checked_rows(self, X)
         activations = hyperparameters.activations(self, len(self.coefs_) - 1)
+        if arrays is not None:
+            return array_support.predict(self, arrays, activations, X, n_layers, finish)
         last, heads = self.out_activation_, tuple[int, ...]()
         if n_layers is not None:
             last = activations[n_layers - 1]
         elif last == "softmax_heads":
             heads = self._target.heads
-        return forward(
-            X,
-            self.coefs_[:n_layers],
-            self.intercepts_[:n_layers],
-            activations[: len(self.coefs_[:n_layers]) - 1],
-            last,
-            kernel_sets.resolve(get_config()["kernels"]),
-            heads,
-            finish,
-        )
+        layers = self.coefs_[:n_layers], self.intercepts_[:n_layers]
+        steps = activations[: len(layers[0]) - 1], last
+        kernels = kernel_sets.resolve(get_config()["kernels"])
+        return forward(X, *layers, *steps, kernels, heads, finish)
 
     def hidden_outputs(self, X: Any, layer: int = -1) -> Any:
         """Compute what a hidden layer gives to the next one.
@@ -340,6 +343,7 @@ class BaseMLP(
         # These are there while it trains, for callbacks.
         state.pop("_watch", None)
         state.pop("_training", None)
+        state.pop("_arrays", None)
         for name in fitted_attributes.CURVES:
             if isinstance(state.get(name), list):
                 # `copy.copy` comes here: what one copy appends is not the other's.
@@ -347,14 +351,22 @@ class BaseMLP(
         if "history_" in state:
             # Equal fits have equal pickles, and so equal hashes.
             state["history_"] = fitted_attributes.without_times(state["history_"])
+        array_support.to_keep(state)
         return {**state, "_skmlp_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         kept.check_version(type(self).__name__, state.pop("_skmlp_version", "unknown"))
+        array_support.from_kept(state)
         super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        known = array_support.HAS_HELPERS and array_support.is_supported(self)
+        tags.array_api_support = known
         return tags
+
+    def __sklearn_array_api_convert__(self, converter: Callable[[Any], Any]) -> Any:
+        """Return a copy whose weights `converter` has moved; the rest is shared."""
+        return array_support.converted(self, converter)

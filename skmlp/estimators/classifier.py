@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators.fitting import hyperparameters
-from skmlp.estimators.fitting.inputs import Input, is_dask
+from skmlp.estimators.fitting.inputs import Input, is_dask, on_host
 from skmlp.estimators.prediction.decisions import DecisionsMixin
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets import class_labels
@@ -424,6 +424,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
                 from skmlp.estimators.fitting import dask_inputs
 
                 X, y, sample_weight = dask_inputs.understand(X, y, sample_weight)
+            y, classes = on_host(y), on_host(classes)
             class_labels.define(self, y, classes)
             validation = X_val, y_val, sample_weight_val
             return self._partial_fit(Input(X, y, sample_weight, *validation), epochs)

@@ -8,6 +8,8 @@ from typing import Any
 import sklearn.exceptions
 
 from skmlp import __version__
+from skmlp.arrays import fetch
+from skmlp.estimators.array_support import FITTED
 
 #: Attributes that belong to a fit under way, or can be found again.
 _PASSING = frozenset(
@@ -15,6 +17,7 @@ _PASSING = frozenset(
         "_row_order",
         "_watch",
         "_training",
+        "_arrays",
         "_unscaled",
         "_skl_callbacks",
         "_skl_callbacks_to_teardown",
@@ -65,7 +68,7 @@ def tree_of(estimator: Any) -> dict[str, Any]:
         )
     params = estimator.get_params(deep=False)
     attributes = {
-        name: _with_parts(value)
+        name: [*map(fetch, value)] if name in FITTED else _with_parts(value)
         for name, value in vars(estimator).items()
         if name not in params and name not in _PASSING
     }

@@ -13,10 +13,11 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.arrays import fetch
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin
 from skmlp.estimators.fitting import hyperparameters
-from skmlp.estimators.fitting.inputs import Input, is_dask
+from skmlp.estimators.fitting.inputs import Input, is_dask, on_host
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.real import Real as RealTarget
@@ -432,7 +433,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
             columns = self.n_outputs_ if self.n_outputs_ > 1 else None
             return self._lazy("predict", X, n_columns=columns)
         raw = self._forward(X)
-        return raw.ravel() if raw.shape[1] == 1 else raw
+        return raw[:, 0] if raw.shape[1] == 1 else raw
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score predictions by R2; several quantiles by the mean of their D2.
@@ -462,7 +463,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
         """
         target: RealTarget = self._target
         if target.several and not is_dask(X):
-            return target.score_quantiles(y, self.predict(X), sample_weight)
+            given = fetch(self.predict(X)), on_host(sample_weight)
+            return target.score_quantiles(on_host(y), *given)
         return super().score(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:

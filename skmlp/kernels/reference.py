@@ -51,38 +51,6 @@ def gradient_norm(params: Array, total: Array, n_penalised: int, alpha: float) -
     return float(np.dot(gradient, gradient))
 
 
-def absolute_sum(params: Array, n_penalised: int) -> float:
-    """Sum of the absolute values of the first n."""
-    return float(np.abs(params[:n_penalised]).sum(dtype=np.float64))
-
-
-def soft_threshold(
-    params: Array, second: Array, n_penalised: int, threshold: float, epsilon: float
-) -> None:
-    """Move the first n towards 0, and not beyond: the proximal step of an L1 penalty.
-
-    By `threshold`, divided by ``sqrt(second) + epsilon`` if `second` is not empty: so
-    far as a gradient of size 1 would move them.
-    """
-    weights = params[:n_penalised]
-    reach: Any = weights.dtype.type(threshold)
-    if second.size:
-        root = np.sqrt(second[:n_penalised]) + weights.dtype.type(epsilon)
-        reach = reach / root
-    # NaN stays NaN.
-    np.copyto(
-        weights,
-        np.where(
-            np.abs(weights) <= reach, 0, weights - np.copysign(reach, weights)
-        ).astype(weights.dtype),
-    )
-
-
-def move_average(average: Array, params: Array, share: float) -> None:
-    """``average += share * (params - average)``."""
-    average += average.dtype.type(share) * (params - average)
-
-
 # -- dropout ---------------------------------------------------------------------------
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57

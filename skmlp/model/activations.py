@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.model.special import bounded, erf, expit, softplus
+from skmlp.fused import expit, rectified, rectified_backward
+from skmlp.model.special import bounded, erf, softplus
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,7 +35,8 @@ class Activation:
     """A function applied to every unit of a hidden layer.
 
     ``value(xp, z)``; ``backward(xp, z, delta)`` is `delta` times the derivative at `z`,
-    or, with `of_value`, ``backward(xp, a, delta)`` with ``a = value(xp, z)``.
+    or, with `of_value`, ``backward(xp, a, delta)`` with ``a = value(xp, z)``. Where a
+    library works in place, `delta` may be written over, and `z` with `of_value`.
 
     The first weights are uniform, within ``sqrt(init_factor / (fan_in + fan_out))``,
     Glorot's, or with ``init_fan = "in"`` within ``sqrt(init_factor / fan_in)``. There
@@ -156,8 +158,8 @@ ACTIVATIONS = {
         ),
         Activation(
             "relu",
-            lambda xp, z: xp.where(z <= 0, xp.zeros_like(z), z),
-            lambda xp, a, delta: xp.where(a == 0, xp.zeros_like(delta), delta),
+            rectified,
+            rectified_backward,
             onnx=lambda g, z: g.add("Relu", z),
         ),
         Activation(

@@ -54,6 +54,14 @@ class Dropout:
         rate = self._rates[layer]
         return round(rate * 2**32), 1.0 / (1.0 - rate)
 
+    def masks(self, step: int, numbers: Array) -> list[Array]:
+        """The masks of a minibatch, until the next; empty where nothing is dropped."""
+        found, self._stream[2] = [mask[: len(numbers)] for mask in self._masks], step
+        for layer, mask in enumerate(found):
+            if mask.size:
+                self._mask(mask, numbers, self._stream, layer, *self._settings(layer))
+        return found
+
     def layer(self, layer: int, a: Array) -> tuple[Array, Array | None, list[Call]]:
         """What a hidden layer `a`, from 1 on, gives to the next one under dropout.
 

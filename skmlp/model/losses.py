@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.fused import expit, softmax
 from skmlp.model.special import (
     bounded,
+    cast,
     concat,
+    count,
     cumulative_sum,
-    expit,
-    softmax,
+    of_kind,
     softplus,
 )
 
@@ -37,10 +39,11 @@ Formula = Callable[[Any, Any, Any, Sequence[float]], tuple[Any, Any]]
 
 def softmax_heads(xp: Any, raw: Any, heads: Sequence[int]) -> Any:
     """Compute the softmax of the columns of each head by itself."""
-    return concat(xp, [softmax(xp, part) for part in _split(raw, heads)])
+    return concat(xp, [softmax(xp, part) for part in split(raw, heads)])
 
 
-def _split(raw: Any, heads: Sequence[int]) -> list[Any]:
+def split(raw: Any, heads: Sequence[int]) -> list[Any]:
+    """Cut columns into those of each head."""
     ends = np.cumsum(np.asarray(heads, int)).tolist()
     return [raw[:, end - n : end] for n, end in zip(heads, ends, strict=True)]
 
@@ -80,8 +83,8 @@ def _softmax_log_loss(
     2016, section 7.
     """
     share, n_classes = (*settings, 0.0)[0], raw.shape[1]
-    is_label = y[:, None] == xp.arange(n_classes, dtype=y.dtype)[None, :]
-    target = (1 - share) * xp.asarray(is_label, dtype=raw.dtype) + share / n_classes
+    is_label = y[:, None] == count(xp, n_classes, y)[None, :]
+    target = (1 - share) * cast(xp, is_label, raw.dtype) + share / n_classes
     p = softmax(xp, raw)
     return -target * _log(xp, p), p - target
 
@@ -91,7 +94,7 @@ def _logistic_log_loss(
 ) -> tuple[Any, Any]:
     """Binary cross entropy; a share of each label is spread over 0 and 1."""
     share = (*settings, 0.0)[0]
-    target = (1 - share) * xp.asarray(y, dtype=raw.dtype) + 0.5 * share
+    target = (1 - share) * cast(xp, y, raw.dtype) + 0.5 * share
     p = expit(xp, raw)
     values = -target * _log(xp, p) - (1 - target) * _log(xp, 1 - p)
     return values, p - target
@@ -104,7 +107,7 @@ def _softmax_heads_log_loss(
     share, *heads = settings
     parts = [
         _softmax_log_loss(xp, y[:, k], part, (share,))
-        for k, part in enumerate(_split(raw, [int(n) for n in heads]))
+        for k, part in enumerate(split(raw, [int(n) for n in heads]))
     ]
     values, gradients = zip(*parts, strict=True)
     return concat(xp, values), concat(xp, gradients)
@@ -151,7 +154,7 @@ def _quantile(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any
 def _quantiles(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
     """Pinball losses of several levels, one a column; `y` has a single column."""
     error = increasing(xp, raw) - y
-    levels = xp.asarray(settings, dtype=raw.dtype)[None, :] * xp.ones_like(error)
+    levels = of_kind(xp, settings, raw)[None, :] * xp.ones_like(error)
     values, gradient = _pinball(xp, error, levels)
     # A raw number moves its own quantile and all above.
     above = xp.flip(cumulative_sum(xp, xp.flip(gradient, axis=1)), axis=1)
@@ -238,6 +241,11 @@ def entry(loss: Any) -> Loss:
     return Loss(type(loss).__name__, formula, output, "real")
 
 
+def of_known(xp: Any, y: Any, values: Any) -> Any:
+    """Write 0 where a target is missing: a number, or all quantiles of a row."""
+    return xp.where(y == y, values, xp.zeros_like(values))
+
+
 def heads_of(loss: Any, settings: Sequence[float]) -> tuple[int, ...]:
     """The number of columns of each head of the output layer; () for one block."""
     if entry(loss).target != "heads":
@@ -288,7 +296,7 @@ def kernel_of(
             value: float = compiled(z, b, y, w, grad_b, numbers)
             return value
 
-        def of_known(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
+        def masking(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
             from skmlp.kernels.network import address_of_loss
 
             room = np.empty(3 * z.size + 2 * b.size, z.dtype)
@@ -298,17 +306,14 @@ def kernel_of(
             )
             return value
 
-        return of_known if masked else kernel
+        return masking if masked else kernel
     formula = entry(loss).formula
 
     def in_numpy(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
         z += b
         values, gradient = formula(np, y, z, settings)
         if masked:
-            # A missing target has a number of the output layer, or all its quantiles.
-            missing = np.repeat(np.isnan(y), z.shape[1] // y.shape[1], axis=1)
-            values = np.where(missing, 0, values)
-            gradient = np.where(missing, 0, gradient)
+            values, gradient = of_known(np, y, values), of_known(np, y, gradient)
         rows = np.asarray(values).sum(axis=1, dtype=np.float64)
         np.copyto(z, gradient, casting="same_kind")
         if w.size:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.model.losses import entry
+from skmlp.arrays import AnyArray, arrays_of, fetch
+from skmlp.model.losses import entry, split
+from skmlp.model.special import cast
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,11 +21,22 @@ def n_parts(loss: Any, n_outputs: int) -> int:
     return 2 if entry(loss).target != "real" else 2 + n_outputs
 
 
-def labels_of(prediction: Array, heads: Sequence[int]) -> Array:
+def labels_of(xp: Any, prediction: AnyArray, heads: Sequence[int]) -> AnyArray:
     """The likeliest class of each head, (rows, n_heads), from probabilities."""
-    ends = np.cumsum(heads)[:-1]
-    blocks = np.split(prediction, ends, axis=1)
-    return np.column_stack([block.argmax(axis=1) for block in blocks])
+    blocks = split(prediction, heads)
+    return xp.stack([xp.argmax(block, axis=1) for block in blocks], axis=1)
+
+
+def decided(xp: Any, target: str, prediction: AnyArray, heads: Sequence[int]) -> Any:
+    """The predicted class, or classes, of each row, in the form of encoded targets.
+
+    `target` is that of a loss, and no real one.
+    """
+    if target == "codes":
+        return xp.argmax(prediction, axis=1)
+    if target == "heads":
+        return labels_of(xp, prediction, heads)
+    return prediction > 0.5
 
 
 def weight_of(y: Array, w: Array, masked: bool = False) -> float:
@@ -38,8 +51,8 @@ def weight_of(y: Array, w: Array, masked: bool = False) -> float:
 
 def score_parts(
     loss: Any,
-    prediction: Array,
-    y: Array,
+    prediction: AnyArray,
+    y: Any,
     w: Array,
     out: Array,
     heads: Sequence[int] = (),
@@ -52,28 +65,34 @@ def score_parts(
     labels. For real targets: weight of all, count of predictions that are not finite,
     and for each output the weighted sum of squared errors.
     """
-    kind = entry(loss).target
+    kind, arrays = entry(loss).target, arrays_of(prediction)
+    weight = w.sum(dtype=np.float64) if w.size else float(len(y))
+    xp: Any = np
+    wide: Any = np.float64
+    w_there: AnyArray = w
+    if arrays is not None:
+        xp, wide = arrays.xp, arrays.float_dtypes()[0]
+        y, w_there = arrays.send(y), arrays.send(w)
+
+    def summed(values: AnyArray) -> Any:
+        values = cast(xp, values, wide)
+        if w.size:
+            return fetch(cast(xp, w_there, wide) @ values)
+        return fetch(xp.sum(values, axis=0))
+
     if kind == "real":
-        error = (y - prediction).astype(np.float64, copy=False)
-        error *= error
+        error = cast(xp, y - prediction, wide)
+        error = error * error
         if masked:
-            np.copyto(error, 0, where=np.isnan(y))
-        out[0] += w.sum(dtype=np.float64) if w.size else float(len(y))
-        out[1] += np.count_nonzero(~np.isfinite(prediction))
-        out[2:] += (w @ error) if w.size else error.sum(axis=0)
+            error = xp.where(y == y, error, xp.zeros_like(error))
+        out[0] += weight
+        out[1] += float(xp.sum(cast(xp, ~xp.isfinite(prediction), wide)))
+        out[2:] += summed(error)
         return
-    if kind == "codes":
-        right = prediction.argmax(axis=1) == y
-    elif kind == "heads":
-        right = (labels_of(prediction, heads) == y).all(axis=1)
-    else:
-        right = ((prediction > 0.5) == (y != 0)).all(axis=1)
-    if w.size:
-        out[0] += w[right].sum(dtype=np.float64)
-        out[1] += w.sum(dtype=np.float64)
-    else:
-        out[0] += np.count_nonzero(right)
-        out[1] += right.size
+    y = y != 0 if kind == "indicator" else y
+    right = decided(xp, kind, prediction, heads) == y
+    out[0] += summed(right if kind == "codes" else xp.all(right, axis=1))
+    out[1] += weight
 
 
 def mean_parts(y: Array, w: Array, out: Array, masked: bool = False) -> None:

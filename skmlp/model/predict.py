@@ -237,7 +237,7 @@ def rows_of_block(width: int) -> int:
 def row_blocks(n: int, width: int) -> list[slice]:
     """Slices of n rows, each of so few that tables of this width stay small."""
     size = rows_of_block(width)
-    return [slice(start, start + size) for start in range(0, n, size)]
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def with_block(known: Any, part: Any, rows: slice, n: int) -> Any:

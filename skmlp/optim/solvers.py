@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from skmlp.fused import mix, mix_squares, plus_product, plus_quotient, root, shrunk
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: ``update(divisor, learning_rate, step)`` takes a step and returns the squared norm of
@@ -52,14 +54,19 @@ class Solver(ABC):
         self.settings = np.array([self.alpha, *own], np.float64)
         self._own = own
 
+    def factors(self, rate: float, count: int) -> tuple[float, ...]:
+        """Return what `step` takes of its learning rate and of its count, from 1."""
+        return (rate,)
+
     @abstractmethod
     def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
-        """Return what is added to the parameters, and the new moments.
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+        """Return a factor, an array, a divisor (or None), and the new moments.
 
-        `gradient` is divided, with the penalty; the moments are zeros before the first
-        step, whose `count` is 1.
+        The factor times the array, through the divisor, is added to the parameters.
+        `gradient` is divided, with the penalty; the moments, which may be written over,
+        are zeros before the first step.
         """
 
     def decay(self, rate: float) -> float:
@@ -93,6 +100,53 @@ class Solver(ABC):
         table[:, 5] = np.maximum(1.0 - self.average, 1.0 / table[:, 2])
         return table
 
+    def settings_of(self, rate: float, count: int, divisor: float) -> tuple[float, ...]:
+        """Return the divisor, and what `move` takes of a step: see there."""
+        reach = self.reach(rate, count) * self.l1 / divisor
+        share = max(1.0 - self.average, 1.0 / count)
+        return divisor, reach, share, self.decay(rate), *self.factors(rate, count)
+
+    def norm(self, xp: Any, weights: Any) -> Any:
+        """Return what `bind` says of the penalised parameters' norm."""
+        square = weights @ weights
+        if not self.l1_ratio:
+            return square
+        absolute = xp.sum(xp.abs(weights))
+        return (1.0 - self.l1_ratio) * square + 2.0 * self.l1_ratio * absolute
+
+    def move(
+        self,
+        xp: Any,
+        params: Any,
+        gradient: Any,
+        moments: Sequence[Any],
+        penalised: Any,
+        settings: Sequence[float],
+        scale: Any,
+    ) -> tuple[Any, list[Any]]:
+        """Return parameters and moments after a step, with all that goes with it.
+
+        As `bind`, for arrays of any namespace `xp`, none of which is written to.
+        `gradient` is that of the step; clipping has multiplied it by `scale`.
+        `penalised` is 1 for parameters with a penalty, else 0.
+        """
+        reach, share, decay, *factors = settings
+        own = moments[: self.n_moments]
+        if self.parameters[-1] == "weight_decay":
+            params = params * (1 + (decay - 1) * penalised)
+        *added, new = self.step(xp, gradient, own, *factors)
+        params = plus_quotient(xp, params, *added)
+        if self.l1:
+            reach = reach * scale * penalised
+            if self.scaled_by is not None:
+                reach = reach / (xp.sqrt(new[self.scaled_by]) + self.epsilon)
+            params = shrunk(xp, params, reach)
+        kept = list(new)
+        if self._averages:
+            mean = moments[-1]
+            kept.append(plus_quotient(xp, mean, share, params - mean, None))
+        return params, kept
+
     def bind(
         self, params: Array, total: Array, moments: list[Array], n_penalised: int
     ) -> Update:
@@ -113,10 +167,10 @@ class Solver(ABC):
         ``1 / (1 - average)`` (Polyak and Juditsky, "Acceleration of stochastic
         approximation by averaging", 1992).
         """
+        if self._kernel is None:
+            return self._bind_formula(params, total, moments, n_penalised)
         own, kernels, ratio = moments[: self.n_moments], self._kernels, self.l1_ratio
-        move = (self._bind_kernel if self._kernel else self._bind_formula)(
-            params, total, own, n_penalised
-        )
+        move = self._bind_kernel(params, total, own, n_penalised)
         if not ratio and not self._averages:
             return move
         scale = params[:0] if self.scaled_by is None else own[self.scaled_by]
@@ -153,16 +207,18 @@ class Solver(ABC):
     def _bind_formula(
         self, params: Array, total: Array, moments: list[Array], n_penalised: int
     ) -> Update:
+        penalised, weights = np.zeros_like(params), params[:n_penalised]
+        penalised[:n_penalised] = 1
+
         def update(divisor: float, rate: float, step: int) -> float:
-            weights = params[:n_penalised]
-            norm = float(np.dot(weights, weights))
+            norm = float(self.norm(np, weights))
+            _, *settings = self.settings_of(rate, step, divisor)
             gradient = total / divisor
             gradient[:n_penalised] += self.alpha / divisor * weights
-            weights *= self.decay(rate)
-            added, new = self.step(np, gradient, moments, rate, step)
-            params[:] += added
-            for moment, value in zip(moments, new, strict=True):
-                moment[:] = value
+            given = gradient, moments, penalised, settings, 1.0
+            found, kept = self.move(np, params, *given)
+            for array, value in zip([params, *moments], [found, *kept], strict=True):
+                array[:] = value
             return norm
 
         return update
@@ -176,13 +232,14 @@ class SGD(Solver):
     parameters = ("momentum", "nesterovs_momentum")
 
     def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
         """See `Solver.step`."""
         momentum, nesterov = self._own
+        (rate,) = factors
         velocity = momentum * moments[0] - rate * gradient
         added = momentum * velocity - rate * gradient if nesterov else velocity
-        return added, [velocity]
+        return 1.0, added, None, [velocity]
 
     def reach(self, learning_rate: float, step: int) -> float:
         """With momentum, that of all steps that follow from a gradient."""
@@ -202,20 +259,24 @@ class Adam(Solver):
     scheduled = False
     scaled_by = 1
 
-    def _moments(self, gradient: Any, moments: Sequence[Any]) -> Sequence[Any]:
+    def _moments(self, xp: Any, gradient: Any, moments: Sequence[Any]) -> Sequence[Any]:
         beta_1, beta_2 = self._own[:2]
-        first = beta_1 * moments[0] + (1 - beta_1) * gradient
-        second = beta_2 * moments[1] + (1 - beta_2) * (gradient * gradient)
+        first = mix(xp, moments[0], gradient, beta_1)
+        second = mix_squares(xp, moments[1], gradient, beta_2)
         return first, second
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
-        """See `Solver.step`."""
-        first, second = self._moments(gradient, moments)
+    def factors(self, rate: float, count: int) -> tuple[float, ...]:
+        """See `Solver.factors`."""
         beta_1, beta_2 = self._own[:2]
-        rate *= sqrt(1 - beta_2**count) / (1 - beta_1**count)
-        return -rate * first / (xp.sqrt(second) + self.epsilon), (first, second)
+        return (rate * sqrt(1 - beta_2**count) / (1 - beta_1**count),)
+
+    def step(
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+        """See `Solver.step`."""
+        first, second = self._moments(xp, gradient, moments)
+        (rate,) = factors
+        return -rate, first, root(xp, second, self.epsilon), (first, second)
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Solver.reach`."""
@@ -262,18 +323,21 @@ class NAdam(Adam):
         self._known = known, product
         return product
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
-        """See `Solver.step`."""
-        first, second = self._moments(gradient, moments)
+    def factors(self, rate: float, count: int) -> tuple[float, ...]:
+        """See `Solver.factors`: one for the gradient, one for the first moment."""
         now, ahead = self._momentum(count), self._momentum(count + 1)
         product = self.product(count)
         rate *= sqrt(1 - self._own[1] ** count)
-        of_gradient = rate * (1 - now) / (1 - product)
-        of_moment = rate * ahead / (1 - product * ahead)
-        added = -(of_gradient * gradient + of_moment * first)
-        return added / (xp.sqrt(second) + self.epsilon), (first, second)
+        return rate * (1 - now) / (1 - product), rate * ahead / (1 - product * ahead)
+
+    def step(
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+        """See `Solver.step`."""
+        first, second = self._moments(xp, gradient, moments)
+        of_gradient, of_moment = factors
+        added = of_gradient * gradient + of_moment * first
+        return -1.0, added, root(xp, second, self.epsilon), (first, second)
 
 
 class RMSprop(Solver):
@@ -285,12 +349,12 @@ class RMSprop(Solver):
     scaled_by = 0
 
     def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
         """See `Solver.step`."""
-        rho = self._own[0]
-        mean = rho * moments[0] + (1 - rho) * (gradient * gradient)
-        return -rate * gradient / (xp.sqrt(mean) + self.epsilon), [mean]
+        rho, (rate,) = self._own[0], factors
+        mean = mix_squares(xp, moments[0], gradient, rho)
+        return -rate, gradient, root(xp, mean, self.epsilon), [mean]
 
 
 class AdaGrad(Solver):
@@ -302,11 +366,12 @@ class AdaGrad(Solver):
     scaled_by = 0
 
     def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], rate: float, count: int
-    ) -> tuple[Any, Sequence[Any]]:
+        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
+    ) -> tuple[Any, Any, Any, Sequence[Any]]:
         """See `Solver.step`."""
-        total = moments[0] + gradient * gradient
-        return -rate * gradient / (xp.sqrt(total) + self.epsilon), [total]
+        (rate,) = factors
+        total = plus_product(xp, moments[0], 1.0, gradient, gradient)
+        return -rate, gradient, root(xp, total, self.epsilon), [total]
 
 
 SOLVERS: dict[str, type[Solver]] = {

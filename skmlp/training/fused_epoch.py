@@ -10,12 +10,13 @@ import numpy as np
 from skmlp.optim.solvers import Solver
 from skmlp.training.compiled_steps import CompiledSteps
 from skmlp.training.rank import Rank
+from skmlp.training.steps import Steps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class FusedEpoch:
-    """All steps of an epoch of one shard; see `skmlp.training.loop.StepByStep`."""
+class FusedEpoch(Steps):
+    """All steps of an epoch of one shard, in compiled calls."""
 
     def __init__(self, rank: Rank, solver: Solver, moments: Sequence[Array]) -> None:
         from skmlp.kernels import epoch

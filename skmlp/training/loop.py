@@ -21,12 +21,13 @@ import numpy as np
 from skmlp.comm.base import Communicator, Exchange
 from skmlp.data.sampler import Dataset
 from skmlp.data.shuffle import Order
-from skmlp.kernels.step_threads import StepThreads
+from skmlp.model.array_network import ArrayNetwork
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.state import ALL_EPOCHS, DIVERGED, RUNNING, Record, TrainState
 from skmlp.training import stopping
+from skmlp.training.array_epoch import ArrayEpoch
 from skmlp.training.compiled_steps import (
     CompiledSegments,
     CompiledShard,
@@ -37,15 +38,14 @@ from skmlp.training.fused_epoch import FusedEpoch
 from skmlp.training.protocol import Message
 from skmlp.training.rank import CONSTANT, LOSS, PREDICT, TRAIN, Rank, Shard
 from skmlp.training.segments import Segments, n_moments
+from skmlp.training.steps import Steps
 from skmlp.training.validation import Validation
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class StepByStep:
+class StepByStep(Steps):
     """The steps of an epoch one by one: on any number of ranks."""
-
-    threads: StepThreads | None = None
 
     def __init__(
         self,
@@ -58,12 +58,7 @@ class StepByStep:
         self._helps = helps
 
     def run_epoch(self, rates: Sequence[float], step: int) -> Array:
-        """All minibatches once, each with its learning rate, after `step` steps.
-
-        Returns an array of shape (own shards, 3): the sum of the loss, that of the
-        squared norms of the penalised parameters before each step, and the squared norm
-        of the last minibatch's gradient.
-        """
+        """All minibatches once; see `Steps`."""
         shards, exchange, segments = self._shards, self._exchange, self._segments
         segments.begin_epoch(rates, step)
         for shard in shards:
@@ -85,9 +80,11 @@ class StepByStep:
 
 def _steps_of(
     rank: Rank, solver: Solver, exchange: Exchange, moments: list[Array]
-) -> StepByStep | FusedEpoch:
+) -> Steps:
     """Choose how the steps of a rank are done."""
     plan = rank.plan
+    if isinstance(rank.network, ArrayNetwork):
+        return ArrayEpoch(rank, solver, moments)
     # A compiled call costs some microseconds more than the calls that it replaces: in
     # single steps it is there for the threads that share it.
     alone = plan.n_shards > 1 and plan.step_parts == 1
@@ -170,6 +167,7 @@ class Trainer:
         # Where the driver scores, it keeps the best parameters.
         if self._best.size and state.best_params.size:
             np.copyto(self._best, state.best_params)
+        self._steps.load()
         return replace(
             state,
             params=self._rank.params,
@@ -183,6 +181,7 @@ class Trainer:
             if state.status != RUNNING or self._paused:
                 break
             self._run_epoch(state)
+        self._steps.fetch()
         for exchange in self._moment_exchanges:
             exchange.all_gather()
         if self._order is not None:
@@ -200,12 +199,14 @@ class Trainer:
         state.step += plan.n_batches
         rate = state.learning_rate
         for number, segment in zip(own, self._exchange.segments, strict=True):
-            finite = self._rank.kernels.all_finite(self._rank.params[segment])
+            part = self._rank.params[segment]
+            finite = self._steps.all_finite(part, self._rank.kernels.all_finite)
             table[number, _BROKEN] = not finite
         if plan.n_validation:
             if plan.average is not None:
                 self._moment_exchanges[-1].all_gather()
-            self._validation.add(self._model_views, table[:, self._scores])
+            views = self._steps.model_views(self._model_views)
+            self._validation.add(views, table[:, self._scores])
         exchanged = self._exchange.seconds - exchanged
         computing = time.perf_counter() - began - exchanged
         table[own[0], self._times][self._comm.rank] = computing
@@ -263,7 +264,7 @@ class Trainer:
         state.samples_seen += plan.n_rows
         judged = not (plan.early_stopping and plan.scoring == "driver")
         if judged and stopping.compare(plan, state, loss, score):
-            np.copyto(self._best, self._model)
+            self._steps.keep_best(self._best, self._model)
         if self._solver.scheduled:
             state.learning_rate = schedules.after_epoch(
                 plan.learning_rate,

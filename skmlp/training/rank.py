@@ -11,13 +11,16 @@ from skmlp import kernels as kernel_sets
 from skmlp.comm.base import Communicator
 from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.model import metrics
+from skmlp.model.array_network import ArrayNetwork
 from skmlp.model.dropout import Dropout
-from skmlp.model.network import Accumulate, Network
+from skmlp.model.network import Network
 from skmlp.plan import Plan
 from skmlp.training import constant
 from skmlp.training.protocol import Message
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+AnyNetwork = Network | ArrayNetwork
 
 #: Operations of the ranks.
 TRAIN = 1  # [epochs], then the state's arrays if it is new -> the state's arrays
@@ -54,11 +57,11 @@ class Shard:
         rows: ShardSampler,
         part: Array,
         totals: Array,
-        gradient_of: Accumulate,
+        gradient_of: Callable[[Any, Array, Array], float],
         dropout: Dropout | None,
     ) -> None:
         self.number, self.rows, self.part, self.totals = number, rows, part, totals
-        self.gradient_of, self._dropout = gradient_of, dropout
+        self.gradient_of, self.dropout = gradient_of, dropout
         #: Summed over the minibatches of an epoch so far.
         self.loss = 0.0
 
@@ -72,8 +75,8 @@ class Shard:
         if rows is None:
             self.part.fill(0)
             return
-        if self._dropout is not None:
-            self._dropout.begin(step, self.rows.numbers(batch))
+        if self.dropout is not None:
+            self.dropout.begin(step, self.rows.numbers(batch))
         self.loss += self.gradient_of(*rows)
 
 
@@ -98,7 +101,11 @@ class Rank:
                 self.dtype,
                 max_rows,
             )
-        self.network = self.make_network(max_rows, dropout)
+        self.network: AnyNetwork
+        if rows[0].arrays is None:
+            self.network = self.make_network(max_rows, dropout)
+        else:
+            self.network = ArrayNetwork(rows[0].arrays, plan)
         self.params: Array = np.zeros(size, self.dtype)
         self.views = layout.views(self.params)
         self.shards = []

@@ -14,7 +14,7 @@ from skmlp.model import metrics
 from skmlp.model.layout import Views
 from skmlp.model.network import Network
 from skmlp.training.protocol import Message
-from skmlp.training.rank import PREDICT, Rank
+from skmlp.training.rank import PREDICT, AnyNetwork, Rank
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -88,7 +88,7 @@ class Validation:
         parts[0] += rows.sum(axis=0)
 
     def _look(
-        self, views: Views, rows: ShardSampler, parts: Array, network: Network
+        self, views: Views, rows: ShardSampler, parts: Array, network: AnyNetwork
     ) -> None:
         plan, masked = self._plan, self._plan.masked
         for X, y, w in rows.validation_blocks():
@@ -120,7 +120,8 @@ class Validation:
         One column for each output, one or more for the targets as the loss takes them,
         one for the weight.
         """
-        plan, rank = self._plan, self._rank
+        plan, rank, network = self._plan, self._rank, self._rank.network
+        assert isinstance(network, Network)  # nobody asks for rows on a device
         n_outputs, n_shards = plan.units[-1], rank.comm.shards.n_shards
         width = plan.n_targets + 1
 
@@ -133,7 +134,7 @@ class Validation:
             at = starts[shard_of[id(rows)]]
             for X, y, w in rows.validation_blocks():
                 part = table[at : at + len(y)]
-                part[:, :n_outputs] = rank.network.forward(views, X)
+                part[:, :n_outputs] = network.forward(views, X)
                 part[:, n_outputs:-1] = y.reshape(len(y), -1)
                 part[:, -1] = w if w.size else 1.0
                 at += len(y)

@@ -25,6 +25,7 @@ from sklearn.utils.fixes import parse_version
 
 import skmlp
 from skmlp import MLPClassifier, MLPRegressor
+from skmlp.estimators.array_support import HAS_HELPERS
 from tests.limits import HANG_S
 
 ESTIMATORS = ["MLPClassifier", "MLPRegressor"]
@@ -152,6 +153,8 @@ def test_tags(name):
     # Row 21 of the differences.
     ours["target_tags"].pop("multi_output")
     theirs["target_tags"].pop("multi_output")
+    assert ours.pop("array_api_support") == HAS_HELPERS
+    assert not theirs.pop("array_api_support")
     assert ours == theirs
 
 

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from skmlp.fused import plus_quotient, shrunk
 from skmlp.kernels import activations as kernels_of_activations
 from skmlp.kernels import compiled, reference
 from skmlp.model import activations
@@ -288,20 +289,23 @@ def test_what_goes_with_any_solver(n_penalised, odd, scaled, dtype):
         numbers(dtype, odd=odd, seed=s).ravel() / 30 for s in range(3)
     )
     second = np.abs(second)[: params.size if scaled else 0]
-    found = []
-    for kernels in (compiled, reference):
-        moved, mean = params.copy(), total.copy()
-        kernels.soft_threshold(moved, second, n_penalised, 1e-3, 1e-3)
-        kernels.move_average(mean, params, 0.3)
-        square = kernels.gradient_norm(params, total, n_penalised, 0.5)
-        absolute = kernels.absolute_sum(params, n_penalised)
-        found.append((moved, mean, np.array([square, absolute], dtype)))
-    for mine, other in zip(*found, strict=True):
-        close(mine, other, dtype, scale=20)
-    assert_array_equal(found[0][0][n_penalised:], params[n_penalised:])
+    moved, mean = params.copy(), total.copy()
+    compiled.soft_threshold(moved, second, n_penalised, 1e-3, 1e-3)
+    reach = 1e-3 / (np.sqrt(second[:n_penalised]) + dtype(1e-3)) if scaled else 1e-3
+    close(moved[:n_penalised], shrunk(np, params[:n_penalised], reach), dtype, scale=20)
+    assert_array_equal(moved[n_penalised:], params[n_penalised:])
+    compiled.move_average(mean, params, 0.3)
+    close(mean, plus_quotient(np, total, dtype(0.3), params - total, None), dtype, 20)
+    squares = [
+        kernels.gradient_norm(params, total, n_penalised, 0.5)
+        for kernels in (compiled, reference)
+    ]
+    close(*np.array(squares, dtype), dtype, scale=20)
+    absolute = dtype(compiled.absolute_sum(params, n_penalised))
+    close(absolute, np.abs(params[:n_penalised]).sum(), dtype, scale=20)
     if not odd and not scaled:
         lasso = np.sign(params) * np.maximum(np.abs(params) - dtype(1e-3), 0)
-        close(found[0][0][:n_penalised], lasso[:n_penalised], dtype)
+        close(moved[:n_penalised], lasso[:n_penalised], dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.estimators import array_support
 from skmlp.estimators.advice import quality, timing_report
 from skmlp.estimators.fitting import (
     callback_support,
@@ -19,7 +20,7 @@ from skmlp.estimators.fitting import (
 )
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
-from skmlp.estimators.fitting.inputs import Input, is_dask
+from skmlp.estimators.fitting.inputs import Input, dispatched, is_dask
 from skmlp.estimators.fitting.judge import Judge
 from skmlp.estimators.fitting.resume import resume_of
 from skmlp.estimators.fitting.rows import Rows
@@ -60,11 +61,17 @@ def fit(estimator: Any, given: Input, epochs: int | None = None) -> None:
             records = _train(estimator, asked, plan, start, ranks, judge, deadline)
             told = {"verbose": asked.verbose, "n_jobs": asked.n_jobs}
             timing_report.end(estimator, ranks, plan, records, **told)
+        array_support.end(estimator)
 
 
 @contextmanager
 def _rows(estimator: Any, asked: Hyperparameters, given: Input) -> Iterator[Rows]:
     if any(map(is_dask, given)):
+        if (arrays := dispatched(given.X)) is not None:
+            raise TypeError(
+                f"X is an array of {arrays}, and the rest is on Dask: skmlp does not "
+                "train on devices of a cluster"
+            )
         from skmlp.estimators.fitting import rows_on_dask
 
         with rows_on_dask.loaded(estimator, asked, given) as rows:

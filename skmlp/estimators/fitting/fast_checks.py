@@ -8,6 +8,7 @@ goes to scikit-learn, and so does all that is wrong: its errors are the ones rai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.utils.validation import validate_data
 from skmlp.data.checks import sum_of_squares
 from skmlp.estimators import suggestions
 from skmlp.estimators.advice.quality import check_scale
+from skmlp.estimators.fitting.inputs import dispatched
 from skmlp.model.layout import Array
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -48,7 +50,7 @@ def checked_pair(
             y,
             accept_sparse=["csr", "csc"],
             multi_output=True,
-            dtype=(np.float64, np.float32),
+            dtype=float_dtypes(X),
             order="C",
             reset=reset,
             **options,
@@ -65,7 +67,14 @@ def checked_rows(estimator: Any, X: Any) -> Any:
     with suggestions.columns_named(X):
         rows = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
         # Texts in a frame of polars have come through.
-        return rows.astype(np.float64) if rows.dtype.kind == "O" else rows
+        texts = isinstance(rows, np.ndarray) and rows.dtype.kind == "O"
+        return rows.astype(np.float64) if texts else rows
+
+
+def float_dtypes(X: Any) -> Sequence[Any]:
+    """The dtypes that X may have; all others become the first of them."""
+    arrays = dispatched(X)
+    return (np.float64, np.float32) if arrays is None else arrays.float_dtypes()
 
 
 def _is_table(X: Any) -> bool:

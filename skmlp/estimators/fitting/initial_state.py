@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import assert_all_finite, check_random_state
 
+from skmlp.arrays import fetch
 from skmlp.data import shuffle as orders
 from skmlp.data.split import split_rows
 from skmlp.estimators.advice.quality import Baseline
@@ -129,7 +130,8 @@ def _first_params(
         params = initializers.uniform(layout, asked.first_activations, rng, dtype)
         _put_given(asked, layout, params)
     else:
-        params = layout.pack(estimator.coefs_, estimator.intercepts_, dtype)
+        coefs, intercepts = map(fetch, estimator.coefs_), estimator.intercepts_
+        params = layout.pack([*coefs], [*map(fetch, intercepts)], dtype)
     state = twister_state(rng) if seeded else None
     if not twister:
         # The orders of the rows are defined for the Mersenne twister alone.
@@ -179,7 +181,7 @@ def _put_given(asked: Hyperparameters, layout: Layout, params: Array) -> None:
 
 
 def _put(name: str, value: Any, place: Array) -> None:
-    value = np.asarray(value)
+    value = np.asarray(fetch(value))
     if value.shape != place.shape:
         raise ValueError(
             f"{name} has the shape {value.shape}, but the layer it is for has "

@@ -6,7 +6,9 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+import sklearn
 
+from skmlp.arrays import Arrays, arrays_of, fetch, is_elsewhere
 from skmlp.model.layout import Array
 
 
@@ -38,6 +40,43 @@ def is_dask(data: Any) -> bool:
     if isinstance(data, (list, tuple)):
         return bool(data) and all(map(on_dask, data))
     return on_dask(data) or hasattr(data, "is_dask_parts")
+
+
+def dispatched(array: Any) -> Arrays | None:
+    """Where an array lies, if scikit-learn's array API dispatch is on; else None.
+
+    None for arrays of numpy. TypeError if numpy can't read the array, and the dispatch
+    is off.
+    """
+    if type(array) is np.ndarray or array is None:
+        return None
+    if sklearn.get_config()["array_api_dispatch"]:
+        return arrays_of(array)
+    if is_elsewhere(array):
+        raise TypeError(
+            f"this {type(array).__name__} lies on the device {array.device}, where "
+            "numpy can't read it. To train and predict there, set the environment "
+            "variable SCIPY_ARRAY_API=1 before scipy is imported, and "
+            "sklearn.set_config(array_api_dispatch=True)"
+        )
+    return None
+
+
+def on_host(array: Any) -> Any:
+    """Targets and weights of any library in numpy; see `dispatched`."""
+    return array if dispatched(array) is None else fetch(array)
+
+
+def settled(given: Input) -> tuple[Arrays | None, Input]:
+    """Where X lies (None: in numpy), and all else beside it, targets in numpy."""
+    X, X_val = given.X, given.X_val
+    arrays = dispatched(X)
+    y, w, _, y_val, w_val = map(on_host, given[1:])
+    if arrays is None:
+        return None, Input(X, y, w, on_host(X_val), y_val, w_val)
+    if X_val is not None and dispatched(X_val) != arrays:
+        X_val = arrays.send(np.asarray(on_host(X_val)))
+    return arrays, Input(X, y, w, X_val, y_val, w_val)
 
 
 def check_validation_given(given: Input) -> None:

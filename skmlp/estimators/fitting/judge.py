@@ -13,7 +13,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_feature_names
 
-from skmlp.estimators import suggestions
+from skmlp.estimators import array_support, suggestions
 from skmlp.estimators.targets.real import table
 from skmlp.model.layout import Array
 from skmlp.plan import Plan
@@ -198,12 +198,13 @@ def judge_here(
     y = table(y) if plan.masked else y
 
     def look(state: TrainState) -> Look:
-        model = _model_of(estimator, plan, state)
+        model = array_support.predicting_in_numpy(_model_of(estimator, plan, state))
         # The names were compared once, where the rows were checked.
         _check_feature_names(model, X, reset=True)
 
         def part(rows: Array, output: int | None) -> tuple[Any, Any]:
-            return _with_output(model, output), _safe_indexing(X, rows)
+            alone = array_support.predicting_in_numpy(_with_output(model, output))
+            return alone, _safe_indexing(X, rows)
 
         return Look(model, X, y, w, part)
 
@@ -254,8 +255,9 @@ def _with_output(model: Any, output: int | None) -> Any:
     if output is None:
         return model
     alone = _twin(model)
-    alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, [output]]]
-    alone.intercepts_ = [*model.intercepts_[:-1], model.intercepts_[-1][[output]]]
+    alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, output : output + 1]]
+    of_output = model.intercepts_[-1][output : output + 1]
+    alone.intercepts_ = [*model.intercepts_[:-1], of_output]
     alone.n_outputs_ = 1
     return alone
 
@@ -280,8 +282,8 @@ def set_network(model: Any, plan: Plan, params: Array) -> None:
     model.n_outputs_ = plan.units[-1]
     model.out_activation_ = plan.loss_entry.output
     views = plan.layout.views(params)
-    model.coefs_ = [W for W, _ in views]
-    model.intercepts_ = [b for _, b in views]
+    array_support.put(model, "coefs_", [W for W, _ in views])
+    array_support.put(model, "intercepts_", [b for _, b in views])
 
 
 class RowsElsewhere:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from skmlp.arrays import fetch
 from skmlp.model.layout import Array
 from skmlp.rng_state import State
 
@@ -51,5 +52,5 @@ def fingerprint(estimator: Any) -> int:
     """A checksum of the weights, by which it shows that they were changed."""
     crc = 0
     for array in (*estimator.coefs_, *estimator.intercepts_):
-        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        crc = zlib.crc32(np.ascontiguousarray(fetch(array)).data, crc)
     return crc

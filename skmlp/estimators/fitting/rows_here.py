@@ -11,9 +11,11 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
+from skmlp.arrays import dtype_of
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sampler import SharedDataset
+from skmlp.estimators import array_support
 from skmlp.estimators.fitting import callback_support, place
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.initial_state import Start
@@ -21,6 +23,7 @@ from skmlp.estimators.fitting.inputs import (
     Input,
     check_shape_of_y_val,
     check_weights,
+    settled,
 )
 from skmlp.estimators.fitting.judge import Judge, judge_here
 from skmlp.estimators.fitting.rows import Rows
@@ -46,14 +49,16 @@ class RowsHere(Rows):
 
     def __init__(self, estimator: Any, asked: Hyperparameters, given: Input) -> None:
         self._estimator, self._asked = estimator, asked
+        self._arrays, given = settled(given)
+        array_support.begin(estimator, self._arrays, given.X)
         alone = given.X_val is not None
         self._given = (given.X_val, given.y_val) if alone else (given.X, given.y)
         X, y = estimator._check_targets(*given[:2], asked.mode, reset=asked.first)
         self.X: Any = X.tocsr() if sparse.issparse(X) else X
         self.y: Array = y
-        self.w = np.empty(0, X.dtype)
+        self.dtype, self.w = dtype_of(X), np.empty(0, dtype_of(X))
         if given.sample_weight is not None:
-            self.w = check_weights(_check_sample_weight(given.sample_weight, X))
+            self.w = check_weights(_weights(given.sample_weight, X))
         target: Target = estimator._target
         self.held_out: tuple[Any, Array, Array] | None = None
         if alone:
@@ -72,21 +77,24 @@ class RowsHere(Rows):
         self.n_rows, self.n_features = X.shape
         self.n_held_out = 0 if self.held_out is None else self.held_out[0].shape[0]
         self.n_columns = y.shape[1] if y.ndim == 2 else 1
-        self.dtype, self.weighted = X.dtype, self.w.size > 0
+        self.weighted = self.w.size > 0
         self._binary = target.labels is not None
 
     def _checked(self, target: Target, given: Input) -> tuple[Any, Array, Array]:
         """Validation rows in the form of the training rows, with weights if any has."""
         X, y = target.check_validation(self._estimator, given.X_val, given.y_val)
         check_shape_of_y_val(y.shape[1:], self.y.shape[1:])
-        X = X.astype(self.X.dtype, copy=False)
+        if self._arrays is not None:
+            X = self._arrays.xp.astype(X, self.X.dtype, copy=False)
+        else:
+            X = X.astype(self.X.dtype, copy=False)
         if sparse.issparse(X):
             X = X.tocsr() if sparse.issparse(self.X) else X.toarray()
         elif sparse.issparse(self.X):
             X = sparse.csr_array(X)
         w = np.ones(X.shape[0] if self.w.size else 0)
         if given.sample_weight_val is not None:
-            w = _check_sample_weight(given.sample_weight_val, X)
+            w = _weights(given.sample_weight_val, X)
             check_weights(w, "sample_weight_val")
         return X, y, w
 
@@ -99,7 +107,7 @@ class RowsHere(Rows):
     def ranks(self, plan: Plan, start: Start) -> Iterator[tuple[Plan, Launcher]]:
         """See `Rows.ranks`."""
         kept = callback_support.layout(self._estimator)
-        dense = not sparse.issparse(self.X)
+        dense = isinstance(self.X, np.ndarray)
         plan, where = place.decide(self._asked, plan, kept, dense)
         if where.kind == "dask":
             from skmlp.estimators.fitting import rows_on_dask
@@ -141,6 +149,13 @@ class RowsHere(Rows):
         y = y if _is_named(y) else np.asarray(y)
         weights = w if w.size else None
         return judge_here(self._estimator, scoring, scorer, plan, X, y, weights)
+
+
+def _weights(given: Any, X: Any) -> Array:
+    """Weights of the rows, checked; in numpy, wherever X lies."""
+    like = X if isinstance(X, np.ndarray) else np.empty((X.shape[0], 0), dtype_of(X))
+    checked: Array = _check_sample_weight(given, like)
+    return checked
 
 
 def _is_named(data: Any) -> bool:

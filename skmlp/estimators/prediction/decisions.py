@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.arrays import arrays_of, xp_of
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.targets.labels import Labels
 
@@ -36,11 +37,11 @@ class DecisionsMixin(BaseEstimator):
             return self._lazy(
                 "predict", X, dtype=target.dtype, n_columns=target.n_columns
             )
-        if target.sparse:
+        if target.sparse and arrays_of(self.coefs_[0]) is None:
             found: list[Any] = []
             self._forward(X, finish=lambda raw, _: found.append(target.predicted(raw)))
             return sparse.vstack(found, format="csr") if len(found) > 1 else found[0]
-        return self._forward(X, finish=lambda raw, _: target.predicted(raw))
+        return self._forward(X, finish=lambda raw, _: target.decided(raw))
 
     def predict_proba(self, X: Any) -> Any:
         """Predict probabilities.
@@ -83,5 +84,6 @@ class DecisionsMixin(BaseEstimator):
         probabilities = self.predict_proba(X)
         several = isinstance(probabilities, list)
         each = probabilities if several else [probabilities]
-        logs = [np.log(p) if is_dask(X) else np.log(p, out=p) for p in each]
+        in_numpy = isinstance(each[0], np.ndarray)
+        logs = [np.log(p, out=p) if in_numpy else xp_of(p).log(p) for p in each]
         return logs if several else logs[0]

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_array, column_or_1d
 
+from skmlp.arrays import AnyArray, arrays_of, xp_of
 from skmlp.data.checks import check_target
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.partitions import PartStats
@@ -20,8 +21,9 @@ from skmlp.estimators.targets import columns as label_columns
 from skmlp.estimators.targets.target import Target
 from skmlp.model.layout import Array
 from skmlp.model.losses import entry
-from skmlp.model.metrics import labels_of
+from skmlp.model.metrics import decided, labels_of
 from skmlp.model.predict import row_blocks
+from skmlp.model.special import concat
 
 
 class Labels(Target):
@@ -42,6 +44,18 @@ class Labels(Target):
     @abstractmethod
     def predicted(self, raw: Array) -> Any:
         """The likeliest labels."""
+
+    def decided(self, raw: AnyArray) -> Any:
+        """As `predicted`, where `raw` lies."""
+        arrays = arrays_of(raw)
+        if arrays is None:
+            return self.predicted(raw)
+        codes = decided(arrays.xp, entry(self.loss).target, raw, self.heads)
+        codes = codes[:, None] if codes.ndim == 1 else codes
+        columns = [codes[:, j] for j in range(codes.shape[1])]
+        pairs = zip(self.labels, columns, strict=True)
+        each = [arrays.looked_up(known.astype(self.dtype), c) for known, c in pairs]
+        return each[0] if self.n_columns is None else xp_of(each[0]).stack(each, axis=1)
 
     def probabilities(self, raw: Array) -> Any:
         """Those of each class, in an array or in one for each column."""
@@ -98,7 +112,7 @@ class Classes(Labels):
 
     def probabilities(self, raw: Array) -> Any:
         """Of both classes where there are two."""
-        return raw if raw.shape[1] > 1 else np.hstack([1 - raw, raw])
+        return raw if raw.shape[1] > 1 else concat(xp_of(raw), [1 - raw, raw])
 
     def check_validation(self, estimator: Any, X: Any, y: Any) -> tuple[Any, Array]:
         """Refuse several columns, and unknown labels."""
@@ -218,7 +232,7 @@ class Columns(Labels):
 
     def predicted(self, raw: Array) -> Any:
         """The likeliest label of each column."""
-        return self.decode(labels_of(raw, self.heads))
+        return self.decode(labels_of(np, raw, self.heads))
 
     def blocks(self, raw: Any) -> list[Any]:
         """The columns of each head, side by side in arrays of numpy or Dask."""
@@ -228,7 +242,7 @@ class Columns(Labels):
 
     def probabilities(self, raw: Array) -> Any:
         """An array for each column."""
-        return [block.copy() for block in self.blocks(raw)]
+        return [block + 0 for block in self.blocks(raw)]
 
     def check_validation(self, estimator: Any, X: Any, y: Any) -> tuple[Any, Array]:
         """Refuse another number of columns, and unknown labels."""

@@ -15,18 +15,18 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from skmlp.arrays import dtype_of
 from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.partitions import PartStats
 from skmlp.data.targets import encode
 from skmlp.estimators.advice.quality import check_scale
-from skmlp.estimators.fitting.fast_checks import checked_pair
+from skmlp.estimators.fitting.fast_checks import checked_pair, float_dtypes
 from skmlp.estimators.targets.target import Target
 from skmlp.model.layout import Array
 from skmlp.model.losses import entry
 
 _X = {
     "accept_sparse": ["csr", "csc"],
-    "dtype": (np.float64, np.float32),
     "order": "C",
 }
 _Y = {
@@ -76,8 +76,9 @@ class Real(Target):
                 "'.toarray()' to convert to a dense numpy array."
             )
         if self.masked:
+            of_X = {**_X, "dtype": float_dtypes(X)}
             X, y = validate_data(
-                estimator, X, y, validate_separately=(_X, _Y), reset=reset
+                estimator, X, y, validate_separately=(of_X, _Y), reset=reset
             )
             check_consistent_length(X, y)
             if reset:
@@ -100,7 +101,7 @@ class Real(Target):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._check_smallest(smallest)
-        return X, encode("real", None, y, X.dtype)
+        return X, encode("real", None, y, dtype_of(X))
 
     def check_validation(self, estimator: Any, X: Any, y: Any) -> tuple[Any, Array]:
         """As `check`."""

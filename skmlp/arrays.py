@@ -1,0 +1,204 @@
+"""Arrays of other libraries, by the array API standard, on the device where they lie.
+
+torch, CuPy and JAX are imported by whoever made the arrays, never here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+
+from skmlp.fused import InPlace
+
+#: An array of some namespace.
+AnyArray = Any
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of one library on one device.
+
+    Attributes
+    ----------
+    name : str
+        "torch", "array_api_strict" and so on.
+    device : object
+        One of its devices.
+    xp : module
+        The namespace, as `array_api_compat` gives it; `InPlace` of torch's.
+    compiled : bool
+        Whether torch compiles steps: nothing is then done in place.
+    """
+
+    name: str
+    device: Any
+    xp: Any = field(compare=False)
+    compiled: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}"
+
+    def send(self, array: Any) -> AnyArray:
+        """Copy an array of numpy to the device; one that is there stays as it is."""
+        if not isinstance(array, np.ndarray | np.generic):
+            return array
+        return self.xp.asarray(np.array(array), device=self.device)
+
+    def quietly(self) -> Any:
+        """Compute without a record for derivatives, and without warnings of numpy."""
+        return self.xp.no_grad() if self.name == "torch" else np.errstate(all="ignore")
+
+    def looked_up(self, values: np.ndarray[Any, Any], numbers: AnyArray) -> Any:
+        """Values by their numbers, on the device; texts and objects in numpy."""
+        if values.dtype.kind not in "biuf":
+            return values.take(fetch(numbers))
+        xp, last = self.xp, len(values) - 1
+        numbers = xp.clip(xp.astype(numbers, xp.int32), 0, last)
+        return xp.take(self.send(values), numbers, axis=0)
+
+    def repeat(
+        self, step: Any, held: Any, rows: Any, numbers: Any, ends: Sequence[int]
+    ) -> tuple[Any, AnyArray]:
+        """Do a step for each part of some rows, one after the other.
+
+        ``step(held, rows, numbers, measures)`` returns what is held after it, and three
+        sums; the first two are added up, the third is the last one's, which `measures`.
+        `rows` are arrays, lists of such, or None; `ends` are where each part ends among
+        them, after a 0; `numbers` has a line for each.
+        """
+        xp, dtype, sums = self.xp, dtype_of(held[0]), []
+        parts = [*zip(pairwise(ends), numbers, strict=True)]
+        if self.name == "jax":
+            for _, group in groupby(parts, lambda part: part[0][1] - part[0][0]):
+                runs, lines = zip(*group, strict=True)
+                some = _cut(rows, slice(runs[0][0], runs[-1][1]), len(runs))
+                held, found = _scan()(step, held, some, np.asarray(lines, dtype))
+                sums.append(found)
+            losses, norms = (xp.concat(one) for one in [*zip(*sums, strict=True)][:2])
+            square = sums[-1][2][-1]
+        else:
+            for run, line in parts:
+                if self.compiled:  # numbers would be taken for constants
+                    line = [*self.send(np.asarray(line, dtype))]
+                last = run == parts[-1][0]
+                held, found = step(held, _cut(rows, slice(*run)), line, last)
+                sums.append(found)
+            losses, norms = (xp.stack(one) for one in [*zip(*sums, strict=True)][:2])
+            square = found[2]
+        three, wide = (xp.sum(losses), xp.sum(norms), square), self.float_dtypes()[0]
+        return held, xp.stack([xp.astype(one, wide) for one in three])
+
+    def float_dtypes(self) -> list[Any]:
+        """The dtypes of X, parameters and sums that the device has."""
+        info = self.xp.__array_namespace_info__()
+        found = info.dtypes(kind="real floating", device=self.device)
+        return [found[name] for name in ("float64", "float32") if name in found]
+
+
+def arrays_of(array: Any) -> Arrays | None:
+    """Where an array lies, if its library is not numpy and follows the standard."""
+    if isinstance(array, np.ndarray | np.generic) or not hasattr(array, "shape"):
+        return None
+    if not hasattr(array, "__array_namespace__") and "torch" not in sys.modules:
+        return None
+    compat: Any = importlib.import_module("sklearn.externals.array_api_compat")
+    known = compat.is_array_api_obj(array) and not (
+        compat.is_numpy_array(array)
+        or compat.is_dask_array(array)
+        or compat.is_pydata_sparse_array(array)
+    )
+    if not known:
+        return None
+    xp = compat.array_namespace(array)
+    name = xp.__name__.removesuffix(".numpy").rpartition(".")[2]
+    return Arrays(name, compat.device(array), _in_place(xp) if name == "torch" else xp)
+
+
+def xp_of(array: Any) -> Any:
+    """The namespace of an array; numpy for what is of none."""
+    arrays = arrays_of(array)
+    return np if arrays is None else arrays.xp
+
+
+def found_again(name: str, device: str) -> Arrays | None:
+    """The device that `Arrays` had these names of; None if it is not here."""
+    with contextlib.suppress(Exception):  # each library has errors of its own
+        module: Any = importlib.import_module({"jax": "jax.numpy"}.get(name, name))
+        there = arrays_of(module.asarray(0.0))
+        assert there is not None
+        devices = there.xp.__array_namespace_info__().devices()
+        if name == "torch":
+            devices = [module.device(device)]
+        device_of = {str(one): one for one in devices}
+        found = replace(there, device=device_of[device])
+        found.send(np.zeros(1, np.float32))
+        return found
+    return None
+
+
+def fetch(array: Any) -> Any:
+    """Copy an array from its device to numpy; anything else stays as it is."""
+    found = arrays_of(array)
+    if found is None:
+        return array
+    if found.name == "cupy":
+        return array.get()
+    if found.name == "torch":
+        array = array.detach().cpu().numpy()
+    elif found.name == "array_api_strict":
+        array = array.to_device(found.xp.Device("CPU_DEVICE"))
+    return np.array(array)
+
+
+def _cut(rows: Any, part: slice, n: int = 0) -> Any:
+    """A part of the rows of nested arrays; cut into `n` parts, if it is not 0."""
+    if rows is None or isinstance(rows, (tuple, list)):
+        return rows and [_cut(one, part, n) for one in rows]
+    some = rows[part, ...]
+    return some.reshape(n, -1, *some.shape[1:]) if n else some
+
+
+@functools.cache
+def _scan() -> Any:
+    """JAX's compiled loop; a step that equals an earlier one is not compiled again."""
+    jax: Any = sys.modules["jax"]
+
+    def run(step: Any, held: Any, rows: Any, lines: Any) -> Any:
+        def one(held: Any, given: Any) -> Any:
+            return step(held, *given, True)
+
+        return jax.lax.scan(one, held, (rows, lines))
+
+    return jax.jit(run, static_argnums=0)
+
+
+_in_place = functools.cache(InPlace)
+
+
+def dtype_of(array: AnyArray) -> np.dtype[Any]:
+    """The dtype that an array has, or would have in numpy."""
+    dtype = array.dtype
+    if not isinstance(dtype, np.dtype):
+        dtype = np.dtype(str(dtype).rpartition(".")[2])
+    return dtype
+
+
+def is_elsewhere(array: Any) -> bool:
+    """Whether an array, by its own word, lies where numpy can't read it."""
+    if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack_device__"):
+        return False
+    with contextlib.suppress(Exception):  # whatever a library raises, it says nothing
+        return int(array.__dlpack_device__()[0]) not in _HOST
+    return False
+
+
+#: Devices whose memory numpy reads: the processor's, also that pinned for CUDA.
+_HOST = 1, 3

@@ -1,0 +1,190 @@
+"""The network in the array API standard, for arrays of any library.
+
+The formulas of activations and losses are those of numpy. Nothing is written in place:
+arrays come in, new ones go out. See `skmlp.model.network` for what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from skmlp.arrays import AnyArray, Arrays, fetch
+from skmlp.fused import InPlace, affine
+from skmlp.model.activations import entry as activation_entry
+from skmlp.model.layout import Array, Views
+from skmlp.model.losses import OUTPUT_ACTIVATIONS, entry, heads_of, of_known
+from skmlp.model.predict import row_blocks
+from skmlp.model.special import cast, concat
+
+#: For each layer the mask of its inputs; None without dropout.
+Masks = Sequence[AnyArray | None]
+
+
+class ArrayNetwork:
+    """The network of a plan on a device; the interface of `skmlp.model.network`.
+
+    X lies on the device; targets and weights, of numpy, are sent there.
+    """
+
+    def __init__(self, arrays: Arrays, plan: Any) -> None:
+        self.arrays, self.layout = arrays, plan.layout
+        self._hidden = [activation_entry(name) for name in plan.activation]
+        self._loss, self._masked = entry(plan.loss), plan.masked
+        self._settings: Sequence[float] = plan.loss_settings
+        self._heads = heads_of(plan.loss, self._settings)
+        n_layers = len(plan.units) - 1
+        self._trained = [i not in plan.frozen for i in range(n_layers)]
+        self._lowest = self._trained.index(True)
+        #: The last flat vector, with its views.
+        self._viewed: tuple[AnyArray, Views] = (None, [])
+        self._no_masks: Masks = [None] * n_layers
+        self._wide = arrays.float_dtypes()[0]
+
+    def views(self, flat: AnyArray) -> Views:
+        """The pairs ``(W, b)`` of all layers, of a flat vector on the device."""
+        xp, layout = self.arrays.xp, self.layout
+        if flat is self._viewed[0]:  # as where steps are done in place
+            return self._viewed[1]
+        places = zip(layout.slices(), layout.shapes, strict=True)
+        views = [(xp.reshape(flat[W], shape), flat[b]) for (W, b), shape in places]
+        if isinstance(xp, InPlace):
+            self._viewed = flat, views
+        return views
+
+    def _passed(
+        self, views: Views, X: AnyArray, masks: Masks
+    ) -> tuple[AnyArray, list[AnyArray], list[AnyArray]]:
+        """Raw predictions; what each layer sees; what the derivatives follow from."""
+        seen: list[AnyArray] = []
+        kept: list[AnyArray] = []
+        xp, a = self.arrays.xp, X
+        for i, (W, b) in enumerate(views):
+            mask = masks[i]
+            a = a if mask is None else a * mask
+            seen.append(a)
+            z = affine(xp, a, W, b)
+            if i == len(self._hidden):
+                return z, seen, kept
+            rule = self._hidden[i]
+            a = rule.value(xp, z)
+            kept.append(a if rule.of_value else z)
+        raise AssertionError("the last layer has no activation of its own")
+
+    def _losses(self, raw: AnyArray, y: AnyArray) -> tuple[AnyArray, AnyArray]:
+        """The loss of each number, and its derivative by the raw prediction."""
+        xp = self.arrays.xp
+        values, delta = self._loss.formula(xp, y, raw, self._settings)
+        if self._masked:
+            values, delta = of_known(xp, y, values), of_known(xp, y, delta)
+        return values, delta
+
+    def _total(self, values: AnyArray) -> AnyArray:
+        """Add up all numbers, in float64 where the device has it."""
+        return self.arrays.xp.sum(values, dtype=self._wide)
+
+    def gradient(
+        self,
+        views: Views,
+        X: AnyArray,
+        y: AnyArray,
+        w: AnyArray | None,
+        masks: Masks | None = None,
+        divisor: Any = 1.0,
+    ) -> tuple[AnyArray, AnyArray]:
+        """The summed loss of some rows, and its divided gradient as a flat vector."""
+        xp = self.arrays.xp
+        masks = self._no_masks if masks is None else masks
+        raw, seen, kept = self._passed(views, X, masks)
+        values, delta = self._losses(raw, y)
+        delta = delta / divisor
+        if w is not None:
+            values, delta = values * w[:, None], delta * w[:, None]
+        of_weights: list[AnyArray] = []
+        of_biases: list[AnyArray] = []
+        for i in range(len(views) - 1, -1, -1):
+            W, b = views[i]
+            if self._trained[i]:
+                of_weights.append(xp.reshape(seen[i].T @ delta, (-1,)))
+                of_biases.append(xp.sum(delta, axis=0))
+            else:
+                of_weights.append(xp.zeros_like(xp.reshape(W, (-1,))))
+                of_biases.append(xp.zeros_like(b))
+            if i > self._lowest:
+                delta, mask = delta @ W.T, masks[i]
+                delta = delta if mask is None else delta * mask
+                delta = self._hidden[i - 1].backward(xp, kept[i - 1], delta)
+        return self._total(values), concat(xp, of_weights[::-1] + of_biases[::-1], 0)
+
+    def outputs(self, views: Views, X: AnyArray, n_layers: int | None = None) -> Any:
+        """Predictions, or what the first hidden layers give, on the device."""
+        raw, seen, _ = self._passed(views, X, self._no_masks)
+        if n_layers is not None:
+            return seen[n_layers]
+        return OUTPUT_ACTIVATIONS[self._loss.output](self.arrays.xp, raw, self._heads)
+
+    def predict(
+        self,
+        X: AnyArray,
+        views: Views,
+        n_layers: int | None,
+        finish: Callable[[AnyArray, slice], Any] | None,
+    ) -> Any:
+        """As `skmlp.model.predict.forward`, of a fitted network."""
+        xp, parts = self.arrays.xp, []
+        dtype = views[0][0].dtype
+        if X.dtype in self.arrays.float_dtypes():
+            dtype = xp.result_type(X.dtype, dtype)
+        views = [(cast(xp, W, dtype), cast(xp, b, dtype)) for W, b in views]
+        with self.arrays.quietly():
+            for rows in row_blocks(X.shape[0], max(self.layout.units)):
+                found = self.outputs(views, cast(xp, X[rows, :], dtype), n_layers)
+                parts.append(found if finish is None else finish(found, rows))
+        return _joined(xp, parts)
+
+    # -- as `skmlp.model.network.Network` has them -----------------------------------
+
+    def _sent(self, views: Views, y: Array, w: Array) -> tuple[Views, Any, Any]:
+        send = self.arrays.send
+        there = [(send(W), send(b)) for W, b in views]
+        return there, send(y), send(w) if w.size else None
+
+    def validate(
+        self, views: Views, X: AnyArray, y: Array, w: Array
+    ) -> tuple[AnyArray, float]:
+        """Predictions of some rows, on the device, and their summed loss."""
+        with self.arrays.quietly():
+            there, of_y, of_w = self._sent(views, y, w)
+            raw, _, _ = self._passed(there, X, self._no_masks)
+            values, _ = self._losses(raw, of_y)
+            loss = self._total(values if of_w is None else values * of_w[:, None])
+            output = OUTPUT_ACTIVATIONS[self._loss.output]
+            return output(self.arrays.xp, raw, self._heads), float(loss)
+
+    def bind(
+        self, views: Views, out: Views
+    ) -> Callable[[AnyArray, Array, Array], float]:
+        """Make the function that writes some rows' gradient to `out`, of numpy."""
+
+        def gradient_of(X: AnyArray, y: Array, w: Array) -> float:
+            with self.arrays.quietly():
+                there, of_y, of_w = self._sent(views, y, w)
+                loss, flat = self.gradient(there, X, of_y, of_w)
+                found = self.layout.views(fetch(flat))
+            for pair, given in zip(out, found, strict=True):
+                for part, value in zip(pair, given, strict=True):
+                    np.copyto(part, value)
+            return float(loss)
+
+        return gradient_of
+
+
+def _joined(xp: Any, parts: list[Any]) -> Any:
+    """The arrays of all blocks as one; of lists of arrays, a list."""
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    if isinstance(parts[0], list):
+        return [_joined(xp, [*each]) for each in zip(*parts, strict=True)]
+    return concat(np if isinstance(parts[0], np.ndarray) else xp, parts, 0)
