@@ -21,6 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _OTHER_NAMES = {
     "activation": "activationfunction nonlinearity",
     "alpha": "l2 l2reg reglambda",
+    "batch_size": "bs minibatchsize",
+    "categorical_features": "catfeatures categoricalfeature enablecategorical",
     "clip_norm": "gradclip gradientclipval maxgradnorm",
     "hidden_layer_sizes": "hiddenlayers hiddensize hiddenunits hiddendims layers units",
     "learning_rate": "scheduler lrscheduler lrschedule",
@@ -32,6 +34,7 @@ _OTHER_NAMES = {
     "random_state": "seed randomseed",
     "scoring": "metric metrics evalmetric",
     "solver": "optimizer optimiser",
+    "tol": "mindelta tolerance",
     "validation_fraction": "validationsplit valsize",
 }
 _OTHER_OPTIONS = {
@@ -50,7 +53,9 @@ _OTHER_OPTIONS = {
 }
 #: What is no parameter here: what to do instead.
 _INSTEAD = {
-    "callback callbacks": "Use set_callbacks(...) of the estimator",
+    "callback callbacks": "Use set_callbacks(...) of MLPClassifier or MLPRegressor",
+    "client backend": "joblib.parallel_config(backend=...) or Dask data say where",
+    "categoricalfeatures": "TabularMLPClassifier and -Regressor take raw tables",
     "device gpu cuda": "Networks are trained on the CPU; n_jobs says on which workers",
     "evalset validationdata validationset xval yval": (
         "Validation rows are arguments of fit: fit(X, y, X_val=..., y_val=...)"
@@ -99,15 +104,20 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 def for_name(cls: Any, name: str, known: Iterable[str]) -> str:
     """What to write in place of an argument that a function does not know."""
-    parameters, own = cls._get_param_names(), [*known]
+    own, parameters = [*known], cls._get_param_names()
+    several = "network_params" in parameters
+    inner: list[str] = cls._network_class._get_param_names() if several else []
+    places = own, parameters, inner
     meant = _called(name, _OTHER_NAMES) or name
-    if meant not in (*parameters, *own):
+    if not any(meant in place for place in places):
         for names, instead in _INSTEAD.items():
             if _key(meant) in names.split():
                 return instead
-        meant = _closest(name, own) or _closest(name, parameters)
+        meant = next(filter(None, (_closest(name, place) for place in places)), "")
     if meant in own:
         return f"Did you mean {meant!r}?"
+    if meant in inner and meant not in parameters:
+        return f"It belongs to the networks: network_params={{{meant!r}: ...}}"
     if meant:
         call = f"{cls.__name__}({meant}=...)"
         return f"{meant!r} is a parameter of the constructor: {call}"

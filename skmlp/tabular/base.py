@@ -28,6 +28,7 @@ from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.exceptions import UnusedParameterWarning
+from skmlp.estimators.suggestions import SettingWithPointers, pointing
 from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
@@ -134,8 +135,11 @@ def train(
     return network.partial_fit(*rows.given(), epochs=epochs, **options)
 
 
-class BaseTabularMLP(CheckedParameters, ABC):
+class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
     """Encode a raw table, train several networks, predict by their mean."""
+
+    #: What each member is.
+    _network_class: ClassVar[Any]
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
@@ -195,6 +199,7 @@ class BaseTabularMLP(CheckedParameters, ABC):
     def _calibrate(self, output: Array, rows: Rows | None) -> None:
         """Learn from what networks make of the rows that they held out, if any."""
 
+    @pointing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,

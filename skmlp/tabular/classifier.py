@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.fitting.inputs import is_dask
+from skmlp.estimators.suggestions import pointing
 from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
 
@@ -49,27 +50,30 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     categorical_features : 'from_dtype', array-like of bool, int or str, or None, \
             default='from_dtype'
         Columns that are categories although they hold numbers: a mask, indices or
-        names. Columns of texts, objects and pandas' categories always are.
+        names. Columns of texts, objects and pandas' categories always are; by default
+        they are the only ones.
     early_stopping : bool, default=True
         Let each network hold out other rows, and keep its best weights by them.
     validation_fraction : float, default=0.15
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
-        What the best weights are the best by, as in `MLPClassifier`. A function gets
-        the encoded table, and for labels their indices in `classes_`.
+        What the best weights are the best by, as in `MLPClassifier`; by default minus
+        the loss on the held-out rows. A function gets the encoded
+        table, and for labels their indices in `classes_`.
     class_weight : dict or 'balanced', default=None
-        Weights of the classes, ``{label: weight}``.
+        Weights of the classes, ``{label: weight}``; 'balanced' gives all classes the
+        same total. By default all rows count alike.
     network_params : dict, default=None
         Parameters of the networks that replace the defaults, such as
-        ``{"dropout": 0.3}``; see `MLPClassifier`.
+        ``{"dropout": 0.3}``; see `MLPClassifier`. By default none.
     random_state : int, RandomState instance or None, default=None
-        For the held-out rows and the networks.
+        For the held-out rows and the networks. By default each fit is another one.
     n_jobs : int or None, default=None
         Networks that are trained at the same time, by joblib: in threads unless a
         `joblib.parallel_config` names another backend. With None, one on each core;
         with 1, one after the other, each on all cores, which needs less memory.
     verbose : bool or int, default=False
-        Print the epochs of each network.
+        Print the epochs of each network. By default nothing is printed.
 
     Attributes
     ----------
@@ -112,11 +116,13 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     """
 
     _kept_as = "TabularMLPClassifier"  # in files
+    _network_class = MLPClassifier
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseTabularMLP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
+    @pointing
     def __init__(
         self,
         n_estimators: int = 6,
@@ -177,7 +183,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
 
     def _network(self) -> Any:
         smoothing = 0.05 if len(self.classes_) == 2 else 0.0
-        return MLPClassifier(**NETWORK, label_smoothing=smoothing)
+        return self._network_class(**NETWORK, label_smoothing=smoothing)
 
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_y, check_is_fitted
 
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.regressor import MLPRegressor
+from skmlp.estimators.suggestions import pointing
 from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
 
@@ -30,25 +31,27 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     categorical_features : 'from_dtype', array-like of bool, int or str, or None, \
             default='from_dtype'
         Columns that are categories although they hold numbers: a mask, indices or
-        names. Columns of texts, objects and pandas' categories always are.
+        names. Columns of texts, objects and pandas' categories always are; by default
+        they are the only ones.
     early_stopping : bool, default=True
         Let each network hold out other rows, and keep its best weights by them.
     validation_fraction : float, default=0.15
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
-        What the best weights are the best by, as in `MLPRegressor`. A function gets
-        the encoded table, and scaled targets.
+        What the best weights are the best by, as in `MLPRegressor`; by default minus
+        the loss on the held-out rows. A function gets the encoded
+        table, and scaled targets.
     network_params : dict, default=None
         Parameters of the networks that replace the defaults, such as
-        ``{"dropout": 0.3}``; see `MLPRegressor`.
+        ``{"dropout": 0.3}``; see `MLPRegressor`. By default none.
     random_state : int, RandomState instance or None, default=None
-        For the held-out rows and the networks.
+        For the held-out rows and the networks. By default each fit is another one.
     n_jobs : int or None, default=None
         Networks that are trained at the same time, by joblib: in threads unless a
         `joblib.parallel_config` names another backend. With None, one on each core;
         with 1, one after the other, each on all cores, which needs less memory.
     verbose : bool or int, default=False
-        Print the epochs of each network.
+        Print the epochs of each network. By default nothing is printed.
 
     Attributes
     ----------
@@ -88,6 +91,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     _kept_as = "TabularMLPRegressor"  # in files
 
+    _network_class = MLPRegressor
+
+    @pointing
     def __init__(
         self,
         n_estimators: int = 6,
@@ -135,7 +141,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         return self._scaled(self._as_table(y))
 
     def _network(self) -> Any:
-        return MLPRegressor(**NETWORK)
+        return self._network_class(**NETWORK)
 
     def _as_numbers(self, y: Array) -> Array:
         return y.reshape(len(y), -1).astype(np.float64)

@@ -12,7 +12,12 @@ from sklearn.metrics import get_scorer_names
 from sklearn.pipeline import make_pipeline
 
 import skmlp
-from skmlp import MLPClassifier, MLPRegressor
+from skmlp import (
+    MLPClassifier,
+    MLPRegressor,
+    TabularMLPClassifier,
+    TabularMLPRegressor,
+)
 from skmlp.estimators import suggestions
 
 X = np.arange(24.0).reshape(12, 2) / 24
@@ -34,6 +39,9 @@ NAMES = {
     "validation_data": "fit(X, y, X_val=..., y_val=...)",
     "X_val": "fit(X, y, X_val=..., y_val=...)",
     "class_weights": "Did you mean 'class_weight'?",
+    "cat_features": "TabularMLPClassifier",
+    "client": "joblib.parallel_config",
+    "min_delta": "Did you mean 'tol'?",
     "criterion": "A classifier has the log loss",
     "Seed": "Did you mean 'random_state'?",
 }
@@ -52,6 +60,47 @@ def test_a_parameter_that_is_none(name):
     with pytest.raises(ValueError, match=r"^Invalid parameter") as raised:
         make_pipeline(MLPClassifier()).set_params(**{f"mlpclassifier__{name}": 1})
     assert NAMES[name] in str(raised.value)
+
+
+#: Those of the estimators of raw tables, most of whose parameters are the networks'.
+OF_TABLES = {
+    "lr": "network_params={'learning_rate_init': ...}",
+    "dropout": "network_params={'dropout': ...}",
+    "drop_out": "network_params={'dropout': ...}",
+    "patience": "network_params={'n_iter_no_change': ...}",
+    "epochs": "Did you mean 'max_iter'?",
+    "cat_features": "Did you mean 'categorical_features'?",
+    "device": "n_jobs says on which workers",
+    "callbacks": "set_callbacks(...) of MLPClassifier or MLPRegressor",
+    "eval_set": "fit(X, y, X_val=..., y_val=...)",
+}
+
+
+@pytest.mark.parametrize("cls", [TabularMLPClassifier, TabularMLPRegressor])
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_a_parameter_of_raw_tables_that_is_none(cls, name):
+    with pytest.raises(TypeError, match=rf"unexpected .* {name!r}\. ") as raised:
+        cls(**{name: 1})
+    assert str(raised.value).endswith(OF_TABLES[name])
+    with pytest.raises(ValueError, match=r"^Invalid parameter") as raised:
+        cls().set_params(**{name: 1})
+    assert str(raised.value).endswith(OF_TABLES[name])
+
+
+@pytest.mark.parametrize("cls", [TabularMLPClassifier, TabularMLPRegressor])
+def test_an_argument_of_fit_of_raw_tables_that_is_none(cls):
+    for name, meant in {
+        "sample_weights": "Did you mean 'sample_weight'?",
+        "epochs": f"{cls.__name__}(max_iter=...)",
+        "lr": "network_params={'learning_rate_init': ...}",
+        "eval_set": "fit(X, y, X_val=..., y_val=...)",
+    }.items():
+        with pytest.raises(TypeError, match=f"argument {name!r}") as raised:
+            cls().fit(X, Y, **{name: 1})
+        assert str(raised.value).endswith(meant)
+    with pytest.raises(ValueError, match=r"Did you mean 'learning_rate_init'\?$"):
+        cls(network_params={"lr": 1}).fit(X, Y)
+    assert "kwargs" not in inspect.signature(cls).parameters
 
 
 def test_other_parameters_of_the_regressor():
@@ -161,6 +210,7 @@ def test_the_signatures_are_those_of_the_functions(cls):
 
 def test_every_name_that_is_suggested_exists():
     known = {*MLPClassifier().get_params(), *MLPRegressor().get_params()}
+    known |= {*TabularMLPClassifier().get_params()}
     assert set(suggestions._OTHER_NAMES) <= known
     options = set(get_scorer_names())
     for constraints in MLPRegressor._parameter_constraints.values():
