@@ -1,6 +1,7 @@
 """Sphinx's settings. Nothing is downloaded while the pages are built."""
 
 import os
+import re
 
 import sklearn.experimental.enable_halving_search_cv  # noqa: F401 - a page uses it
 from docutils import nodes
@@ -85,6 +86,21 @@ def leave_as_text(app, env, node, contnode):
     return None
 
 
+def link_each_parameter(app, what, name, obj, options, lines):
+    """Link each parameter to the section that the first one of its group links to."""
+    if what != "class" or "Parameters" not in lines:
+        return
+    begin, link = lines.index("Parameters") + 2, ""
+    end = lines.index("Attributes") if "Attributes" in lines else len(lines)
+    entries = re.split(r"\n(?=\S)", "\n".join(lines[begin:end]).rstrip())
+    for k, entry in enumerate(entries):
+        if found := re.search(r"\(:ref:`guide <[\w-]+>`\)", entry):
+            link = found[0]
+        elif link:
+            entries[k] = f"{entry}\n    {link}"
+    lines[begin:end] = [*"\n".join(entries).splitlines(), ""]
+
+
 def visit_math(translator, node):
     """A formula as MathML: browsers draw it without a script, and offline."""
     block = isinstance(node, nodes.math_block)
@@ -95,4 +111,6 @@ def visit_math(translator, node):
 
 def setup(app):
     app.connect("missing-reference", leave_as_text)
+    # Before numpydoc.
+    app.connect("autodoc-process-docstring", link_each_parameter, priority=400)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -48,7 +48,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         First weights, of shape (fan_in, fan_out), and biases, of shape (fan_out,), one
         for each layer; None in place of an array draws that one at random, as it would
         be drawn without the others. A `fit` that goes on from a fitted model
-        (`warm_start`, `partial_fit`) does not use them.
+        (`warm_start`, `partial_fit`) does not use them. By default all are random.
     frozen_layers : array-like of int or None, default=None
         Layers that keep their weights and biases, by their index in `coefs_`; -1 is the
         output layer. The penalty leaves them out. By default none.
@@ -75,24 +75,25 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     batch_size : int or 'auto', default='auto'
         Rows of a minibatch, over all workers; 'auto' is ``min(200, n_samples)``.
     max_iter : int, default=200
-        The most epochs, or L-BFGS iterations.
+        The most epochs, or L-BFGS iterations. A fit may stop before; see `tol`.
     shuffle : bool, default=True
-        Shuffle the rows before each epoch.
+        Shuffle the rows before each epoch, or keep their order.
     random_state : int, RandomState instance or None, default=None
         For the first weights, the split of early stopping and the shuffling. By default
         each fit is another one.
     momentum : float, default=0.9
-        Momentum of 'sgd'.
+        Momentum of 'sgd': the share of a step that the next one repeats.
     nesterovs_momentum : bool, default=True
-        Use Nesterov's momentum.
+        Use Nesterov's momentum with 'sgd', or the classical one.
     beta_1 : float, default=0.9
-        Decay of the Adams' first moment.
+        Decay of the Adams' first moment. The default averages about 10 steps.
     beta_2 : float, default=0.999
-        Decay of the Adams' second moment.
+        Decay of the Adams' second moment. The default averages about 1000 steps.
     epsilon : float, default=1e-8
-        Keeps the step finite where squares are divided by.
+        Keeps the step finite where squares are divided by. The default changes nothing
+        else.
     rho : float, default=0.9
-        Decay of the mean of squares of 'rmsprop'.
+        Decay of the mean of squares of 'rmsprop'. The default averages about 10 steps.
     clip_norm : float or None, default=None
         The most that the norm of a step's gradient may be; a longer one is scaled down.
         Not with 'lbfgs'. By default no step is scaled.
@@ -101,7 +102,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         True is 0.999. Not with 'lbfgs'. By default the model has the weights of the
         last step.
     max_fun : int, default=15000
-        The most loss evaluations of 'lbfgs'.
+        The most loss evaluations of 'lbfgs'. The default is seldom reached.
     learning_rate : str or callable, default='constant'
         **Learning rate** (:ref:`guide <guide-rate>`). The schedule. 'constant',
         'invscaling' and 'adaptive' are scikit-learn's, which 'adam' ignores. 'step',
@@ -109,18 +110,21 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         so does a function that takes the numbers of step and epoch, from 0, and returns
         the rate. The default keeps the rate.
     learning_rate_init : float, default=0.001
-        The first learning rate; the highest one where it rises before.
+        The first learning rate; the highest one where it rises before. The default
+        suits 'adam'; 'sgd' often needs a larger one.
     learning_rate_min : float, default=0.0
-        The last rate of 'cosine'.
+        The last rate of 'cosine'. By default it falls to 0.
     power_t : float, default=0.5
-        Exponent of 'invscaling'.
+        Exponent of 'invscaling': the rate is divided by this power of the number of
+        rows seen, by default by its square root.
     decay_rate : float, default=0.5
-        What 'step' and 'exponential' multiply the rate by in `decay_epochs`.
+        What 'step' and 'exponential' multiply the rate by in `decay_epochs`. By default
+        they halve it.
     decay_epochs : float, default=20
-        See `decay_rate`.
+        In how many epochs they do; see `decay_rate`.
     warmup_epochs : float, default=0
         In the first so many epochs, the rate of 'step', 'exponential' and 'cosine'
-        rises linearly from 0.
+        rises linearly from 0. By default there is no warm-up.
     restart_epochs : float or None, default=None
         Length of a cycle of 'cosine', after which it starts again; None for one cycle
         in `max_iter` epochs.
@@ -133,7 +137,8 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         ``alpha * (l1_ratio * |w| + (1 - l1_ratio) / 2 * w**2)``. It makes weights
         exactly 0. Not with 'lbfgs'. By default the penalty is L2 alone.
     weight_decay : float, default=0.01
-        For 'adamw': each step shrinks the weights by this times the learning rate.
+        For 'adamw': each step shrinks the weights by this times the learning rate. The
+        default is mild; 0 is 'adam'.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's units that a training step leaves out; one for all
         layers or one for each. Not with 'lbfgs'. By default none.
@@ -144,20 +149,22 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         their accuracy stops rising, keep the best weights. By default all rows are
         trained on.
     validation_fraction : float, default=0.1
-        Share of the rows set aside.
+        Share of the rows set aside. By default a tenth.
     scoring : str, callable or None, default=None
         What is scored on the validation rows: the name of a scorer, a callable
         ``scorer(estimator, X, y)``, or 'loss': minus the validation loss. None is
         accuracy.
     tol : float, default=1e-4
         **Stopping** (:ref:`guide <guide-stopping>`). An epoch that improves by less
-        counts against the patience.
+        counts against the patience. The default suits losses of about the size 1.
     tol_scale : {'absolute', 'initial'}, default='absolute'
         What `tol` is: a loss, or a share of the loss that the best constant prediction
         has on the training rows of the call, so that the unit of the targets does not
-        matter. A score that early stopping goes by is compared with `tol` itself.
+        matter. A score that early stopping goes by is compared with `tol` itself. The
+        default is scikit-learn's.
     n_iter_no_change : int, default=10
-        Patience: training stops after one more epoch than this without improvement.
+        Patience: training stops after one more epoch than this without improvement, by
+        default after 11.
     max_time : float or None, default=None
         Seconds after which `fit` ends, at the end of an epoch or L-BFGS iteration. By
         default there is no limit.
@@ -167,7 +174,8 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
     verbose : bool or int, default=False
         **Output** (:ref:`guide <guide-output>`). True prints each epoch, as
         scikit-learn does; 2 adds the seconds, and at the end where the network was
-        trained and why. The logger ``skmlp`` has all of it.
+        trained and why. The logger ``skmlp`` has all of it. By default nothing is
+        printed.
     n_jobs : int or None, default=None
         **Parallelism** (:ref:`guide <guide-cores>`). Workers that train the one model
         together: processes of joblib's active backend, or of a Dask cluster. None means
