@@ -90,7 +90,6 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     """
 
     _kept_as = "TabularMLPRegressor"  # in files
-
     _network_class = MLPRegressor
 
     @pointing
