@@ -30,7 +30,7 @@ extensions = [
 sphinx_gallery_conf = {
     "examples_dirs": ["../examples", "../how_to"],
     "gallery_dirs": ["gallery", "how_to"],
-    # The cluster that loses workers takes minutes: its page is code alone.
+    # The cluster that loses workers takes long: its page has stored output.
     "filename_pattern": r"/(?!04)\d\d_",
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 1e9,

@@ -24,7 +24,9 @@ _OTHER_NAMES = {
     "batch_size": "bs minibatchsize",
     "categorical_features": "catfeatures categoricalfeature enablecategorical",
     "clip_norm": "gradclip gradientclipval maxgradnorm",
-    "hidden_layer_sizes": "hiddenlayers hiddensize hiddenunits hiddendims layers units",
+    "decay_rate": "gamma",
+    "epsilon": "eps",
+    "hidden_layer_sizes": "nhidden hiddenlayers hiddensize hiddenunits layers units",
     "learning_rate": "scheduler lrscheduler lrschedule",
     "learning_rate_init": "lr eta",
     "loss": "criterion objective lossfunction lossfn",
@@ -39,8 +41,10 @@ _OTHER_NAMES = {
 }
 _OTHER_OPTIONS = {
     "absolute_error": "mae l1",
+    "cosine": "cosineannealing cosinedecay",
     "huber": "smoothl1",
     "identity": "linear",
+    "leaky_relu": "leaky lrelu",
     "logistic": "sigmoid",
     "neg_log_loss": "logloss crossentropy",
     "neg_mean_absolute_error": "mae",
@@ -53,14 +57,17 @@ _OTHER_OPTIONS = {
 }
 #: What is no parameter here: what to do instead.
 _INSTEAD = {
+    "betas": "They are two parameters: beta_1 and beta_2",
     "callback callbacks": "Use set_callbacks(...) of MLPClassifier or MLPRegressor",
     "client backend": "joblib.parallel_config(backend=...) or Dask data say where",
     "categoricalfeatures": "TabularMLPClassifier and -Regressor take raw tables",
     "device gpu cuda": "Networks are trained on the CPU; n_jobs says on which workers",
+    "dtype": "The dtype is that of X: give float32 or float64 rows",
     "evalset validationdata validationset xval yval": (
         "Validation rows are arguments of fit: fit(X, y, X_val=..., y_val=...)"
     ),
     "sampleweight classweight": "Use the argument sample_weight of fit",
+    "kernelinitializer weightinit": "The activation sets it; coefs_init takes arrays",
     "loss": "A classifier has the log loss; see label_smoothing and class_weight",
 }
 

@@ -128,11 +128,11 @@ def to_onnx(estimator: Any, X: Any = None, **kwargs: Any) -> Any:
     register_converters()
     import skl2onnx
 
+    check_is_fitted(estimator)
     # skl2onnx knows one of scikit-learn's searches, around estimators of its own list.
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     if isinstance(estimator, BaseTabularMLP):
-        check_is_fitted(estimator)
         X, kwargs["initial_types"] = None, tables.inputs_of(estimator.preprocessor_)
     elif X is None:
         X = np.zeros((1, estimator.n_features_in_), np.float32)

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
@@ -104,6 +105,11 @@ def test_labels_of_two_kinds_are_not_for_onnx():
     model = skmlp.MLPClassifier(max_iter=2).fit(X[:3], Y)
     with pytest.raises(ValueError, match="all integers or all strings"):
         skmlp.to_onnx(model)
+
+
+def test_what_is_not_fitted_is_named():
+    with pytest.raises(NotFittedError, match="This MLPClassifier instance"):
+        skmlp.to_onnx(skmlp.MLPClassifier(), X)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
