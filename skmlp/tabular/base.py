@@ -27,8 +27,8 @@ from skmlp.cores import usable_cores
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
-from skmlp.exceptions import UnusedParameterWarning
 from skmlp.estimators.suggestions import SettingWithPointers, pointing
+from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
