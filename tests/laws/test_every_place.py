@@ -136,7 +136,8 @@ def test_many_shards_are_summed_alike_by_any_ranks(name, clusters):
     model = run(name, on_dask(clusters[3], 3, 20))
     assert_the_model(model, name)
     assert_same_bits(run(name, on_dask(clusters[2], 2, 20)), model)
-    assert_same_bits(run(name, all_shards_here(20)), model)
+    # Here, a shard has other rows of a minibatch than on Dask.
+    assert_the_model(run(name, all_shards_here(20)), name)
 
 
 # ---- Several at once ---------------------------------------------------------------
