@@ -19,6 +19,7 @@ import hashlib
 import os
 import signal
 import statistics
+import sys
 import threading
 import time
 import warnings
@@ -138,6 +139,7 @@ def measure(n: int, options: Any) -> dict[str, Any]:
         wait(data)
         found: dict[str, Any] = {"n": n, "cold": fit(data, n)}
         found["warm"] = [fit(data, n) for _ in range(options.repeats)]
+        print(found, file=sys.stderr, flush=True)
         memory = client.run(lambda: psutil.Process().memory_full_info().uss)
         found["memory"] = statistics.median(memory.values())
         found["files"] = files_in_fit(client, data, n)
