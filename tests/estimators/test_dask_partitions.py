@@ -193,9 +193,10 @@ def test_others_are_merged_as_dask_has_merged_a_persisted_frame(wide, client):
         assert_allclose(fitted.coefs_[0], expected.coefs_[0], rtol=1e-6)
         score = expected.score(whole[chosen], whole.c39)
         assert fitted.score(X, y) == pytest.approx(score)
-    if X.optimize().npartitions != 8:
-        with pytest.raises(ValueError, match=r"X says 8, but Dask.*tune\.active"):
-            model("MLPRegressor").fit(X, y.to_delayed())
+    assert len(X.dask) < 8
+    pieces = [dask.delayed(whole.c39[at : at + 20]) for at in range(0, 160, 20)]
+    with pytest.raises(ValueError, match=r"X says 8, but Dask.*tune\.active"):
+        model("MLPRegressor").fit(X, pieces)
 
 
 def test_frames_of_two_parquet_data_sets(wide, client):
