@@ -39,6 +39,8 @@ def begin(estimator: Any, arrays: Arrays | None, X: AnyArray) -> None:
             f"a sparse tensor ({X.layout}) is no table: pass X.to_dense(), or a sparse "
             "matrix of SciPy, which is trained on in numpy"
         )
+    if arrays.xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError("Complex data not supported")
     if not is_supported(estimator):
         raise ValueError(
             f"X is an array of {arrays}: an activation or a loss of your own, which "

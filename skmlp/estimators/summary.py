@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.arrays import fetch
+
 _COLUMNS = 80
 _HEAD = ("layer", "shape", "activation", "parameters", "memory")
 
@@ -82,7 +84,7 @@ class Describable:
 
 
 def _title(model: Any) -> str:
-    arrays = [*model.coefs_, *model.intercepts_]
+    arrays = [fetch(array) for array in (*model.coefs_, *model.intercepts_)]
     count = sum(np.size(a) for a in arrays)
     size = sum(np.asarray(a).nbytes for a in arrays)
     title = f"{type(model).__name__}: {count:,} parameters, {_bytes(size)}, "
@@ -95,7 +97,8 @@ def _rows(model: Any) -> Iterator[tuple[str, ...]]:
     """A row of the table for each layer."""
     last = len(model.coefs_) - 1
     hidden = model.activation
-    for k, (W, b) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
+    layers = map(fetch, model.coefs_), map(fetch, model.intercepts_)
+    for k, (W, b) in enumerate(zip(*layers, strict=True)):
         if k == last:
             activation = model.out_activation_
         else:

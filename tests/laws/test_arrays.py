@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sklearn
 from numpy.testing import assert_allclose
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -172,6 +173,20 @@ def test_what_comes_with_x_follows_it(library):
     )
 
 
+def test_sparse_validation_rows_and_several_blocks(monkeypatch):
+    there = _strict("device1")
+    kwargs = {"X_val": sparse.csr_array(X[:20]), "y_val": LABELS[:20]}
+    model = MLPClassifier(**SMALL, early_stopping=True).fit(there(X), LABELS, **kwargs)
+    host = MLPClassifier(**SMALL, early_stopping=True).fit(X, LABELS, **kwargs)
+    assert_same_model(in_numpy(model), host, rtol=1e-6, atol=1e-9)
+    shown = model.summary()
+    assert shown.splitlines()[:3] == host.summary().splitlines()[:3]
+    monkeypatch.setattr("skmlp.model.predict.BLOCK_NUMBERS", 64)
+    rows = np.tile(X, (4, 1))
+    assert_allclose(fetch(model.predict_proba(there(rows))), host.predict_proba(rows))
+    np.testing.assert_array_equal(fetch(model.predict(there(rows))), host.predict(rows))
+
+
 def test_mixed_libraries():
     """y of one library, X of another one, and X of numpy with y of another one."""
     strict, jax = _strict("device1"), _jax()
@@ -320,6 +335,9 @@ def test_what_is_not_supported_is_refused_before_training():
     da = pytest.importorskip("dask.array")
     with refused(TypeError, match="Dask"):
         MLPClassifier().fit(there(X), da.from_array(LABELS, chunks=20))
+    strict = pytest.importorskip("array_api_strict")
+    with refused(ValueError, match="Complex data"):
+        MLPClassifier().fit(strict.asarray(X + 1j), LABELS)
     bad = X.copy()
     bad[3, 2] = np.nan
     with refused(ValueError, match="NaN"):

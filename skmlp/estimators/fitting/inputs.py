@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
+from scipy import sparse
 
 from skmlp.arrays import Arrays, arrays_of, fetch, is_elsewhere
 from skmlp.model.layout import Array
@@ -75,7 +76,8 @@ def settled(given: Input) -> tuple[Arrays | None, Input]:
     if arrays is None:
         return None, Input(X, y, w, on_host(X_val), y_val, w_val)
     if X_val is not None and dispatched(X_val) != arrays:
-        X_val = arrays.send(np.asarray(on_host(X_val)))
+        dense = X_val.toarray() if sparse.issparse(X_val) else on_host(X_val)
+        X_val = arrays.send(np.asarray(dense))
     return arrays, Input(X, y, w, X_val, y_val, w_val)
 
 
