@@ -5,6 +5,7 @@ that the training itself takes next to nothing. Seconds of the first fit (the wo
 import skmlp and load its kernels) and of later ones; memory and open files of a worker;
 the same bits from fit to fit, and after a worker was killed. Beside the seconds those
 of the cores in all processes, which other work on the machine changes less.
+``--exchange`` has the exchange alone: ranks that are threads of this process.
 """
 
 from __future__ import annotations
@@ -23,11 +24,18 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import psutil
 
 from benchmarks.common import Report, figure, parsed, parser
+from skmlp.comm.base import Shards
+from skmlp.comm.halving_sockets import HalvingCommunicator
+from skmlp.comm.handshake import Secret
+from skmlp.comm.sockets import Listener, SocketCommunicator, connect
 
 #: Rows of each rank's part of a step.
 ROWS = 8
@@ -119,6 +127,62 @@ def lose_one(client: Any, data: Any, n: int) -> dict[str, Any]:
         timer.join()
 
 
+def exchange(n: int, kind: Any) -> dict[str, float]:
+    """What it takes n ranks to meet, and five steps of 2,000 numbers; seconds."""
+    listeners = [Listener("127.0.0.1") for _ in range(n)]
+    facts = {"secret": Secret.new(), "run": bytes(16), "fingerprint": bytes(32)}
+    began, cores = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(n) as pool, contextlib.ExitStack() as stack:
+
+        def meet(rank: int) -> Any:
+            addresses = [listener.address for listener in listeners]
+            comm = connect(
+                *(listeners[rank], rank, Shards(tuple(range(n))), addresses),
+                **facts,
+                generation=0,
+                limit=60.0,
+                kind=kind,
+            )
+            stack.callback(comm.close)
+            return comm
+
+        def steps(comm: Any) -> bytes:
+            flat, part = np.zeros(2000), np.full(2000, 1.0 + comm.rank / 3)
+            one = comm.exchange([part], flat)
+            for _ in range(5):
+                part[:] = 1.0 + comm.rank / 3
+                one.reduce_scatter()
+                flat[one.segments[0]] = one.totals[0]
+                one.all_gather()
+            return flat.tobytes()
+
+        comms = list(pool.map(meet, range(n)))
+        seconds, met = time.perf_counter() - began, time.process_time()
+        assert len(set(pool.map(steps, comms))) == 1
+        stepped = time.process_time()
+    for listener in listeners:
+        listener.close()
+    partners = [len(kind.partners(rank, Shards(tuple(range(n))))) for rank in range(n)]
+    return {
+        "connections": sum(partners) / 2,
+        "meeting": seconds,
+        "meeting, of cores": met - cores,
+        "steps, of cores": stepped - met,
+    }
+
+
+def exchanges(report: Report, counts: Sequence[int]) -> None:
+    """The exchange alone, in a row and as a tree."""
+    table = []
+    for n in counts:
+        for kind in (SocketCommunicator, HalvingCommunicator):
+            found = exchange(n, kind)
+            report.keep(n=n, kind=kind.__name__, **found)
+            cells = [figure(value) for value in found.values()]
+            table.append([f"{n}, {kind.__name__}", *cells])
+    report.table(["ranks that are threads", *found], table)
+
+
 def measure(n: int, options: Any) -> dict[str, Any]:
     """All figures of so many ranks."""
     import dask.array as da
@@ -159,10 +223,18 @@ def main() -> None:
     arguments.add_argument(
         "--row", action="store_true", help="all ranks talk to all others; no death"
     )
+    arguments.add_argument(
+        "--exchange", action="store_true", help="ranks as threads, without a cluster"
+    )
     options = parsed(arguments)
     report = Report(options, "Many ranks on one machine")
     table = []
-    for n in [4] if options.quick else map(int, options.ranks.split(",")):
+    counts = [4] if options.quick else [*map(int, options.ranks.split(","))]
+    if options.exchange:
+        exchanges(report, counts)
+        report.end()
+        return
+    for n in counts:
         found = measure(n, options)
         report.keep(**found)
         warm = statistics.median(run["seconds"] for run in found["warm"])

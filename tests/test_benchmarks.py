@@ -50,6 +50,7 @@ COMMANDS = {
     "start --dtypes float64 --places loky": ["difference", "2 loky"],
     "allreduce": ["float32, us per sum", "skmlp"],
     "many": ["ranks", "first fit", "files"],
+    "many --exchange": ["connections", "meeting"],
 }
 
 
