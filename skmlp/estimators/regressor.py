@@ -22,7 +22,7 @@ from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.real import Real as RealTarget
 from skmlp.model.layout import Array
-from skmlp.model.losses import METHOD
+from skmlp.model.losses import LOSSES, METHOD
 
 
 class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
@@ -255,11 +255,10 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     _parameter_constraints: dict[str, list[Any]] = {
         **BaseMLP._parameter_constraints,
         "loss": [
+            # A list of levels makes "quantiles" of "quantile".
             Names(
-                {
-                    *("squared_error", "absolute_error", "huber"),
-                    *("quantile", "poisson", "gamma"),
-                }
+                {n for n, loss in LOSSES.items() if loss.target == "real"}
+                - {"quantiles"}
             ),
             HasMethods([METHOD]),
         ],
