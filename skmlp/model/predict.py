@@ -148,9 +148,11 @@ def _can_share(
     """Whether a compiled pass that threads share is possible, and pays."""
     if X.shape[0] <= LEAST_ROWS or not isinstance(X, np.ndarray):
         return False
-    named = all(isinstance(name, str) for name in activations)
     work = X.shape[0] * sum(W.size for W, _ in layers)
-    return named and work >= _WORTH_THREADS
+    if work < _WORTH_THREADS:
+        return False
+    known = kernel_sets.load("compiled").FORWARD
+    return all(isinstance(name, str) and name in known for name in activations)
 
 
 class _Fused:

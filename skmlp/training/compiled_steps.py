@@ -48,7 +48,7 @@ _WORTH_A_THREAD = 4 * 10**7
 
 
 def can_run(plan: Plan) -> bool:
-    """Whether there are compiled kernels for all that a plan's steps need."""
+    """Whether compiled kernels can serve a plan: all that it names is in the tables."""
     return (
         plan.kernels == "compiled"
         and plan.solver in SOLVERS
@@ -58,9 +58,18 @@ def can_run(plan: Plan) -> bool:
 
 
 def is_compiled(rank: Rank) -> bool:
-    """Whether the steps of a rank run as compiled calls: its rows are dense."""
-    dense = all(shard.rows.dense for shard in rank.shards)
-    return dense and can_run(rank.plan)
+    """Whether the steps of a rank run as compiled calls.
+
+    Its rows are dense, and each entry that they need has a kernel.
+    """
+    plan, kernels = rank.plan, rank.kernels
+    return (
+        all(shard.rows.dense for shard in rank.shards)
+        and can_run(plan)
+        and all(name in kernels.FORWARD for name in plan.activation)
+        and plan.loss in kernels.LOSS
+        and plan.solver in kernels.STEP
+    )
 
 
 class CompiledSteps:

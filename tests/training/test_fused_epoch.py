@@ -9,6 +9,8 @@ from skmlp import testing
 from skmlp.data import sampler
 from skmlp.data.store import file_matrix
 from skmlp.data.store.file_matrix import FileMatrix
+from skmlp.kernels import compiled
+from skmlp.model import predict
 from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
 from tests.model.own import LogCosh, Sine
 
@@ -80,6 +82,30 @@ def test_whatever_a_step_has_runs_in_one_call(name, dtype, n_parts):
     assert len(fused) == together.n_iter_
     with testing.step_by_step():
         same(together, fitted(dtype=dtype, **OPTIONS[name]), dtype)
+
+
+@pytest.mark.parametrize(
+    ("tables", "name", "case"),
+    [
+        (("FORWARD", "BACKWARD"), "elu", dict(CLASSES, activation="elu")),
+        (("FORWARD", "DERIVING"), "mish", dict(CLASSES, activation="mish")),
+        (("LOSS",), "huber", dict(REAL, loss="huber")),
+        (("STEP",), "nadam", dict(CLASSES, solver="nadam")),
+    ],
+)
+def test_a_formula_needs_no_kernel(tables, name, case, monkeypatch):
+    """A new entry works before its kernel is written, also in large predictions."""
+    with_kernel = fitted(**case)
+    for table in tables:
+        monkeypatch.delitem(getattr(compiled, table), name)
+    many = np.tile(X, (100, 1))
+    monkeypatch.setattr(predict, "_WORTH_THREADS", 1)
+    with testing.fused_epochs() as fused:
+        without = fitted(**case)
+        predicted = without.predict(many)
+    assert not fused
+    same(without, with_kernel, "float64")
+    np.testing.assert_allclose(predicted, with_kernel.predict(many), rtol=1e-7)
 
 
 def test_own_objects_go_step_by_step():
