@@ -27,7 +27,7 @@ from numba import types
 
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
-from skmlp.kernels.jit import by_address, entry, while_compiling
+from skmlp.kernels.jit import by_address, entry, named, while_compiling
 from skmlp.kernels.network import (
     ABSOLUTE,
     AVERAGE,
@@ -81,7 +81,6 @@ def _step_with(clips: bool, shrinks: bool, averages: bool) -> Any:
     Where a branch is for nobody, numba leaves it out: half of the time to compile.
     """
 
-    @by_address
     def step(
         kernels,
         settings,
@@ -169,7 +168,8 @@ def _step_with(clips: bool, shrinks: bool, averages: bool) -> Any:
         if stage & UPDATE and last:
             own[GRADIENT_SUM] = square
 
-    return step
+    of_kind = f"_{clips:d}{shrinks:d}{averages:d}"
+    return by_address(named(step, _step_with, of_kind))
 
 
 @entry

@@ -100,7 +100,9 @@ def while_compiling() -> Iterator[None]:
 def named(function: Callable[..., Any], of: Callable[..., Any], more: str = "") -> Any:
     """Name a function that was made of another one, for files of its own in the cache.
 
-    Processes that write to the same file at the same time load each other's code.
+    Processes that write to the same file at the same time load each other's code. And
+    the linker finds code by its name: of two functions of one name that two processes
+    have compiled, a third one, which loads both, may call one for the other.
     """
     function.__qualname__ = f"{function.__name__}_of{of.__name__}{more}"
     return function

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from skmlp import testing
 from skmlp.data import sampler
 from skmlp.data.store import file_matrix
 from skmlp.data.store.file_matrix import FileMatrix
-from skmlp.kernels import compiled
+from skmlp.kernels import compiled, epoch
 from skmlp.model import predict
 from tests.laws.test_runs_of_steps import CLASSES, CODES, REAL, VALUES, X, fitted, same
 from tests.model.own import LogCosh, Sine
@@ -82,6 +84,13 @@ def test_whatever_a_step_has_runs_in_one_call(name, dtype, n_parts):
     assert len(fused) == together.n_iter_
     with testing.step_by_step():
         same(together, fitted(dtype=dtype, **OPTIONS[name]), dtype)
+
+
+def test_each_kind_of_step_has_a_name_of_its_own():
+    """Else the code of one, from the cache on disk, may be called for another one."""
+    flags = itertools.product([False, True], repeat=3)
+    kinds = [epoch._step_with(*some) for some in flags]
+    assert len({kind.py_func.__qualname__ for kind in kinds}) == 8
 
 
 @pytest.mark.parametrize(
