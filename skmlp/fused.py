@@ -7,16 +7,23 @@ over is said in its first line.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 Array = Any
 
 
 class InPlace:
-    """torch's namespace, for the functions below to take torch's form."""
+    """torch's namespace, for the functions below to take torch's form.
+
+    What torch itself has as the standard says is called without a wrapper.
+    """
 
     def __init__(self, xp: Any) -> None:
-        self.compat, self.clip, self.astype = xp, xp.clamp, xp.Tensor.to
+        torch: Any = sys.modules["torch"]
+        self.compat, self.clip, self.astype = xp, torch.clamp, torch.Tensor.to
+        names = "where", "reshape", "sum", "concat", "stack", "sqrt"
+        vars(self).update({name: getattr(torch, name) for name in names})
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.compat, name)

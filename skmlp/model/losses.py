@@ -84,7 +84,8 @@ def _softmax_log_loss(
     """
     share, n_classes = (*settings, 0.0)[0], raw.shape[1]
     is_label = y[:, None] == count(xp, n_classes, y)[None, :]
-    target = (1 - share) * cast(xp, is_label, raw.dtype) + share / n_classes
+    target = cast(xp, is_label, raw.dtype)
+    target = (1 - share) * target + share / n_classes if share else target
     p = softmax(xp, raw)
     return -target * _log(xp, p), p - target
 
@@ -94,7 +95,8 @@ def _logistic_log_loss(
 ) -> tuple[Any, Any]:
     """Binary cross entropy; a share of each label is spread over 0 and 1."""
     share = (*settings, 0.0)[0]
-    target = (1 - share) * cast(xp, y, raw.dtype) + 0.5 * share
+    target = cast(xp, y, raw.dtype)
+    target = (1 - share) * target + 0.5 * share if share else target
     p = expit(xp, raw)
     values = -target * _log(xp, p) - (1 - target) * _log(xp, 1 - p)
     return values, p - target
