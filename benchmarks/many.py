@@ -253,7 +253,7 @@ def main() -> None:
                 figure(found["lossy"]["seconds"]),
             ]
         )
-        print("|", *table[-1], flush=True)
+        print("|", *table[-1], file=sys.stderr, flush=True)
     report.say(
         f"Seconds of a fit of {EPOCHS} epochs of {STEPS} steps, for each rank also "
         "those of the cores, and of all its epochs; MB of a worker's own "
