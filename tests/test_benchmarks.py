@@ -52,7 +52,15 @@ COMMANDS = {
     f"arrays {ONE_NET} --only jax,on_jax": ["ratio", "skmlp on JAX / JAX"],
     "many": ["ranks", "first fit", "files"],
     "many --exchange": ["connections", "meeting"],
+    f"arrays {ONE_NET} --only torch,on_torch": [
+        "skmlp on torch",
+        "skmlp on torch / torch",
+    ],
 }
+#: Of other libraries, which the extra `test` does not install.
+WITH_TORCH = pytest.mark.skipif(
+    not common.installed("torch"), reason="it compares with torch"
+)
 
 
 class Here:
@@ -100,6 +108,8 @@ def run(monkeypatch, capsys):
 
     def run(command):
         name, *options = command.split()
+        if name == "arrays":  # it sets this where scikit-learn asks for it
+            monkeypatch.setenv("SCIPY_ARRAY_API", "1")
         module = importlib.import_module(f"benchmarks.{name}")
         for place in (common, module):
             monkeypatch.setattr(place, "Child", Here, raising=False)
@@ -110,7 +120,13 @@ def run(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=WITH_TORCH if c.startswith("arrays") else ())
+        for c in COMMANDS
+    ],
+)
 def test_command_prints_its_tables(command, run, tmp_path):
     if command.startswith("arrays"):
         pytest.importorskip("jax", reason="it compares with JAX")
