@@ -57,10 +57,6 @@ COMMANDS = {
         "skmlp on torch / torch",
     ],
 }
-#: Of other libraries, which the extra `test` does not install.
-WITH_TORCH = pytest.mark.skipif(
-    not common.installed("torch"), reason="it compares with torch"
-)
 
 
 class Here:
@@ -120,16 +116,11 @@ def run(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(c, marks=WITH_TORCH if c.startswith("arrays") else ())
-        for c in COMMANDS
-    ],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command_prints_its_tables(command, run, tmp_path):
     if command.startswith("arrays"):
-        pytest.importorskip("jax", reason="it compares with JAX")
+        library = command.rpartition("_")[2]
+        pytest.importorskip(library, reason=f"it compares with {library}")
     copy, raw = tmp_path / "table.md", tmp_path / "raw.json"
     text = run(f"{command} --markdown {copy} --json {raw}")
     assert re.search(r"^BLAS: .* kernels, ", text, re.MULTILINE)
