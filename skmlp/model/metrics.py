@@ -81,10 +81,11 @@ def score_parts(
         return fetch(xp.sum(values, axis=0))
 
     if kind == "real":
-        error = cast(xp, y - prediction, wide)
-        error = error * error
+        error = y - prediction
         if masked:
-            error = xp.where(y == y, error, xp.zeros_like(error))
+            error = xp.where(y == y, error, xp.zeros_like(error[:1, ...]))
+        error = cast(xp, error, wide)
+        error *= error
         out[0] += weight
         out[1] += float(xp.sum(cast(xp, ~xp.isfinite(prediction), wide)))
         out[2:] += summed(error)

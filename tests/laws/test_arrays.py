@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import os
 import pickle
+import re
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -23,7 +28,12 @@ import skmlp
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp.arrays import arrays_of, fetch
 from tests.laws.places import TABLE, Place, alone, assert_same_model, gangs_seen
+from tests.limits import HANG_S
 from tests.model.own import Sine
+
+#: Set in the process that `test_jax_in_a_process_of_its_own` starts. Where JAX runs, a
+#: process must not fork any more, which other tests do, and the smallest numbers are 0.
+JAX_HERE = "SKMLP_TEST_JAX"
 
 #: Those that the extra `test-arrays` installs, and torch, whose wheel on Linux brings
 #: several GB of CUDA libraries: it is tried where somebody has installed it.
@@ -40,8 +50,14 @@ def _torch() -> Callable[[Any], Any]:
     return lambda array: torch.asarray(np.array(array))
 
 
+def _import_jax() -> Any:
+    if JAX_HERE not in os.environ:
+        pytest.skip("see test_jax_in_a_process_of_its_own")
+    return pytest.importorskip("jax")
+
+
 def _jax() -> Callable[[Any], Any]:
-    jax = pytest.importorskip("jax")
+    jax = _import_jax()
     jax.config.update("jax_enable_x64", True)
     return lambda array: jax.numpy.asarray(array)
 
@@ -94,6 +110,23 @@ def assert_lies_there(model: Any, X: Any) -> None:
 
 def in_numpy(model: Any) -> Any:
     return model.__sklearn_array_api_convert__(fetch)
+
+
+@pytest.mark.skipif(JAX_HERE in os.environ, reason="this is that process")
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not here")
+def test_jax_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        [*command, "-k", "jax or mixed_libraries or no_float64"],
+        env={**os.environ, JAX_HERE: "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) >= len(SOME) + 2, done.stdout[-4000:]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +250,7 @@ def test_calls_that_follow_each_other(library, kind):
 
 
 def test_float32_where_there_is_no_float64():
-    jax = pytest.importorskip("jax")
+    jax = _import_jax()
     jax.config.update("jax_enable_x64", False)
     try:
         rows = jax.numpy.asarray(X)
