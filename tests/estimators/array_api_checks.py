@@ -1,15 +1,11 @@
-"""scikit-learn's checks of array API support: run this file in a fresh process.
+"""scikit-learn's checks of array API support: run with SCIPY_ARRAY_API=1.
 
-SciPy reads SCIPY_ARRAY_API where it is imported.
+In a process of its own: SciPy reads the variable where it is imported.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-
-os.environ["SCIPY_ARRAY_API"] = "1"
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -21,7 +21,7 @@ def test_scikit_learns_checks():
     pytest.importorskip("array_api_strict")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/estimators/array_api_checks.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCIPY_ARRAY_API": "1"},
         capture_output=True,
         text=True,
         timeout=HANG_S,
