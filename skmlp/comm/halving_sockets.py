@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
-from skmlp.comm.base import Array, Communicator, Exchange, Shards
+from skmlp.comm.base import Array, Exchange, Shards
 from skmlp.comm.halving import Halving, Piece, Pieces, Stage
-from skmlp.comm.listener import Address
-from skmlp.comm.mesh import Mesh, Transfer, mesh_of
+from skmlp.comm.mesh import Mesh, MeshCommunicator, Transfer
 from skmlp.comm.ordered_sum import (
     BoundCall,
     check_buffers,
@@ -112,29 +111,17 @@ class HalvingExchange(Exchange):
         return bound
 
 
-class HalvingCommunicator(Communicator):
-    """How a rank reaches many others: over connections to its partners alone.
-
-    For the parameters see `skmlp.comm.sockets.SocketCommunicator`.
-    """
-
-    def __init__(
-        self,
-        rank: int,
-        shards: Shards,
-        sockets: Mapping[int, socket.socket],
-        *,
-        step_limit: float,
-        addresses: Sequence[Address] | None = None,
-    ) -> None:
-        self.rank, self.shards = rank, shards
-        self._halving = Halving(shards)
-        self._mesh = mesh_of(sockets, addresses, step_limit)
+class HalvingCommunicator(MeshCommunicator):
+    """How a rank reaches many others: over connections to its partners alone."""
 
     @staticmethod
     def partners(rank: int, shards: Shards) -> set[int]:
         """The ranks that a rank needs connections to."""
         return Halving(shards).partners(rank)
+
+    @cached_property
+    def _halving(self) -> Halving:
+        return Halving(self.shards)
 
     def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
         """Bind a step's two collectives to their buffers."""
@@ -152,14 +139,6 @@ class HalvingCommunicator(Communicator):
         for transfers, _ in stages:
             self._mesh.run(transfers)
         return sum_table(table, tree_additions(self.shards.n_shards))
-
-    def abort(self, reason: str) -> None:
-        """Make this rank's verbs raise `Aborted`; its partners see it as lost."""
-        self._mesh.abort(reason)
-
-    def close(self) -> None:
-        """Close the connections; the listener stays. To wake a verb, abort first."""
-        self._mesh.close()
 
 
 def _elements(shards: Shards, piece: Piece, size: int) -> slice:

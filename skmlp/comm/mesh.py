@@ -21,9 +21,17 @@ import ssl
 import struct
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
-from skmlp.comm.base import Aborted, Array, CommError, PeerLost
+from skmlp.comm.base import (
+    Aborted,
+    Array,
+    CommError,
+    Communicator,
+    PeerLost,
+    Shards,
+)
 from skmlp.comm.listener import Address, format_address
 
 _HEADER = struct.Struct("!QQ")
@@ -313,3 +321,48 @@ def _wait_by_select(wanted: Mapping[int, int], seconds: float) -> set[int]:
 
 
 wait = _wait_by_poll if hasattr(select, "poll") else _wait_by_select
+
+
+class MeshCommunicator(Communicator):
+    """How a rank reaches ranks in other processes: over a connection to each partner.
+
+    `sockets`, by rank, are connected and made fit by `skmlp.comm.listener.prepare`; the
+    communicator owns them from now on. A peer counts as lost after `step_limit` seconds
+    without a byte from it, or to it: more than the ranks can be apart, by a step and by
+    whatever one of them does alone between two steps. `addresses` are for messages.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        shards: Shards,
+        sockets: Mapping[int, socket.socket],
+        *,
+        step_limit: float,
+        addresses: Sequence[Address] | None = None,
+    ) -> None:
+        partners = self.partners(rank, shards)
+        if set(sockets) != partners:
+            raise ValueError(
+                f"rank {rank} of {shards.n_ranks} needs a socket to each other rank "
+                f"of {sorted(partners)}, and got those to {sorted(sockets)}"
+            )
+        self.rank, self.shards = rank, shards
+        self._mesh = mesh_of(sockets, addresses, step_limit)
+
+    @staticmethod
+    @abstractmethod
+    def partners(rank: int, shards: Shards) -> set[int]:
+        """The ranks that a rank needs connections to."""
+
+    def abort(self, reason: str) -> None:
+        """Make this rank's verbs raise `Aborted`.
+
+        Its partners see it as lost: in this collective, or in the next one if this rank
+        had already sent its part.
+        """
+        self._mesh.abort(reason)
+
+    def close(self) -> None:
+        """Close the connections; the listener stays. To wake a verb, abort first."""
+        self._mesh.close()

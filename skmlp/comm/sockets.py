@@ -5,9 +5,8 @@ All messages of a collective travel at once, one to and one from each other rank
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from skmlp.comm.base import Array, Communicator, Exchange, Shards
 from skmlp.comm.halving_sockets import HalvingCommunicator
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener
-from skmlp.comm.mesh import Mesh, Transfer, mesh_of
+from skmlp.comm.mesh import Mesh, MeshCommunicator, Transfer
 from skmlp.comm.ordered_sum import (
     BoundCall,
     check_buffers,
@@ -104,32 +103,8 @@ class SocketExchange(Exchange):
         ]
 
 
-class SocketCommunicator(Communicator):
-    """How a rank reaches ranks in other processes, over one connection to each.
-
-    `sockets`, by rank, are connected and made fit by `skmlp.comm.listener.prepare`; the
-    communicator owns them from now on. A peer counts as lost after `step_limit` seconds
-    without a byte from it, or to it: more than the ranks can be apart, by a step and by
-    whatever one of them does alone between two steps. `addresses` are for messages.
-    """
-
-    def __init__(
-        self,
-        rank: int,
-        shards: Shards,
-        sockets: Mapping[int, socket.socket],
-        *,
-        step_limit: float,
-        addresses: Sequence[Address] | None = None,
-    ) -> None:
-        if set(sockets) != self.partners(rank, shards):
-            raise ValueError(
-                f"rank {rank} of {shards.n_ranks} needs a socket to each other rank, "
-                f"and got those to {sorted(sockets)}"
-            )
-        self.rank = rank
-        self.shards = shards
-        self._mesh = mesh_of(sockets, addresses, step_limit)
+class SocketCommunicator(MeshCommunicator):
+    """How a rank reaches ranks in other processes, over one connection to each."""
 
     @staticmethod
     def partners(rank: int, shards: Shards) -> set[int]:
@@ -155,18 +130,6 @@ class SocketCommunicator(Communicator):
         )
         return sum_table(table, row_additions(self.shards.n_shards))
 
-    def abort(self, reason: str) -> None:
-        """Make this rank's verbs raise `Aborted`.
-
-        The others see it as lost: in this collective, or in the next one if this rank
-        had already sent its part.
-        """
-        self._mesh.abort(reason)
-
-    def close(self) -> None:
-        """Close the connections; the listener stays. To wake a verb, abort first."""
-        self._mesh.close()
-
 
 def connect(
     listener: Listener,
@@ -181,7 +144,7 @@ def connect(
     limit: float,
     step_limit: float | None = None,
     ssl_contexts: Contexts | None = None,
-    kind: type[SocketCommunicator] | type[HalvingCommunicator] | None = None,
+    kind: type[MeshCommunicator] | None = None,
 ) -> Communicator:
     """Meet the other ranks, whose listeners have `addresses`, by rank.
 
