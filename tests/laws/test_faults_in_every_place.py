@@ -278,7 +278,7 @@ def test_ctrl_c_keeps_untold_epochs(where, place):
 
     @contextlib.contextmanager
     def pressing(request: testing.Request) -> Iterator[None]:
-        if request.n_epochs > 500 and not pressed.is_set():
+        if request.n_epochs > 5_000 and not pressed.is_set():
             pressed.set()
             press_soon()
         yield
