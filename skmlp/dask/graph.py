@@ -9,6 +9,7 @@ groups, ``skmlp-rows`` and ``skmlp-rank``, and submits in one graph what goes to
 from __future__ import annotations
 
 import builtins
+import functools
 import operator
 import pickle
 import uuid
@@ -63,6 +64,7 @@ def stay_key() -> str:
     return f"skmlp-rank-{uuid.uuid4().hex}-stay"
 
 
+@functools.cache
 def by_value(function: Callable[..., T]) -> Callable[..., T]:
     """A copy of a function that is pickled by value: there may be no skmlp to import.
 
@@ -74,13 +76,17 @@ def by_value(function: Callable[..., T]) -> Callable[..., T]:
     return copy
 
 
+#: The bytes of each of our functions: one is pickled once, not for each of its tasks.
+_pickled = functools.cache(dumps)
+
+
 def plain(key: str, function: Callable[..., Any], *arguments: Any) -> Task:
     """A task that is plain data until it runs, if its arguments are.
 
     The scheduler reads tasks, and so does each worker as they arrive: one that can't
     import what a task names would end. Here, only the task fails.
     """
-    load = Task(None, pickle.loads, dumps(function))
+    load = Task(None, pickle.loads, _pickled(function))
     return Task(key, operator.call, load, *arguments)
 
 

@@ -138,15 +138,15 @@ async def told_by(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit):
             await rpc.guard(all_ended(list(tasks.values())), run, tasks)
-    told = {}
+    told: dict[str, Any] = {}
     for worker, task in tasks.items():
         told[worker] = f"had no free thread for {limit:g} s: busy with other tasks?"
-        if task.status == "finished":
-            (told[worker],) = await results(rpc.client, [task])
-        elif task.status == "error":
+        if task.status == "error":
             error = await task.exception(asynchronous=True)
             told[worker] = f"can't run skmlp: {error}"
-    return told
+    done = [worker for worker, task in tasks.items() if task.status == "finished"]
+    answers = await results(rpc.client, [tasks[worker] for worker in done])
+    return told | dict(zip(done, answers, strict=True))
 
 
 def choose_workers(
