@@ -69,6 +69,7 @@ LINES = {
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),
     "arrays of other libraries, on their devices": (775, 1_200),
+    "one process of several compiles a kernel": (45, 60),
 }
 MOST_LINES_OF_CODE = sum(code for code, _ in LINES.values())
 MOST_LINES = sum(lines for _, lines in LINES.values())

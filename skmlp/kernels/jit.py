@@ -10,15 +10,27 @@ from __future__ import annotations
 
 import gc
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 from uuid import uuid4
 
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable
+
+try:
+    import fcntl
+except ImportError:  # Windows: each process compiles for itself
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
+
+#: Seconds to wait for another process that compiles the same kernel.
+OTHERS_LIMIT_S = 60.0
+#: Seconds between two looks at whether it is done.
+OTHERS_LOOK_S = 0.02
 
 _warned = False
 
@@ -41,12 +53,53 @@ def _do_without(error: Exception) -> None:
 class _Cache(FunctionCache):
     """A cache that is left alone once it has failed, as on a full disk.
 
+    Of processes that need the same code at once, one compiles it and the others load
+    it: sixteen Dask workers on two cores began their first fit after 66 s, each with a
+    compiler of its own.
+
     Each piece of compiled code has a file name of its own. numba numbers them: two
     processes that save the code of two dtypes at once would write to the same file, and
     one would then load the other's code.
     """
 
+    #: Locked by this process from before it compiles the kernel until that is saved.
+    _lock: IO[bytes] | None = None
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load compiled code; None if this process has to compile it."""
+        found = self._load(sig, target_context)
+        if found is None and fcntl is not None and self._enabled:
+            self._begin_to_compile()
+            found = self._load(sig, target_context)
+        return found
+
+    def _begin_to_compile(self) -> None:
+        """Lock the kernel, once no other process has it locked.
+
+        Without the lock, where files can't be locked or the other process takes too
+        long, both compile.
+        """
+        with suppress(OSError):
+            self._lock = open(f"{self._cache_file._index_path}.lock", "ab")  # noqa: SIM115  # stays open
+            until = time.monotonic() + OTHERS_LIMIT_S
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(OTHERS_LOOK_S)
+                else:
+                    break
+
+    def end_to_compile(self) -> None:
+        """Let other processes load the code, or compile it if that failed here."""
+        if self._lock is not None:
+            with suppress(OSError):
+                # Closing alone does not unlock what a forked child has open, too.
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._lock.close()
+            self._lock = None
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         """Load compiled code; None if there is none that can be read."""
         try:
             return super().load_overload(sig, target_context)
@@ -74,9 +127,20 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
         try:
-            dispatcher._cache = _Cache(function)
+            cache = _Cache(function)
         except (RuntimeError, OSError) as error:
             _do_without(error)
+            return dispatcher
+        compile_or_load = dispatcher.compile
+
+        def compile_once(signature: Any) -> Any:
+            with global_compiler_lock:
+                try:
+                    return compile_or_load(signature)
+                finally:
+                    cache.end_to_compile()
+
+        dispatcher._cache, dispatcher.compile = cache, compile_once
         return dispatcher
 
     return compiled

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,3 +140,69 @@ def test_two_dtypes_that_are_saved_at_once_take_two_files(tmp_path, monkeypatch)
     again = jit.cached_njit()(_twice)
     assert again(np.float64(1)) == 2
     assert sum(again.stats.cache_hits.values()) == 1
+
+
+# A child that calls a kernel as soon as it may, and tells if it compiled that.
+COMPILING = """
+import sys
+from skmlp.kernels import jit
+
+def slow(x):
+    total = 0.0
+    for i in range(3):
+        total += (x + i) ** 0.5
+    return total
+
+jit.OTHERS_LIMIT_S = float(sys.argv[1])
+kernel = jit.cached_njit()(slow)
+print(kernel._cache._cache_file._index_path, flush=True)
+sys.stdin.readline()
+kernel(2.0)
+print(sum(kernel.stats.cache_misses.values()), flush=True)
+"""
+
+
+@pytest.fixture
+def compiling(tmp_path):
+    """Start processes that compile one kernel for one cache, and are ready to."""
+    (tmp_path / "child.py").write_text(COMPILING)
+    children = []
+
+    def start(limit: float) -> Any:
+        child: Any = subprocess.Popen(
+            [sys.executable, str(tmp_path / "child.py"), str(limit)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        child.index = child.stdout.readline().strip()
+        assert child.index
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are locked by fcntl")
+def test_one_of_several_processes_compiles_a_kernel(compiling):
+    children = [compiling(HANG_S) for _ in range(4)]
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    told = [int(child.communicate(timeout=HANG_S)[0]) for child in children]
+    assert sorted(told) == [0, 0, 0, 1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files are locked by fcntl")
+def test_a_process_that_takes_too_long_to_compile_is_not_waited_for(compiling):
+    import fcntl
+
+    child = compiling(0.2)
+    with open(f"{child.index}.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told, _ = child.communicate("\n", timeout=HANG_S)
+    assert told == "1\n"
