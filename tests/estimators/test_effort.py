@@ -88,6 +88,16 @@ def test_the_cure_fits_the_rows_and_the_workers(rows, cure):
     assert cure in text
 
 
+def test_a_fit_of_moments_is_told_the_cure_where_all_is_told(capsys):
+    for verbose in (1, 2):
+        timing_report.tell_shares(verbose, [record(1.0, 0.3, 0.2)], PLAN)
+    brief, long = capsys.readouterr().out.splitlines()
+    assert brief.endswith("70% communicating.")
+    assert (
+        "communicating. A cure: batch_size=280 would bring that to a half; one" in long
+    )
+
+
 @pytest.mark.parametrize(
     "records",
     [

@@ -87,27 +87,29 @@ def cure(n_ranks: int, shared: tuple[float, float, float], plan: Plan) -> str:
 
 
 def tell_shares(verbose: Any, records: Sequence[Record], plan: Plan) -> None:
-    """Tell the shares; warn where communication took more than half.
+    """Tell the shares; where communication took more than half, what would help.
 
-    No `CommunicationWarning` for a fit that communicates for moments only, nor where
-    the user has said by ``config_context(ranks="as_asked")`` that the number of ranks
-    is no question.
+    A `CommunicationWarning` says it, and ``verbose=2``. There is no warning for a fit
+    that communicates for moments only, nor where the user has said by
+    ``config_context(ranks="as_asked")`` that the number of ranks is no question.
     """
     shared = [r for r in records if len(r.computing) > 1 and r.seconds > 0]
     if not shared:
         return
     computing, waiting, communicating = parts = shares(shared)
+    n_ranks = len(shared[-1].computing)
+    advice = cure(n_ranks, parts, plan) if communicating > 0.5 else ""
     teller(verbose)(
         f"The ranks spent {computing:.0%} of their time computing, {waiting:.0%} "
-        f"waiting for the busiest one, {communicating:.0%} communicating."
+        f"waiting for the busiest one, {communicating:.0%} communicating.",
+        advice and f" A cure: {advice}.",
     )
     seconds = sum(record.communicating for record in shared)
     as_asked = get_config()["ranks"] == "as_asked"
-    if communicating > 0.5 and seconds > WORTH_A_WORD and not as_asked:
-        n_ranks = len(shared[-1].computing)
+    if advice and seconds > WORTH_A_WORD and not as_asked:
         warnings.warn(
             f"the {n_ranks} ranks spent {communicating:.0%} of their time "
-            f"communicating: {cure(n_ranks, parts, plan)}",
+            f"communicating: {advice}",
             CommunicationWarning,
             stacklevel=2,
         )
