@@ -397,9 +397,14 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
 
     def _lazy(self, method: str, X: Any, dtype: Any, n_columns: int | None) -> Any:
         """Let a method run on each partition of a Dask collection, later."""
+        return self._on_dask().predict(self, method, X, dtype, n_columns)
+
+    @staticmethod
+    def _on_dask() -> Any:
+        """What works on Dask collections; it imports Dask."""
         from skmlp.tabular import on_dask
 
-        return on_dask.predict(self, method, X, dtype, n_columns)
+        return on_dask
 
     def _output_of(self, k: int, encoded: Any) -> Array:
         """What network `k` makes of encoded rows."""

@@ -176,8 +176,50 @@ def _encoded(part: Any, encoder: TableEncoder, rows: Array, inputs: Array) -> Ar
     return np.ascontiguousarray(encoder.transform(part)[rows][:, inputs])
 
 
+# -- predictions -----------------------------------------------------------------------
+
+
 def predict(
-    estimator: Any, method: str, X: Any, dtype: Any, n_columns: int | None
+    estimator: Any,
+    method: str,
+    X: Any,
+    dtype: Any,
+    n_columns: int | None,
+    **options: Any,
 ) -> Any:
     """Call a method of the estimator on each partition, lazily."""
-    return lazy.predict(estimator, method, X, np.dtype(dtype), n_columns, {})
+    return lazy.predict(estimator, method, X, np.dtype(dtype), n_columns, options)
+
+
+def mean_and_std(estimator: Any, X: Any, n_columns: int | None) -> tuple[Any, Any]:
+    """Predictions and the deviations between the networks, of one forward pass.
+
+    `n_columns` is None for one dimension.
+    """
+    k = n_columns or 1
+    both = predict(estimator, "_mean_and_std", X, np.float64, 2 * k)
+    if not columns.is_frame(both):
+        halves = (0, 1) if n_columns is None else (slice(k), slice(k, None))
+        return both[:, halves[0]], both[:, halves[1]]
+    if n_columns is None:
+        return both[0].rename(None), both[1].rename(None)
+    names = {k + j: j for j in range(k)}
+    return both[list(range(k))], both[list(names)].rename(columns=names)
+
+
+def intervals(estimator: Any, X: Any, half: Array, one_column: bool) -> Any:
+    """Lower and upper ends; of a frame all beside each other."""
+    k = len(half)
+    ends = predict(estimator, "_ends", X, np.float64, 2 * k, half=half)
+    if columns.is_frame(ends):
+        targets = [""] if one_column else [f" {j}" for j in range(k)]
+        names = [f"{end}{j}" for j in targets for end in ("lower", "upper")]
+        return ends.rename(columns=dict(enumerate(names)))
+    if one_column:
+        return ends
+    chunks = (ends.chunks[0], (k,), (2,))
+    return ends.map_blocks(_in_pairs, chunks=chunks, new_axis=2, dtype=np.float64)
+
+
+def _in_pairs(ends: Array) -> Array:
+    return ends.reshape(len(ends), -1, 2)

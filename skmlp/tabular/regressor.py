@@ -189,22 +189,30 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         y_mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The predictions. Of a Dask collection lazily.
         y_std : ndarray of the same shape
-            Only if `return_std`.
+            Only if `return_std`. To compute both at once, use ``dask.compute``.
         """
         check_is_fitted(self)
-        if is_dask(X) and not return_std:
+        if is_dask(X):
             n_columns = None if self._one_column else len(self._mean)
+            if return_std:
+                return self._on_dask().mean_and_std(self, X, n_columns)
             return self._lazy("predict", X, np.float64, n_columns)
         if not return_std:
             return self._shaped(self._finished(X, self._mean_of))
-
-        def both(outputs: Array) -> list[Array]:
-            return [self._mean_of(outputs), self._values(outputs).std(axis=0)]
-
-        mean, deviation = self._finished(X, both)
+        mean, deviation = np.hsplit(self._mean_and_std(X), 2)
         return self._shaped(mean), self._shaped(deviation)
 
-    def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Array:
+    def _mean_and_std(self, X: Any) -> Array:
+        """Predictions, and beside them the deviations."""
+
+        def both(outputs: Array) -> Array:
+            deviation = self._values(outputs).std(axis=0)
+            return np.concatenate([self._mean_of(outputs), deviation], axis=1)
+
+        found: Array = self._finished(X, both)
+        return found
+
+    def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Any:
         """Intervals that hold a new target with a given probability.
 
         Split conformal prediction: the half width is a quantile of the errors that the
@@ -221,7 +229,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         Returns
         -------
         ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
-            Lower and upper ends.
+            Lower and upper ends. Of a Dask array lazily; of a Dask frame a frame with
+            the columns "lower" and "upper", or "lower 0", "upper 0", "lower 1" and so
+            on of several targets.
 
         Raises
         ------
@@ -245,9 +255,16 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
                 f"{n} held-out rows are too few for confidence_level="
                 f"{confidence_level}: at most {n / (n + 1):.3f}"
             )
-        mean, half = self._finished(X, self._mean_of), self._errors[rank - 1]
-        ends = np.stack([mean - half, mean + half], axis=-1)
-        return ends[:, 0] if self._one_column else ends
+        half = self._errors[rank - 1]
+        if is_dask(X):
+            return self._on_dask().intervals(self, X, half, self._one_column)
+        ends = self._ends(X, half)
+        return ends if self._one_column else ends.reshape(len(ends), -1, 2)
+
+    def _ends(self, X: Any, half: Array) -> Array:
+        """Lower and upper end for each target, beside each other."""
+        mean = self._finished(X, self._mean_of)
+        return np.stack([mean - half, mean + half], axis=-1).reshape(len(mean), -1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

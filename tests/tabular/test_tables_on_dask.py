@@ -86,8 +86,57 @@ def test_what_cannot_be_taken_is_said(client):  # noqa: F811
     with pytest.raises(ValueError, match="y must be a Dask collection"):
         quick(TabularMLPRegressor).fit(lazy, REAL)
     model = quick(TabularMLPRegressor).fit(TABLE, REAL)
+    with pytest.raises(ValueError, match=r"'size' held numbers .* 'big'.*partition \d"):
+        model.predict(lazy.assign(size="big")).compute()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        model.predict_interval(lazy, 90)
     with pytest.raises(TypeError, match=r"X\.compute\(\), or call it for each"):
-        model.predict_interval(lazy)
+        model.preprocessor_.transform(lazy)
+
+
+#: Targets, and the columns that the intervals of a frame have.
+TARGETS = {
+    "one": (REAL, ["lower", "upper"]),
+    "a column": (REAL[:, None], ["lower 0", "upper 0"]),
+    "two": (
+        np.column_stack([REAL, -REAL]),
+        ["lower 0", "upper 0", "lower 1", "upper 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("framed", [True, False])
+def test_deviations_and_intervals_are_lazy_too(framed, name):
+    y, ends = TARGETS[name]
+    X = TABLE if framed else TABLE[["size", "flag"]].to_numpy(np.float64)
+    model = quick(TabularMLPRegressor, n_estimators=3, max_iter=3).fit(X, y)
+    lazy: Any = dd.from_pandas(X, 3) if framed else da.from_array(X, (70, 1))
+    expected = [*model.predict(X, return_std=True), model.predict_interval(X, 0.7)]
+    found = [*model.predict(lazy, return_std=True), model.predict_interval(lazy, 0.7)]
+    for one, there in zip(expected, found, strict=True):
+        here = there.compute()
+        assert_allclose(np.asarray(here).reshape(one.shape), one, rtol=1e-9, atol=1e-12)
+        if framed:
+            assert_array_equal(here.index, X.index)
+            assert type(here) is type(there._meta)
+            assert there._meta.ndim == here.ndim
+            if here.ndim == 2:
+                assert list(there.columns) == list(here.columns)
+        else:
+            assert there.shape == here.shape == one.shape
+            assert there.chunks[0] == lazy.chunks[0]
+            assert there.dtype == here.dtype
+    if framed:
+        assert list(found[-1].columns) == ends
+        one_column = y.ndim == 1
+        assert [one.ndim for one in found[:2]] == [1 if one_column else 2] * 2
+    else:  # of an unknown number of rows, and with empty chunks
+        some = lazy[lazy[:, 0] > 0.5]
+        kept = X[:, 0] > 0.5
+        assert_allclose(
+            model.predict_interval(some, 0.7).compute(), expected[2][kept], rtol=1e-9
+        )
 
 
 def test_summaries_of_parts_are_that_of_all(monkeypatch):

@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 import numpy as np
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.dask.ingest import collections
@@ -189,7 +190,9 @@ def _predict_frame(
     number = f"{partition_info['number'] if partition_info else 0}{counted}"
     frame = _in_order(frame, names, "X", number)
     if len(frame):
-        with _placed(frame, number):
+        # What takes raw tables names the column itself, and allows more in it.
+        raw = get_tags(model).input_tags.allow_nan
+        with _placed(None if raw else frame, number):
             values = getattr(model, method)(frame, **options)
     else:
         values = np.empty((0,) if columns is None else (0, len(columns)))
