@@ -22,7 +22,8 @@ import dask
 from dask.utils import parse_timedelta
 
 from skmlp.dask.rpc import together
-from skmlp.dask.worker_group import WorkerGroup
+from skmlp.dask.worker.service import free_locks
+from skmlp.dask.worker_group import CALL_LIMIT_S, WorkerGroup
 from skmlp.training.protocol import RankFailed
 
 logger = logging.getLogger(__name__)
@@ -80,13 +81,14 @@ class Locks:
 
     async def release(self, group: WorkerGroup, worker: str | None = None) -> None:
         """Give locks back: all, or those that were asked for with a worker's."""
-        for name, workers in list(self._requests.items()):
-            if worker is None or worker in workers:
-                # KeyError: the scheduler had given up the request by itself.
-                with contextlib.suppress(RankFailed, KeyError):
-                    await group.rpc.scheduler("multi_lock_release", id=name)
-                del self._requests[name]
-                self._held.difference_update(workers)
+        over = [n for n, of in self._requests.items() if worker in (None, *of)]
+        if over:
+            # Else the scheduler is gone, and its locks with it.
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CALL_LIMIT_S):
+                    await free_locks(group.rpc.client.scheduler, over)
+        for name in over:
+            self._held.difference_update(self._requests.pop(name))
         await self._tell(group)
 
     async def _request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -262,6 +263,23 @@ def test_an_interrupt_of_the_wait_takes_the_request_back(clean):
             timer.join()
         with gang_on(data) as gang:
             np.testing.assert_array_equal(ask(gang, COUNT), 1)
+
+
+@pytest.mark.parametrize("blocked", [[], ["run_function"]], ids=str)
+def test_a_request_that_was_never_made_is_taken_back(
+    clean, caplog, monkeypatch, blocked
+):
+    """As of a fit that loses a worker before the request goes out."""
+    monkeypatch.setattr(clean.cluster.scheduler, "blocked_handlers", blocked)
+    with load_rows(clean, X, Y) as data, gang_on(data, keeps_locks=True):
+        data.locks._requests["never made"] = data.group.workers
+        logger = logging.getLogger("distributed")
+        logger.addHandler(caplog.handler)
+        data.group.rpc.run(data.locks.release(data.group))
+        logger.removeHandler(caplog.handler)
+        errors = [one for one in caplog.records if one.levelno >= logging.ERROR]
+        # Dask's own call raises in the scheduler.
+        assert bool(errors) == bool(blocked), errors
 
 
 def press_ctrl_c():

@@ -160,6 +160,7 @@ def left_behind(client: Client) -> dict[str, object]:
             "tasks": [str(key) for key in dask_scheduler.tasks if "skmlp" in str(key)],
             "locks": {name: users for name, users in locks.locks.items() if users},
             "requests": dict(locks.requests),
+            "requests to be answered": list(locks.events),
         }
 
     def on_worker(dask_worker):

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +21,10 @@ import numpy as np
 from distributed import Worker
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.protocol.pickle import loads
+from distributed.protocol.pickle import dumps, loads
 
 from skmlp.comm.listener import local_name
+from skmlp.dask.graph import by_value
 from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.mailbox import Answer, DaskMailbox, failure
 from skmlp.data.store import file_matrix
@@ -133,13 +135,10 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
         try:
             if fit.mailbox is not None:
                 await fit.mailbox.wait_ended(RANK_LIMIT_S)
-            # One of the workers does it, or all but the first would fail.
+            # One of the workers does it: the others may still be in the fit.
             alive = await scheduler.ncores(workers=list(fit.members))
             if min(alive, default="") == fit.lease.address:
-                for name in fit.locks:
-                    # KeyError: it was told of, but never made.
-                    with contextlib.suppress(KeyError):
-                        await scheduler.multi_lock_release(id=name)
+                await free_locks(scheduler, fit.locks)
         except Exception:
             logger.warning("the locks of a fit could not be released", exc_info=True)
 
@@ -302,6 +301,35 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
 
     async def _on_ping(self, fit: Fit) -> Answer:
         return {"kind": Kind.DONE}
+
+
+async def free_locks(scheduler: Any, names: Sequence[str]) -> None:
+    """Free the locks of requests. `scheduler` is a connection to it.
+
+    It may know nothing of a request: it was interrupted, or another worker was faster.
+    """
+    function, given = dumps(by_value(_free)), dumps((list(names),))
+    try:
+        answer = await scheduler.run_function(function=function, args=given)
+        done = answer["status"] == "OK"
+    except ValueError:  # a scheduler may refuse to run functions
+        done = False
+    if not done:
+        for name in names:
+            with contextlib.suppress(KeyError):
+                await scheduler.multi_lock_release(id=name)
+
+
+def _free(names: list[str], dask_scheduler: Any) -> None:
+    """On the scheduler: see `free_locks`."""
+    locks = dask_scheduler.extensions["multi_locks"]
+    for name in names:
+        if name in locks.requests:
+            locks.release(id=name)
+        if name in locks.events:
+            # The call that waits for the locks would wait for ever.
+            locks.requests_left[name] = 0
+            locks.events[name].set()
 
 
 _services: weakref.WeakKeyDictionary[Worker, WorkerService]
