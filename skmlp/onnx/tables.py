@@ -26,7 +26,7 @@ def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 
     columns = list(zip(encoder._names, encoder._is_number, strict=True))
-    if len(columns) != encoder.n_features_in_:
+    if "dates" in encoder._kinds:
         names = [name[:-6] for name, _ in columns if name.endswith(" month")]
         raise ValueError(
             f"there is no ONNX for columns of dates, here {', '.join(names)}: fit to "

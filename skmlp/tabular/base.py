@@ -389,7 +389,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         width = len(members) * members[0].n_outputs_
         step = min(BLOCK_ROWS, rows_of_block(width))
         for start in range(0, n, step):
-            encoded = self.preprocessor_.transform(columns.block(table, start, step))
+            encoded = self.preprocessor_.encode(columns.block(table, start, step))
             every = range(len(members))
             outputs = np.stack([self._output_of(k, encoded) for k in every])
             found = with_block(found, finish(outputs), slice(start, start + step), n)
@@ -431,8 +431,7 @@ def _encoded(
             encoder, given.X, given.y, given.sample_weight, fit=fit
         )
         return X, given._replace(y=y, sample_weight=weights)
-    encode = encoder.fit_transform if fit else encoder.transform
-    return encode(given.X), given
+    return encoder.encode(given.X, fit=fit), given
 
 
 def members_at_once(n_jobs: int | None, n_members: int) -> int | None:

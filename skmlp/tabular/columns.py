@@ -1,4 +1,4 @@
-"""The columns of a raw table of any kind: numbers with NaN, or categories as texts.
+"""The columns of a raw table of any kind: numbers, dates, or categories as texts.
 
 pandas, polars, pyarrow and numpy are told apart by what they can do; none but numpy is
 imported.
@@ -6,8 +6,11 @@ imported.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,16 +29,34 @@ class Column:
     name : str
         As messages and feature names show it.
     values : ndarray of shape (n,)
-        float64 with NaN, or texts (objects) with None where one is missing.
+        float64 with NaN, datetime64[us] with NaT, or texts (objects) with None where
+        one is missing.
     """
 
     name: str
     values: Array
 
     @property
+    def kind(self) -> str:
+        """What it holds: numbers, dates or texts."""
+        return KINDS[self.values.dtype.kind]
+
+    @property
     def is_number(self) -> bool:
         """Whether it holds numbers."""
-        return self.values.dtype.kind == "f"
+        return self.kind == "numbers"
+
+    def parts(self) -> list[Column]:
+        """Itself; of a date its time in days, and the parts that repeat."""
+        return _parts_of_date(self) if self.kind == "dates" else [self]
+
+
+#: What a column holds, by the kind of its dtype.
+KINDS = {"f": "numbers", "M": "dates", "O": "texts"}
+#: Types of an object that is a number, a date, a duration.
+NUMBERS = Real, Decimal, np.number, np.bool_
+DATES = dt.date, np.datetime64
+DURATIONS = dt.timedelta, np.timedelta64
 
 
 def is_frame(X: Any) -> bool:
@@ -63,8 +84,10 @@ def as_table(X: Any, estimator: Any) -> Any:
     Raises
     ------
     TypeError
-        A sparse matrix, or a Dask collection.
+        A sparse matrix, a lazy frame, or a Dask collection.
     """
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError("A LazyFrame was passed, but rows are needed: pass X.collect()")
     if sparse.issparse(X):
         raise TypeError(
             "Sparse data was passed, but a table of raw columns is needed: pass a "
@@ -106,7 +129,7 @@ def read(X: Any, categorical: Sequence[bool] | None, estimator: Any) -> list[Col
     Returns
     -------
     list of Column
-        Dates give several.
+        One for each of the table.
 
     Raises
     ------
@@ -123,24 +146,37 @@ def read(X: Any, categorical: Sequence[bool] | None, estimator: Any) -> list[Col
                     f"Found array with 0 {what}(s) (shape={(n_rows(X), len(parts))}) "
                     f"while a minimum of 1 is required by {type(estimator).__name__}."
                 )
-    found: list[Column] = []
-    for j, (name, raw) in enumerate(parts):
-        found += _columns_of(name, raw, categorical is not None and categorical[j])
-    return found
+    return [
+        _column(name, raw, categorical is not None and categorical[j])
+        for j, (name, raw) in enumerate(parts)
+    ]
 
 
 def _raw_columns(X: Any) -> list[Any]:
     """The columns of a frame: pandas' series, or arrays of numpy."""
     if hasattr(X, "iloc"):
-        return [X.iloc[:, j] for j in range(X.shape[1])]
+        series = [X.iloc[:, j] for j in range(X.shape[1])]
+        return [_of_arrow(s.array) if _is_arrow(s.dtype) else s for s in series]
     if hasattr(X, "num_rows"):  # pyarrow
         return [_of_arrow(column) for column in X.columns]
     return [_of_polars(X.get_column(name)) for name in X.columns]
 
 
+def _is_arrow(dtype: Any) -> bool:
+    """Whether a dtype of pandas is one of pyarrow's."""
+    return hasattr(dtype, "pyarrow_dtype")
+
+
 def _of_arrow(column: Any) -> Any:
+    if hasattr(column, "__arrow_array__"):  # of pandas
+        column = column.__arrow_array__()
     kind = str(column.type)
-    if kind.startswith(("timestamp", "date")):
+    if kind.startswith("dictionary"):
+        values = column.to_pylist()
+        texts = [None if _is_missing(v) else text_of(v) for v in values]
+        return np.array(texts, dtype=object)
+    # A time with a zone is read as the local one, below.
+    if kind.startswith(("timestamp", "date")) and "tz=" not in kind:
         return np.asarray(column.cast("timestamp[us]").to_numpy())
     if kind.startswith(("int", "uint", "float", "double", "half", "decimal")):
         return np.asarray(column.cast("double").to_numpy(), np.float64)
@@ -149,35 +185,76 @@ def _of_arrow(column: Any) -> Any:
 
 def _of_polars(column: Any) -> Any:
     if column.dtype.is_temporal():
+        if getattr(column.dtype, "time_zone", None) is not None:
+            column = column.dt.replace_time_zone(None)  # the local time
         return np.asarray(column.to_numpy())
     if column.dtype.is_numeric():
         return np.asarray(column.cast(float).to_numpy(), np.float64)
     return np.asarray(column.to_list(), dtype=object)
 
 
-def _columns_of(name: str, raw: Any, categorical: bool) -> list[Column]:
-    """One raw column as a `Column`, a date as several."""
+def _column(name: str, raw: Any, categorical: bool) -> Column:
+    """One raw column as a `Column`."""
     dtype = raw.dtype
     kind = getattr(dtype, "kind", "O")
     if kind == "c" or (kind == "O" and any(isinstance(v, complex) for v in raw)):
         raise ValueError(f"Complex data not supported: column {name!r}")
     category = categorical or type(dtype).__name__ == "CategoricalDtype"
-    if not category and kind == "M":
-        return _of_date(name, raw)
-    if not category and kind in "iufb":
-        missing = {"na_value": np.nan} if hasattr(raw, "isna") else {}
-        values = raw.to_numpy(np.float64, **missing) if missing else raw
-        return [Column(name, _finite(name, np.asarray(values, np.float64)))]
-    values = np.asarray(raw, dtype=object)
-    missing_rows = np.array([_is_missing(v) for v in values], bool)
-    known = values[~missing_rows]
-    if not category and all(isinstance(v, int | float | np.number) for v in known):
-        numbers = np.full(len(values), np.nan)
-        numbers[~missing_rows] = known.astype(np.float64)
-        return [Column(name, _finite(name, numbers))]
+    if category or kind not in "iufbMm":
+        values = np.asarray(raw, dtype=object)
+        return Column(name, _of_objects(name, values, category))
+    if kind in "Mm":
+        zoned = getattr(dtype, "tz", None) is not None
+        values = np.asarray(raw.dt.tz_localize(None) if zoned else raw)
+        return Column(name, _of_times(values))
+    missing = {"na_value": np.nan} if hasattr(raw, "isna") else {}
+    values = raw.to_numpy(np.float64, **missing) if missing else raw
+    return Column(name, _finite(name, np.asarray(values, np.float64)))
+
+
+def _of_objects(name: str, values: Array, category: bool) -> Array:
+    """Objects as what all of them are: numbers, dates, durations, or else texts."""
+    missing = np.array([_is_missing(v) for v in values], bool)
+    known = values[~missing]
+
+    def all_are(*types: Any) -> bool:
+        return not category and all(isinstance(v, types) for v in known)
+
+    found: Array = np.full(len(values), np.nan)
+    if all_are(*NUMBERS):
+        try:
+            found[~missing] = known.astype(np.float64)
+        except OverflowError:  # an int of Python
+            found[:] = np.inf
+        return _finite(name, found)
+    if all_are(dt.time):
+        found[~missing] = [v.hour + v.minute / 60 + v.second / 3600 for v in known]
+        return found
+    if all_are(*DATES) or all_are(*DURATIONS):
+        unit = "datetime64[us]" if all_are(*DATES) else "timedelta64[us]"
+        times = np.full(len(values), "NaT", unit)
+        times[~missing] = [_without_zone(v) for v in known]
+        return _of_times(times)
+    if not category and all(type(v).__name__ == "Period" for v in known):
+        times = np.full(len(values), "NaT", "datetime64[us]")
+        times[~missing] = [v.start_time for v in known]
+        return times
     texts = np.full(len(values), None, object)
-    texts[~missing_rows] = [text_of(v) for v in known]
-    return [Column(name, texts)]
+    texts[~missing] = [text_of(v) for v in known]
+    return texts
+
+
+def _without_zone(time: Any) -> Any:
+    """The local time of a date, a duration as it is."""
+    return time.replace(tzinfo=None) if isinstance(time, dt.datetime) else time
+
+
+def _of_times(values: Array) -> Array:
+    """Dates in microseconds, durations in days."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[us]")
+    days = values.astype("timedelta64[us]").astype(np.float64) / DAY
+    return np.where(np.isnat(values), np.nan, days)
 
 
 def _is_missing(value: Any) -> bool:
@@ -198,19 +275,21 @@ def _finite(name: str, values: Array) -> Array:
     if np.isinf(values).any():
         raise ValueError(
             f"Input X contains infinity or a value too large for dtype('float64'): "
-            f"column {name!r}"
+            f"column {name!r}. Replace it, for example by NaN, which counts as missing"
         )
     return values
 
 
-def _of_date(name: str, raw: Any) -> list[Column]:
-    """A date as its time in days, and the parts that repeat."""
-    naive = raw.dt.tz_localize(None) if hasattr(raw, "dt") else raw
-    stamps = np.asarray(naive, "datetime64[us]")
+#: Microseconds of a day.
+DAY = 8.64e10
+
+
+def _parts_of_date(column: Column) -> list[Column]:
+    stamps = column.values
     missing = np.isnat(stamps)
     days = stamps.astype("datetime64[D]")
     parts = {
-        "": stamps.astype(np.int64) / 8.64e10,
+        "": stamps.astype(np.int64) / DAY,
         "month": stamps.astype("datetime64[M]").astype(np.int64) % 12,
         "weekday": (days.astype(np.int64) + 3) % 7,
         "hour": (stamps - days).astype("timedelta64[h]").astype(np.int64),
@@ -218,5 +297,51 @@ def _of_date(name: str, raw: Any) -> list[Column]:
     found = []
     for part, values in parts.items():
         numbers = np.where(missing, np.nan, values.astype(np.float64))
-        found.append(Column(f"{name} {part}".strip(), numbers))
+        found.append(Column(f"{column.name} {part}".strip(), numbers))
     return found
+
+
+# -- columns of a table that comes later -----------------------------------------------
+
+
+def as_kind(column: Column, kind: str, known: bool) -> Column:
+    """A column in the kind that it had in `fit`.
+
+    A missing value has no kind of its own, nor has a column that had no value in `fit`:
+    `known` is False for it.
+
+    Raises
+    ------
+    ValueError
+        It holds something else, which does not read as this kind.
+    """
+    values = column.values
+    if column.kind == kind:
+        return column
+    present = np.array([v == v and v is not None for v in values], bool)
+    if not known:
+        present[:] = False
+    blank = {"numbers": np.nan, "dates": np.datetime64("NaT", "us"), "texts": None}
+    found: Array = np.full(
+        len(values), blank[kind], object if kind == "texts" else None
+    )
+    for i in np.flatnonzero(present):
+        try:
+            found[i] = _read_as(kind, column.kind, values[i])
+        except ValueError:
+            raise ValueError(
+                f"column {column.name!r} held {kind} in fit and holds {column.kind} "
+                f"now, such as {str(values[i])!r}: pass {kind}"
+            ) from None
+    return Column(
+        column.name, _finite(column.name, found) if kind == "numbers" else found
+    )
+
+
+def _read_as(kind: str, given: str, value: Any) -> Any:
+    """A value of one kind as one of another kind."""
+    if (kind, given) == ("texts", "numbers"):
+        return text_of(value)
+    if given != "texts":
+        raise ValueError
+    return float(value) if kind == "numbers" else np.datetime64(value, "us")

@@ -124,15 +124,22 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             The numbers.
         """
         self._validate_params()
-        return self._encode(self._fit(X))
+        return self.encode(X, fit=True)
 
-    def _fit(self, X: Any) -> list[columns.Column]:
+    def _fit(self, X: Any) -> list[list[columns.Column]]:
         found = columns.read(*self._checked(X, reset=True), self)
-        self.learn([Summary.of(column) for column in found])
-        return found
+        parts = [column.parts() for column in found]
+        self.learn([[Summary.of(one) for one in group] for group in parts])
+        return parts
 
-    def learn(self, summaries: Sequence[Summary]) -> None:
-        """Fit to what the columns hold."""
+    def learn(self, groups: Sequence[Sequence[Summary]]) -> None:
+        """Fit to what the columns hold; a date is a group of several numbers."""
+        summaries = [one for group in groups for one in group]
+        self._kinds = [
+            "dates" if len(one) > 1 else "numbers" if one[0].is_number else "texts"
+            for one in groups
+        ]
+        self._is_known = [len(one.values) + len(one.counts) > 0 for one, *_ in groups]
         self._names = [one.name for one in summaries]
         self._is_number = [one.is_number for one in summaries]
         numbers = [one for one in summaries if one.is_number]
@@ -165,7 +172,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 handle_unknown="ignore",
                 sparse_output=False,
                 dtype=np.float32,
-            ).fit(np.array([[own[0] for own in kept]], object))
+            ).set_output(transform="default")
+            self.one_hot_.fit(np.array([[own[0] for own in kept]], object))
         encoded = self._encoded_columns()
         self.is_ramp_ = np.array([ramp for _, ramp, _ in encoded])
         self.weights_ = np.ones(len(encoded), np.float32)
@@ -184,10 +192,18 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         ndarray of shape (n_samples, n_encoded), float32
             The numbers.
         """
-        check_is_fitted(self)
-        found = columns.read(*self._checked(X, reset=False), self)
-        fitted = zip(found, self._is_number, strict=True)
-        return self._encode([_as_fitted(*pair) for pair in fitted])
+        return self.encode(X)
+
+    def encode(self, X: Any, *, fit: bool = False) -> Array:
+        """The numbers as an array, whatever `set_output` says."""
+        if fit:
+            groups = self._fit(X)
+        else:
+            check_is_fitted(self)
+            found = columns.read(*self._checked(X, reset=False), self)
+            fitted = zip(found, self._kinds, self._is_known, strict=True)
+            groups = [columns.as_kind(*one).parts() for one in fitted]
+        return self._encode([one for group in groups for one in group])
 
     def _encode(self, found: list[columns.Column]) -> Array:
         numbers = [c.values for c in found if c.is_number]
@@ -278,32 +294,6 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _as_fitted(column: columns.Column, number: bool) -> columns.Column:
-    """A column in the kind that it had in `fit`: a missing one has none of its own."""
-    if column.is_number == number:
-        return column
-    if number:
-        return columns.Column(column.name, _numbers(column))
-    texts = np.full(len(column.values), None, object)
-    known = ~np.isnan(column.values)
-    texts[known] = [columns.text_of(v) for v in column.values[known]]
-    return columns.Column(column.name, texts)
-
-
-def _numbers(column: columns.Column) -> Array:
-    """Texts as the numbers that they show."""
-    found = np.full(len(column.values), np.nan)
-    for i, text in enumerate(column.values):
-        try:
-            found[i] = np.nan if text is None else float(text)
-        except ValueError:
-            raise ValueError(
-                f"column {column.name!r} held numbers in fit and holds texts now, such "
-                f"as {text!r}: pass numbers"
-            ) from None
-    return found
-
-
 def _check_names(encoder: Any, names: list[str], reset: bool) -> None:
     """As `validate_data`, for frames that it does not know."""
     if reset:
@@ -326,6 +316,11 @@ def _mask(asked: Any, names: list[str] | None, n_features: int) -> list[bool] | 
     if asked is None or isinstance(asked, str):
         return None
     asked = np.asarray(asked)
+    if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "biuUO"):
+        raise ValueError(
+            f"categorical_features={asked.tolist()!r} must be a mask of bools, indices "
+            "or names, in one dimension"
+        )
     if asked.dtype.kind == "b":
         if asked.shape != (n_features,):
             raise ValueError(
@@ -338,7 +333,7 @@ def _mask(asked: Any, names: list[str] | None, n_features: int) -> list[bool] | 
         if isinstance(one, str):
             if names is None or one not in names:
                 raise ValueError(
-                    f"categorical_features names {one!r}, which is no column of X"
+                    f"categorical_features names {str(one)!r}, which is no column of X"
                 )
             mask[names.index(one)] = True
         elif not 0 <= one < n_features:

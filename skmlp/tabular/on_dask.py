@@ -142,7 +142,7 @@ def taken(
             raise ValueError(
                 "Found array with 0 sample(s) while a minimum of 1 is required."
             )
-        encoder.learn([Summary.joined(each) for each in zip(*summaries, strict=True)])
+        encoder.learn([_joined(each) for each in zip(*summaries, strict=True)])
         tool = dask.delayed(encoder, pure=False)
     y, *weights = (
         np.concatenate(each) for each in zip(*(f[2] for f in found), strict=True)
@@ -154,7 +154,7 @@ def taken(
 
 def _looked_at(
     encoder: TableEncoder, number: int, part: Any, rest: Sequence[Any]
-) -> tuple[int, list[Summary], list[Array]]:
+) -> tuple[int, list[list[Summary]], list[Array]]:
     """Rows of a partition, what its columns hold, its targets and weights."""
     values = [as_values(one) for one in rest]
     n = columns.n_rows(part)
@@ -166,14 +166,32 @@ def _looked_at(
     if n == 0:
         return 0, [], values
     found = columns.read(*encoder._checked(part, reset=False), encoder)
-    return n, [Summary.of(column) for column in found], values
+    groups = [[Summary.of(one) for one in column.parts()] for column in found]
+    return n, groups, values
+
+
+def _joined(parts: Sequence[Sequence[Summary]]) -> list[Summary]:
+    """What all partitions hold in a column, of dates in several."""
+    full = max(parts, key=len)
+    for part in parts:
+        if len(part) < len(full) and len(part[0].values) + sum(part[0].counts.values()):
+            raise ValueError(
+                f"column {full[0].name!r} holds dates in some partitions and "
+                "other things in others: give it one type, for example with astype"
+            )
+    # Where all is missing it had no kind of its own.
+    alike = [
+        part if len(part) == len(full) else [part[0]] * len(full) for part in parts
+    ]
+    found = map(Summary.joined, zip(*alike, strict=True))
+    return [replace(one, name=own.name) for one, own in zip(found, full, strict=True)]
 
 
 def _encoded(part: Any, encoder: TableEncoder, rows: Array, inputs: Array) -> Array:
     """Some encoded rows and columns of a partition."""
     if len(rows) == 0:
         return np.empty((0, len(inputs)), np.float32)
-    return np.ascontiguousarray(encoder.transform(part)[rows][:, inputs])
+    return np.ascontiguousarray(encoder.encode(part)[rows][:, inputs])
 
 
 # -- predictions -----------------------------------------------------------------------

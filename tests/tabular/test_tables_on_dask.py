@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 pytest.importorskip("distributed", reason="Dask is an extra, dask")
+import dask
 import dask.array as da
 import dask.dataframe as dd
 
@@ -76,6 +77,19 @@ def test_members_are_trained_on_workers(client, kind):  # noqa: F811
     for one, two in zip(alone.estimators_, model.estimators_, strict=True):
         for a, b in zip(one.coefs_, two.coefs_, strict=True):
             assert_array_equal(a, b)
+
+
+def test_a_partition_without_dates_has_no_kind(client):  # noqa: F811
+    days = pd.Series([None] * 80 + [d.date() for d in TABLE["day"][80:]], dtype=object)
+    table = pd.DataFrame({"day": days})
+    with dask.config.set({"dataframe.convert-string": False}):
+        lazy = dd.from_pandas(table, 3), dd.from_pandas(pd.Series(REAL), 3)
+        there = quick(TabularMLPRegressor).fit(*lazy).preprocessor_
+        here = quick(TabularMLPRegressor).fit(table, REAL).preprocessor_
+        assert_allclose(there.transform(table), here.transform(table), rtol=1e-6)
+        mixed = dd.from_pandas(table.assign(day=[1] * 80 + [*days[80:]]), 3)
+        with pytest.raises(ValueError, match="'day' holds dates in some partitions"):
+            quick(TabularMLPRegressor).fit(mixed, lazy[1])
 
 
 def test_what_cannot_be_taken_is_said(client):  # noqa: F811

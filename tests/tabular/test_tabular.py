@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.stats import f_oneway
@@ -75,6 +76,17 @@ def test_an_array_of_objects_is_as_the_frame():
     assert_array_equal(
         TableEncoder().fit_transform(table.to_numpy(dtype=object)), expected
     )
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_what_transformers_give_elsewhere_changes_nothing(kind):
+    table, y = frame("pandas"), targets(kind)
+    expected = quick(kind).fit(table, y).predict(table)
+    with sklearn.config_context(transform_output="pandas"):
+        model = quick(kind).fit(table, y)
+        assert_array_equal(model.predict(table), expected)
+        shown = model.preprocessor_.transform(table)
+    assert list(shown) == list(model.preprocessor_.get_feature_names_out())
 
 
 def test_numbers_that_are_categories():
@@ -300,6 +312,16 @@ BAD = {
         TypeError,
         "Sparse data was passed",
     ),
+    "lazy": (
+        lambda: pl.LazyFrame({"a": [1.0, 2.0]}),
+        TypeError,
+        r"pass X\.collect\(\)",
+    ),
+    "a huge number of Python": (
+        lambda: pd.DataFrame({"a": pd.Series([10**400, 1], dtype=object)}),
+        ValueError,
+        "too large .*column 'a'",
+    ),
     "infinite": (
         lambda: pd.DataFrame({"a": [1.0, np.inf]}),
         ValueError,
@@ -331,6 +353,8 @@ def test_columns_of_another_kind_are_named():
         (["weight"], "no column of X"),
         ([9], "has the index 9"),
         ([True], "mask of shape"),
+        ([0.5], "must be a mask of bools, indices or names"),
+        ([[0]], "in one dimension"),
     ):
         with pytest.raises(ValueError, match=message):
             TableEncoder(categorical).fit(table)
