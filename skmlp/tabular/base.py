@@ -9,23 +9,22 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
 from scipy.optimize import minimize_scalar
 from sklearn.base import _fit_context
 from sklearn.utils import check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from skmlp.cores import usable_cores
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
+from skmlp.estimators.fitting.judge import scorer_of
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.estimators.suggestions import SettingWithPointers, pointing
 from skmlp.exceptions import UnusedParameterWarning
@@ -33,8 +32,8 @@ from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
+from skmlp.tabular.members import Rows, held_out_rows, members_at_once, train
 from skmlp.tabular.relevance import moments, scales
-from skmlp.threads import blas_threads_allowed
 
 #: What the networks are, unless `network_params` says otherwise. The recipe is that of
 #: RealMLP (arXiv 2407.04491) without its parts that brought nothing on the tables of
@@ -56,83 +55,6 @@ BLOCK_ROWS = 2**14
 #: Rows of a minibatch: so many, or fewer where an epoch would have less than
 #: `LEAST_STEPS` steps.
 MOST_BATCH_ROWS, LEAST_BATCH_ROWS, LEAST_STEPS = 256, 8, 10
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that members share: encoded features, targets and weights."""
-
-    #: An array, or a `skmlp.tabular.on_dask.Partitioned`.
-    X: Any
-    y: Array
-    weights: Array | None
-
-    @property
-    def on_dask(self) -> bool:
-        """Whether the features lie on a cluster."""
-        return not isinstance(self.X, np.ndarray)
-
-    def take(self, rows: Array, inputs: Array | None = None) -> Rows:
-        """Those at some indices; of the encoded columns all, or some."""
-        if self.on_dask:
-            X = self.X.take(rows, inputs)
-        else:
-            X = self.X[rows] if inputs is None else self.X[np.ix_(rows, inputs)]
-        weights = None if self.weights is None else self.weights[rows]
-        return Rows(X, self.y[rows], weights)
-
-    @staticmethod
-    def joined(parts: Sequence[Rows]) -> Rows:
-        """The targets and weights of several, one after the other."""
-        weights = [part.weights for part in parts if part.weights is not None]
-        return Rows(
-            None,
-            np.concatenate([part.y for part in parts]),
-            np.concatenate(weights) if weights else None,
-        )
-
-    def given(self) -> tuple[Any, Any, Any]:
-        """Features, targets and weights as a network takes them."""
-        if self.on_dask:
-            X = self.X
-            return X.delayed(), X.split(self.y), X.split(self.weights)
-        return self.X, self.y, self.weights
-
-    def with_weight(self) -> Rows:
-        """Those that count: a row of weight 0 is as one that is not there."""
-        if self.weights is None or self.weights.all() or not self.weights.any():
-            return self
-        return self.take(np.flatnonzero(self.weights))
-
-
-def train(
-    network: Any,
-    inputs: Array,
-    rows: Rows,
-    held_out: Array | None,
-    validation: Rows | None,
-    first: Mapping[str, Any],
-) -> Any:
-    """Train one member; at module level, so that worker processes can.
-
-    It sees the encoded columns `inputs`, and learns from all `rows` but `held_out`.
-    `first` are further arguments of a first `partial_fit`.
-    """
-    options, every = dict(first), np.arange(len(rows.y))
-    if validation is not None:
-        validation = validation.take(np.arange(len(validation.y)), inputs)
-    elif held_out is not None:
-        validation = rows.take(held_out, inputs)
-        every = np.delete(every, held_out)
-    rows = rows.take(every, inputs)
-    if validation is None:
-        network.set_params(early_stopping=False, scoring=None)
-    else:
-        names = "X_val", "y_val", "sample_weight_val"
-        options |= zip(names, validation.given(), strict=True)
-    # Not `fit`: here all epochs are wanted, which is nothing to warn of.
-    epochs = network.max_iter
-    return network.partial_fit(*rows.given(), epochs=epochs, **options)
 
 
 class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
@@ -181,6 +103,10 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
     def _strata(self, y: Array) -> Array | None:
         """Group of each row, of which every held-out part has its share."""
         return None
+
+    @abstractmethod
+    def _decoded(self, y: Array) -> Array:
+        """Targets as they came, of what `_encode_targets` gives."""
 
     @abstractmethod
     def _as_numbers(self, y: Array) -> Array:
@@ -250,18 +176,21 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         return self
 
     def _fit(self, given: Input) -> None:
+        self._check_network_params()
         encoder = TableEncoder(self.categorical_features)
         encoded, given = _encoded(encoder, given)
         targets = self._encode_targets(given.y)
         encoded = self._weighed_columns(encoder, encoded, targets)
-        rows = self._rows(encoded, targets, given.y, given.sample_weight).with_weight()
+        scorer = scorer_of(self.scoring) if self.early_stopping else None
+        rows = self._rows(encoded, targets, given, shown=scorer is not None)
+        rows = rows.with_weight()
         self._warn_unused()
         validation = None
         if given.X_val is not None:
             held = Input(given.X_val, given.y_val, given.sample_weight_val)
             more, held = _encoded(encoder, held, fit=False)
             own = self._encode_more(held.y)
-            validation = self._rows(more, own, held.y, held.sample_weight)
+            validation = self._rows(more, own, held, shown=scorer is not None)
         self.preprocessor_ = encoder
         self.n_features_in_ = encoder.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
@@ -284,8 +213,11 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         first = dict(self._first())
         every = np.arange(encoded.shape[1]), np.flatnonzero(~encoder.is_ramp_)
         self.estimators_features_ = [every[k % 2] for k in range(n_members)]
+        judged = None if scorer is None else (self._alone(), scorer)
         fits = [
-            delayed(train)(network, inputs, rows, parts[k // 2], validation, first)
+            delayed(train)(
+                network, inputs, rows, parts[k // 2], validation, first, judged
+            )
             for k, (network, inputs) in enumerate(
                 zip(networks, self.estimators_features_, strict=True)
             )
@@ -325,15 +257,28 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         encoded *= encoder.weights_
         return encoded
 
-    def _rows(self, encoded: Array, targets: Array, y: Any, sample_weight: Any) -> Rows:
-        """Rows of one length, with the weights that count."""
+    def _rows(self, encoded: Any, targets: Array, given: Input, *, shown: bool) -> Rows:
+        """Rows of one length, with the weights that count; `shown` to scorers."""
         check_consistent_length(encoded, targets)
         weights: Array | None = None
-        if sample_weight is not None:
+        if given.sample_weight is not None:
             weights = _check_sample_weight(
-                sample_weight, encoded, dtype=np.float64, ensure_non_negative=True
+                given.sample_weight, encoded, dtype=np.float64, ensure_non_negative=True
             )
-        return Rows(encoded, targets, self._row_weights(y, weights))
+        rows = Rows(encoded, targets, self._row_weights(given.y, weights))
+        if not shown or rows.on_dask:
+            return rows
+        own = columns.as_table(given.X, self), columns.as_rows(given.y)
+        return replace(rows, shown=own)
+
+    def _alone(self) -> Any:
+        """A twin that is to have a single network; for scorers."""
+        twin: Any = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin.estimator_weights_ = np.ones(1)
+        twin.temperature_ = 1.0
+        twin.estimators_ = twin.estimators_features_ = []
+        return twin
 
     def _weigh(self, held_out: Sequence[Rows]) -> None:
         """Weigh the two kinds of networks by the rows that each pair held out."""
@@ -363,6 +308,20 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
             shares = np.where(kinds == 0, share, 1 - share)
             self.estimator_weights_ = shares / np.bincount(kinds)[kinds]
         self._calibrate(mean(share), rows)
+
+    def _check_network_params(self) -> None:
+        """ValueError for what the networks get elsewhere, or cannot be trained with."""
+        given = self.network_params or {}
+        for name in given.keys() & self.get_params(deep=False).keys():
+            raise ValueError(
+                f"network_params has {name!r}, a parameter of {type(self).__name__} "
+                f"itself: pass {name}={given[name]!r} there"
+            )
+        if given.get("solver") == "lbfgs":
+            raise ValueError(
+                "network_params has solver='lbfgs', but the networks are trained in "
+                "minibatches: choose another solver, such as 'adamw' or 'adam'"
+            )
 
     def _member(self, seed: int, n_rows: int) -> Any:
         """A network of this ensemble, not fitted."""
@@ -434,44 +393,9 @@ def _encoded(
     return encoder.encode(given.X, fit=fit), given
 
 
-def members_at_once(n_jobs: int | None, n_members: int) -> int | None:
-    """How many members joblib trains at the same time.
-
-    As joblib says; where nobody says anything, one for each core of this process that
-    BLAS may use: a core of its own serves a member better than parts of all steps.
-    """
-    _, of_context = get_active_backend(prefer="threads")
-    if n_jobs is not None or of_context != 1:
-        return n_jobs
-    return min(n_members, usable_cores(), blas_threads_allowed() or 1)
-
-
 def _output(output: Callable[[Any, Array], Array], network: Any, X: Array) -> Array:
     """What a network makes of its own columns.
 
     In float64: a row's prediction must not depend on the rows beside it.
     """
     return output(network, X.astype(np.float64))
-
-
-def held_out_rows(
-    n: int, n_members: int, fraction: float, strata: Array | None, rng: Any
-) -> list[Array | None]:
-    """The rows that each member holds out: successive runs of one random order.
-
-    Of each stratum every member holds out the same share, rounded down; so a class of
-    few rows stays with all of them. Together the members hold out as many different
-    rows as there can be. Sorted indices; None where there are too few rows.
-    """
-    groups = [np.arange(n)]
-    if strata is not None:
-        groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
-    parts: list[list[Array]] = [[] for _ in range(n_members)]
-    for group in groups:
-        order = group[rng.permutation(len(group))]
-        size = int(fraction * len(group))
-        for k in range(n_members):
-            where = (k * size + np.arange(size)) % len(group)
-            parts[k].append(order[where])
-    joined = [np.sort(np.concatenate(part)) for part in parts]
-    return [part if len(part) else None for part in joined]

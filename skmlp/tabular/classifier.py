@@ -20,7 +20,8 @@ from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import pointing
 from skmlp.model.layout import Array
-from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
+from skmlp.tabular.base import NETWORK, BaseTabularMLP
+from skmlp.tabular.members import Rows
 
 #: Smoothed labels and the mean over networks make probabilities too cautious: the
 #: temperature only sharpens them, by a power between 1 and this.
@@ -58,8 +59,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
         What the best weights are the best by, as in `MLPClassifier`; by default minus
-        the loss on the held-out rows. A function gets the encoded
-        table, and for labels their indices in `classes_`.
+        the loss on the held-out rows. A function is called with the estimator, as if
+        of one network, and with rows and targets as they came.
     class_weight : dict or 'balanced', default=None
         Weights of the classes, ``{label: weight}``; 'balanced' gives all classes the
         same total. By default all rows count alike.
@@ -187,6 +188,10 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
 
     def _first(self) -> Mapping[str, Any]:
         return {"classes": np.arange(len(self.classes_))}
+
+    def _decoded(self, y: Array) -> Array:
+        labels: Array = self.classes_[y]
+        return labels
 
     def _as_numbers(self, y: Array) -> Array:
         return np.eye(len(self.classes_))[y]

@@ -78,6 +78,19 @@ def block(X: Any, start: int, length: int) -> Any:
     return X[start : start + length]
 
 
+def take(X: Any, rows: Array) -> Any:
+    """Some rows of a table or of targets; see `as_rows`."""
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    return X.take(rows) if hasattr(X, "num_rows") else X[rows]
+
+
+def as_rows(y: Any) -> Any:
+    """Targets of frames as they are, all else as an array."""
+    own = hasattr(y, "iloc") or type(y).__module__.startswith("polars")
+    return y if own or hasattr(y, "num_rows") else np.asarray(y)
+
+
 def as_table(X: Any, estimator: Any) -> Any:
     """A frame as it is, all else as an array of two dimensions.
 
@@ -253,8 +266,8 @@ def _of_times(values: Array) -> Array:
     """Dates in microseconds, durations in days."""
     if values.dtype.kind == "M":
         return values.astype("datetime64[us]")
-    days = values.astype("timedelta64[us]").astype(np.float64) / DAY
-    return np.where(np.isnat(values), np.nan, days)
+    days: Array = values / np.timedelta64(1, "D")
+    return days
 
 
 def _is_missing(value: Any) -> bool:

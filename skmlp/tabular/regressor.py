@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.regressor import MLPRegressor
 from skmlp.estimators.suggestions import pointing
 from skmlp.model.layout import Array
-from skmlp.tabular.base import NETWORK, BaseTabularMLP, Rows
+from skmlp.tabular.base import NETWORK, BaseTabularMLP
+from skmlp.tabular.members import Rows
 
 
 class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
@@ -39,8 +41,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         Share of the rows that each network holds out.
     scoring : str, callable or None, default='loss'
         What the best weights are the best by, as in `MLPRegressor`; by default minus
-        the loss on the held-out rows. A function gets the encoded
-        table, and scaled targets.
+        the loss on the held-out rows. A function is called with the estimator, as if
+        of one network, and with rows and targets as they came.
     network_params : dict, default=None
         Parameters of the networks that replace the defaults, such as
         ``{"dropout": 0.3}``; see `MLPRegressor`. By default none.
@@ -142,6 +144,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     def _network(self) -> Any:
         return self._network_class(**NETWORK)
 
+    def _decoded(self, y: Array) -> Array:
+        return self._shaped(y.reshape(len(y), -1) * self._deviation + self._mean)
+
     def _as_numbers(self, y: Array) -> Array:
         return y.reshape(len(y), -1).astype(np.float64)
 
@@ -239,9 +244,11 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             No rows were held out, or too few for this level.
         """
         check_is_fitted(self)
-        if not 0 < confidence_level < 1:
+        is_number = isinstance(confidence_level, Real)
+        if not (is_number and 0 < confidence_level < 1):
             raise ValueError(
-                f"confidence_level={confidence_level!r} must lie between 0 and 1"
+                f"confidence_level={confidence_level!r} must be a number between 0 "
+                "and 1"
             )
         if self._errors is None:
             raise ValueError(

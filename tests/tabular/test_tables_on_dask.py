@@ -70,6 +70,19 @@ def test_an_array_and_own_validation_rows(client):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_scorers_see_the_targets_as_they_came(client, kind):  # noqa: F811
+    y = target(kind)
+    named = "neg_mean_absolute_error" if kind == "real" else "roc_auc"
+    here = quick(KINDS[kind], scoring=named, max_iter=3).fit(TABLE, y)
+    lazy = dd.from_pandas(TABLE, 3), dd.from_pandas(y, 3)
+    there = quick(KINDS[kind], scoring=named, max_iter=3).fit(*lazy)
+    for one, two in zip(here.estimators_, there.estimators_, strict=True):
+        assert_allclose(
+            one.best_validation_score_, two.best_validation_score_, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_members_are_trained_on_workers(client, kind):  # noqa: F811
     alone = quick(KINDS[kind]).fit(TABLE, target(kind))
     with joblib.parallel_config("dask"):

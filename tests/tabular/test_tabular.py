@@ -20,8 +20,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from skmlp import TabularMLPClassifier, TabularMLPRegressor, UnusedParameterWarning
-from skmlp.tabular.base import held_out_rows
 from skmlp.tabular.encoder import TableEncoder
+from skmlp.tabular.members import held_out_rows
 from skmlp.tabular.relevance import LEAST
 
 ESTIMATORS = (TabularMLPClassifier, TabularMLPRegressor)
@@ -269,8 +269,9 @@ def test_intervals_hold_the_share_that_was_asked_for():
         assert abs(covered - level) < slack
     with pytest.raises(ValueError, match=r"too few for confidence_level=0\.9999"):
         model.predict_interval(X, 0.9999)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        model.predict_interval(X, 90)
+    for wrong in (90, [0.5, 0.9]):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            model.predict_interval(X, wrong)
     model = quick(TabularMLPRegressor, early_stopping=False).fit(X[:50], y[:50])
     with pytest.raises(ValueError, match="early_stopping=True"):
         model.predict_interval(X)
@@ -292,9 +293,14 @@ def test_network_params_go_to_the_members():
     model = quick(TabularMLPClassifier, network_params={"dropout": 0.3})
     model.fit(frame("pandas"), LABELS)
     assert {m.dropout for m in model.estimators_} == {0.3}
-    model.set_params(network_params={"drop": 0.3})
-    with pytest.raises(ValueError, match="Invalid parameter 'drop'"):
-        model.fit(frame("pandas"), LABELS)
+    for params, message in (
+        ({"drop": 0.3}, "Invalid parameter 'drop'"),
+        ({"max_iter": 3}, "a parameter of TabularMLPClassifier itself: pass max_iter"),
+        ({"solver": "lbfgs"}, "trained in minibatches: choose another solver"),
+    ):
+        model.set_params(network_params=params)
+        with pytest.raises(ValueError, match=message):
+            model.fit(frame("pandas"), LABELS)
 
 
 def test_it_can_be_searched():
