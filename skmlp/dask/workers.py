@@ -103,7 +103,7 @@ async def look_at(rpc: ClusterRPC, workers: Sequence[str]) -> dict[str, str]:
     }
     tasks = dict(zip(workers, submit_to_each(rpc.client, calls), strict=True))
     try:
-        told = await told_by(rpc, stamp, tasks, LOOK_LIMIT_S)
+        told = await rpc.guard(told_by(rpc, tasks, LOOK_LIMIT_S), stamp, tasks)
     finally:
         for task in tasks.values():
             task.release()
@@ -129,15 +129,16 @@ def _versions(ours: dict[str, str]) -> dict[str, str]:
 
 
 async def told_by(
-    rpc: ClusterRPC, run: str, tasks: Mapping[str, Future[Any]], limit: float
+    rpc: ClusterRPC, tasks: Mapping[str, Future[Any]], limit: float
 ) -> dict[str, Any]:
     """The results of tasks of moments, one on each worker; a text if there is none.
 
-    They get `limit` seconds. WorkerLost if a worker is gone.
+    They get `limit` seconds. To be guarded to the end: Dask waits for ever for a result
+    that is lost with its worker, even if the task had ended.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit):
-            await rpc.guard(all_ended(list(tasks.values())), run, tasks)
+            await all_ended(list(tasks.values()))
     told: dict[str, Any] = {}
     for worker, task in tasks.items():
         told[worker] = f"had no free thread for {limit:g} s: busy with other tasks?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ import pytest
 from distributed import Client
 
 from skmlp.dask import rpc
+from skmlp.dask import workers as dask_workers
 from skmlp.dask.errors import WorkerLost, WorkerSilent
 from skmlp.dask.rank_group import Limits, load_rows
 from skmlp.training.protocol import Message, RankFailed
@@ -136,6 +138,28 @@ def test_killed_while_rows_are_adopted(workers, tmp_path):
     with pytest.raises(WorkerLost, match="is gone"):
         load_rows(workers.client, given, Y)
     assert a_gang_works(workers.client) == 2
+
+
+@pytest.mark.parametrize("task", [1, 2], ids=["look", "lease"])
+def test_killed_before_its_answer_is_fetched(workers, monkeypatch, task):
+    client = workers.client
+    victim = addresses(client)[1]
+    process, count = pids(client)[victim], 0
+
+    async def fetch_late(client, futures):
+        nonlocal count
+        count += 1
+        if count == task:
+            os.kill(process, signal.SIGKILL)
+            while await client.scheduler.ncores(workers=[victim]):
+                await asyncio.sleep(0.02)
+        return await rpc.results(client, futures)
+
+    monkeypatch.setattr(dask_workers, "results", fetch_late)
+    with pytest.raises(WorkerLost, match=victim):
+        load_rows(client, X, Y)
+    assert count == task
+    assert a_gang_works(client) == 2
 
 
 def test_a_nanny_starts_the_worker_again():

@@ -114,7 +114,7 @@ class LoadedRows:
             calls[worker] = key, begin_lease, (run, key, worker, server_id)
         leases = dict(zip(workers, submit_to_each(rpc.client, calls), strict=True))
         self._leases |= leases
-        answers = await told_by(rpc, run, leases, limit)
+        answers = await rpc.guard(told_by(rpc, leases, limit), run, leases)
         for worker, answer in answers.items():
             if isinstance(answer, str):
                 raise RankFailed(f"Dask worker {worker} {answer}")

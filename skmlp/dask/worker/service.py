@@ -309,12 +309,10 @@ async def free_locks(scheduler: Any, names: Sequence[str]) -> None:
     It may know nothing of a request: it was interrupted, or another worker was faster.
     """
     function, given = dumps(by_value(_free)), dumps((list(names),))
-    try:
+    answer = {}
+    with contextlib.suppress(ValueError):  # a scheduler may refuse to run functions
         answer = await scheduler.run_function(function=function, args=given)
-        done = answer["status"] == "OK"
-    except ValueError:  # a scheduler may refuse to run functions
-        done = False
-    if not done:
+    if answer.get("status") != "OK":
         for name in names:
             with contextlib.suppress(KeyError):
                 await scheduler.multi_lock_release(id=name)
