@@ -168,12 +168,26 @@ def test_all_are_killed_and_others_come(workers, undisturbed, seen, at_requests)
 
 
 @testing.settings(first_worker_s=1.0)
-def test_none_is_left_and_none_comes(workers, at_requests):
-    victims = addresses(workers.client)
-    at_requests({2: lambda: workers.kill(*victims)})
+@pytest.mark.parametrize("when", ["rows are brought", "ranks train"])
+def test_none_is_left_and_none_comes(workers, at_requests, monkeypatch, when):
+    X, y = arrays()
+    # Dask would blame the task that each of the dead was to run.
+    monkeypatch.setattr(workers.client.cluster.scheduler, "allowed_failures", 10)
+    if when == "ranks train":
+        victims = addresses(workers.client)
+        at_requests({2: lambda: workers.kill(*victims)})
+    else:
+        members = [*pids(workers.client).values()]
+
+        def kill_all(block: Any) -> Any:
+            for pid in sorted(members, key=os.getpid().__eq__):  # itself is the last
+                os.kill(pid, signal.SIGKILL)
+            return block
+
+        X = X.map_blocks(kill_all, dtype=X.dtype, meta=X._meta)
     text = r"is gone.*can't go on: this Dask cluster had no worker within 1 s"
     with pytest.raises(RankFailed, match=text):
-        model().fit(*arrays())
+        model().fit(X, y)
 
 
 def test_one_dies_while_rows_are_brought(workers, undisturbed, seen, tmp_path):

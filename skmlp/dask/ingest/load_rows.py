@@ -30,6 +30,7 @@ from skmlp.dask.workers import (
     present_workers,
     tell_left_out,
 )
+from skmlp.training.protocol import RankFailed
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,10 @@ def load_rows(
         except WorkerLost as error:
             first = first or error
             logger.warning("the rows are brought to the workers again: %s", error)
+        except RankFailed as error:
+            if first is None:
+                raise
+            raise RankFailed(f"{first}; the fit can't go on: {error}") from error
         else:
             return data
     assert first is not None
