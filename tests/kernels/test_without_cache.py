@@ -46,7 +46,9 @@ if __name__ == "__main__":
     import dask.array as da
     from distributed import Client, LocalCluster
     with (
-        LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
         Client(cluster),
     ):
         rows = da.from_array(X, chunks=(50, -1)), da.from_array(y, chunks=50)

@@ -67,7 +67,8 @@ from skmlp import config_context
 from tests.laws.test_ends_of_a_fit import ENDLESS, fit_on
 
 if __name__ == "__main__":
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    options = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    with LocalCluster(n_workers=2, **options) as cluster:
         with Client(cluster) as client:
             ENDLESS.params["verbose"] = True
             with warnings.catch_warnings(record=True) as caught:
