@@ -14,7 +14,9 @@ import numpy as np
 
 from skmlp.model.layout import Array
 
-#: A column that says nothing by itself may say something together with others.
+#: A column that says nothing by itself may say something together with others. This
+#: is through the root of the number of its ramps or categories: the more of them there
+#: are, the more noise they can be fitted to.
 LEAST = 0.3
 
 
@@ -58,5 +60,5 @@ def scales(
             continue
         noise = max(total - explained, 0.0) / rest
         share = max(0.0, 1 - noise * rank / explained)
-        found[block] = max(np.sqrt(share), LEAST)
+        found[block] = max(share, LEAST / np.sqrt(rank))
     return found
