@@ -65,7 +65,7 @@ LINES = {
     "types of the estimators, assignments in constructors": (390, 390),
     "errors that point to what was meant, what a fit tells": (200, 380),
     "estimators of raw tables": (1_215, 2_130),
-    "raw tables: lazy intervals, scorers of the user's rows, odd columns": (230, 400),
+    "raw tables: lazy intervals, scorers of the user's rows, odd columns": (275, 400),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),

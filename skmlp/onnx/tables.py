@@ -21,7 +21,7 @@ def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
     Raises
     ------
     ValueError
-        There are columns of dates.
+        There are columns of dates, or one has both empty texts and missing values.
     """
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 
@@ -32,6 +32,14 @@ def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
             f"there is no ONNX for columns of dates, here {', '.join(names)}: fit to "
             "numbers instead, such as year, month and weekday"
         )
+    words = [name for name, number in columns if not number]
+    categories = () if encoder.one_hot_ is None else encoder.one_hot_.categories_
+    for name, known in zip(words, categories, strict=True):
+        if "" in known and None in known:
+            raise ValueError(
+                f"column {name!r} has empty texts and missing values, which are the "
+                "same in ONNX: fit to one of them in place of the other"
+            )
     return [
         (name, (DoubleTensorType if number else StringTensorType)([None, 1]))
         for name, number in columns

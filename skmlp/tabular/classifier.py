@@ -20,6 +20,7 @@ from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import pointing
 from skmlp.model.layout import Array
+from skmlp.tabular import columns
 from skmlp.tabular.base import NETWORK, BaseTabularMLP
 from skmlp.tabular.members import Rows
 
@@ -157,20 +158,36 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         y = self._labels(y)
         self._encoder = LabelEncoder().fit(y)
         self.classes_ = self._encoder.classes_
-        return self._encode_more(y)
+        codes: Array = self._encoder.transform(y)
+        return codes
 
-    def _labels(self, y: Any) -> Any:
+    def _labels(self, y: Any, name: str = "y") -> Any:
+        values = np.asarray(y).ravel()
+        if values.dtype.kind in "fO":
+            missing = np.flatnonzero([columns.is_missing(v) for v in values])
+            if missing.size:
+                raise ValueError(
+                    f"Input {name} contains NaN: {missing.size} rows have no class, "
+                    f"the first of which is row {missing[0]}. Leave these rows out"
+                )
         check_classification_targets(y)
         if type_of_target(y) not in ("binary", "multiclass"):
             raise ValueError(
-                f"y is a {type_of_target(y)} target, and {type(self).__name__} takes "
-                "one column of classes: fit one estimator for each column, for example "
-                "with sklearn.multioutput.MultiOutputClassifier"
+                f"{name} is a {type_of_target(y)} target, and {type(self).__name__} "
+                "takes one column of classes: fit one estimator for each column, for "
+                "example with sklearn.multioutput.MultiOutputClassifier"
             )
         return column_or_1d(y, warn=True)
 
     def _encode_more(self, y: Any) -> Array:
-        codes: Array = self._encoder.transform(self._labels(y))
+        labels = self._labels(y, "y_val")
+        known = self.classes_.tolist()
+        unknown = [label for label in np.unique(labels).tolist() if label not in known]
+        if unknown:
+            raise ValueError(
+                f"y_val has labels that y has not: {unknown}; y has {known}"
+            )
+        codes: Array = self._encoder.transform(labels)
         return codes
 
     def _row_weights(self, y: Any, weights: Array | None) -> Array | None:

@@ -186,7 +186,7 @@ def _of_arrow(column: Any) -> Any:
     kind = str(column.type)
     if kind.startswith("dictionary"):
         values = column.to_pylist()
-        texts = [None if _is_missing(v) else text_of(v) for v in values]
+        texts = [None if is_missing(v) else text_of(v) for v in values]
         return np.array(texts, dtype=object)
     # A time with a zone is read as the local one, below.
     if kind.startswith(("timestamp", "date")) and "tz=" not in kind:
@@ -227,7 +227,7 @@ def _column(name: str, raw: Any, categorical: bool) -> Column:
 
 def _of_objects(name: str, values: Array, category: bool) -> Array:
     """Objects as what all of them are: numbers, dates, durations, or else texts."""
-    missing = np.array([_is_missing(v) for v in values], bool)
+    missing = np.array([is_missing(v) for v in values], bool)
     known = values[~missing]
 
     def all_are(*types: Any) -> bool:
@@ -266,11 +266,10 @@ def _of_times(values: Array) -> Array:
     """Dates in microseconds, durations in days."""
     if values.dtype.kind == "M":
         return values.astype("datetime64[us]")
-    days: Array = values / np.timedelta64(1, "D")
-    return days
+    return np.asarray(values / np.timedelta64(1, "D"))
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """None, NaN, NaT or pandas' NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
@@ -285,7 +284,7 @@ def text_of(value: Any) -> str:
 
 
 def _finite(name: str, values: Array) -> Array:
-    if np.isinf(values).any():
+    if values.dtype.kind == "f" and np.isinf(values).any():
         raise ValueError(
             f"Input X contains infinity or a value too large for dtype('float64'): "
             f"column {name!r}. Replace it, for example by NaN, which counts as missing"
@@ -346,9 +345,7 @@ def as_kind(column: Column, kind: str, known: bool) -> Column:
                 f"column {column.name!r} held {kind} in fit and holds {column.kind} "
                 f"now, such as {str(values[i])!r}: pass {kind}"
             ) from None
-    return Column(
-        column.name, _finite(column.name, found) if kind == "numbers" else found
-    )
+    return Column(column.name, _finite(column.name, found))
 
 
 def _read_as(kind: str, given: str, value: Any) -> Any:
@@ -357,4 +354,6 @@ def _read_as(kind: str, given: str, value: Any) -> Any:
         return text_of(value)
     if given != "texts":
         raise ValueError
-    return float(value) if kind == "numbers" else np.datetime64(value, "us")
+    if kind == "numbers":
+        return float(value)
+    return np.datetime64(_without_zone(dt.datetime.fromisoformat(value)), "us")

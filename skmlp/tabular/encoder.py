@@ -7,6 +7,7 @@ and followed by ramps between their quantiles (the piecewise-linear encoding of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -17,6 +18,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skmlp.exceptions import ModelQualityWarning
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.summary import Summary
@@ -167,6 +169,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.one_hot_ = None
         if words:
             kept = [one.categories(self.min_frequency, RARE) for one in words]
+            _warn_of_rare(words, kept, self.min_frequency)
             self.one_hot_ = OneHotEncoder(
                 categories=kept,
                 handle_unknown="ignore",
@@ -292,6 +295,26 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _warn_of_rare(
+    words: Sequence[Summary], kept: Sequence[list[str | None]], least: int
+) -> None:
+    """Name columns without a common category, where more rows than a few are."""
+    useless = [
+        repr(one.name)
+        for one, categories in zip(words, kept, strict=True)
+        if set(categories) <= {RARE, None} and len(one.counts) > 2 * least
+    ]
+    if useless:
+        warnings.warn(
+            f"No category of {', '.join(useless)} has {least} rows or more: such a "
+            "column says nothing. Convert texts that show numbers or dates, for "
+            "example with pandas.to_numeric or pandas.to_datetime; take features out "
+            "of other texts; or leave the column out",
+            ModelQualityWarning,
+            stacklevel=2,
+        )
 
 
 def _check_names(encoder: Any, names: list[str], reset: bool) -> None:

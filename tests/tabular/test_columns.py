@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
+from skmlp import ModelQualityWarning
 from skmlp.tabular.encoder import TableEncoder
 
 ZONED = pd.Series(pd.date_range("2024-03-30", periods=9, freq="7h", tz="Europe/Berlin"))
@@ -93,6 +94,7 @@ def test_what_a_column_is_read_as(name):
 
 LATER: dict[str, tuple[Any, Any, str | None]] = {
     "texts that are dates": (LOCAL, LOCAL.astype(str), None),
+    "texts that are dates with a zone": (ZONED, ZONED.map(str), None),
     "dates as objects": (LOCAL, LOCAL.astype(object), None),
     "no date": (LOCAL, pd.Series([None] * 9), None),
     "no number": (HOURS, pd.Series([None] * 9), None),
@@ -120,3 +122,11 @@ def test_columns_that_come_as_another_kind_later(name):
     gone = later.isna().all() or first.isna().all()
     expected = pd.DataFrame({"a": first.mask(first.notna()) if gone else first})
     assert_array_equal(found, encoder.transform(expected))
+
+
+def test_columns_of_rare_categories_only_are_named():
+    table = pd.DataFrame({"id": [f"n{k}" for k in range(40)], "color": list("ab") * 20})
+    with pytest.warns(ModelQualityWarning, match=r"of 'id' has 5 rows .*to_datetime"):
+        TableEncoder().fit(table)
+    TableEncoder().fit(table[["color"]])  # no warning
+    TableEncoder().fit(table[:8])  # too few rows to say

@@ -98,6 +98,13 @@ def test_there_is_no_onnx_for_dates():
         skmlp.to_onnx(fitted("real", X.assign(day=days)))
 
 
+def test_onnx_cannot_tell_empty_texts_from_missing_ones():
+    pytest.importorskip("skl2onnx", reason="skl2onnx is an extra, onnx")
+    table = X.assign(color=X["color"].replace("blue", ""))
+    with pytest.raises(ValueError, match="'color' has empty texts and missing values"):
+        skmlp.to_onnx(fitted("real", table))
+
+
 @pytest.mark.parametrize("name", ["binary", "real"])
 def test_rows_are_predicted_in_blocks(name, monkeypatch):
     model = fitted(name)

@@ -366,6 +366,37 @@ def test_columns_of_another_kind_are_named():
             TableEncoder(categorical).fit(table)
 
 
+NO_CLASS: dict[str, Any] = {
+    "None": lambda y: pd.Series(y, dtype=object).mask(FLAGS, None),
+    "NaN": lambda y: pd.Series(y, dtype=object).mask(FLAGS),
+    "NA": lambda y: pd.Series(y, dtype="string").mask(FLAGS),
+    "NA of Int64": lambda y: pd.Series(y == "high", dtype="Int64").mask(FLAGS),
+    "polars": lambda y: pl.Series(
+        [None if f else v for f, v in zip(FLAGS, y, strict=True)]
+    ),
+    "pyarrow": lambda y: pa.array(
+        [None if f else v for f, v in zip(FLAGS, y, strict=True)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_CLASS)
+def test_rows_without_a_class_are_named(name):
+    first = np.flatnonzero(FLAGS)[0]
+    words = f"Input y contains NaN: {FLAGS.sum()} rows .* is row {first}. Leave these"
+    with pytest.raises(ValueError, match=words):
+        quick(TabularMLPClassifier).fit(frame("pandas"), NO_CLASS[name](LABELS))
+
+
+def test_labels_of_validation_rows_are_those_of_the_others():
+    table = frame("pandas")
+    words = r"y_val has labels that y has not: \['new'\]; y has \['high', 'low'\]"
+    with pytest.raises(ValueError, match=words):
+        quick(TabularMLPClassifier).fit(
+            table, LABELS, X_val=table, y_val=np.where(FLAGS, "new", LABELS)
+        )
+
+
 def test_several_columns_of_classes_are_refused():
     with pytest.raises(ValueError, match="MultiOutputClassifier"):
         quick(TabularMLPClassifier).fit(
