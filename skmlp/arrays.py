@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.fused import InPlace
+from skmlp.fused import InPlace, parts
 
 #: An array of some namespace.
 AnyArray = Any
@@ -46,11 +46,15 @@ class Arrays:
     def __str__(self) -> str:
         return f"{self.name} on {self.device}"
 
-    def send(self, array: Any) -> AnyArray:
-        """Copy an array of numpy to the device; one that is there stays as it is."""
+    def send(self, array: Any, *, copy: bool = True) -> AnyArray:
+        """Copy an array of numpy to the device; one that is there stays as it is.
+
+        Without `copy`, one that nobody will write to may be shared.
+        """
         if not isinstance(array, np.ndarray | np.generic):
             return array
-        return self.xp.asarray(np.array(array), device=self.device)
+        array = np.array(array) if copy else array
+        return self.xp.asarray(array, device=self.device)
 
     def quietly(self) -> Any:
         """Compute without a record for derivatives, and without warnings of numpy."""
@@ -71,29 +75,29 @@ class Arrays:
 
         ``step(held, rows, numbers, measures)`` returns what is held after it, and three
         sums; the first two are added up, the third is the last one's, which `measures`.
-        `rows` are arrays, lists of such, or None; `ends` are where each part ends among
-        them, after a 0; `numbers` has a line for each.
+        `rows` are arrays or None; `ends` are where each part ends among them, after a
+        0; `numbers` has a line for each.
         """
         xp, dtype, sums = self.xp, dtype_of(held[0]), []
-        parts = [*zip(pairwise(ends), numbers, strict=True)]
         if self.name == "jax":
-            for _, group in groupby(parts, lambda part: part[0][1] - part[0][0]):
-                runs, lines = zip(*group, strict=True)
-                some = _cut(rows, slice(runs[0][0], runs[-1][1]), len(runs))
+            runs = zip(pairwise(ends), numbers, strict=True)
+            for _, group in groupby(runs, lambda run: run[0][1] - run[0][0]):
+                cuts, lines = zip(*group, strict=True)
+                part = slice(cuts[0][0], cuts[-1][1])
+                some = [x if x is None else x[part] for x in rows]
                 held, found = _scan()(step, held, some, np.asarray(lines, dtype))
                 sums.append(found)
-            losses, norms = (xp.concat(one) for one in [*zip(*sums, strict=True)][:2])
-            square = sums[-1][2][-1]
         else:
-            for run, line in parts:
+            n, nothing = len(numbers), [None] * len(numbers)
+            cut = [nothing if x is None else parts(xp, x, ends) for x in rows]
+            for k, (line, *some) in enumerate(zip(numbers, *cut, strict=True), 1):
                 if self.compiled:  # numbers would be taken for constants
                     line = [*self.send(np.asarray(line, dtype))]
-                last = run == parts[-1][0]
-                held, found = step(held, _cut(rows, slice(*run)), line, last)
+                held, found = step(held, some, line, k == n)
                 sums.append(found)
-            losses, norms = (xp.stack(one) for one in [*zip(*sums, strict=True)][:2])
-            square = found[2]
-        three, wide = (xp.sum(losses), xp.sum(norms), square), self.float_dtypes()[0]
+        losses, norms, squares = ([*one] for one in zip(*sums, strict=True))
+        three = xp.sum(xp.stack(losses)), xp.sum(xp.stack(norms)), squares[-1]
+        wide = self.float_dtypes()[0]
         return held, xp.stack([xp.astype(one, wide) for one in three])
 
     def float_dtypes(self) -> list[Any]:
@@ -119,7 +123,8 @@ def arrays_of(array: Any) -> Arrays | None:
         return None
     xp = compat.array_namespace(array)
     name = xp.__name__.removesuffix(".numpy").rpartition(".")[2]
-    return Arrays(name, compat.device(array), _in_place(xp) if name == "torch" else xp)
+    device = compat.device(array)
+    return Arrays(name, device, _in_place(xp, device) if name == "torch" else xp)
 
 
 def xp_of(array: Any) -> Any:
@@ -158,14 +163,6 @@ def fetch(array: Any) -> Any:
     return np.array(array)
 
 
-def _cut(rows: Any, part: slice, n: int = 0) -> Any:
-    """A part of the rows of nested arrays; cut into `n` parts, if it is not 0."""
-    if rows is None or isinstance(rows, (tuple, list)):
-        return rows and [_cut(one, part, n) for one in rows]
-    some = rows[part, ...]
-    return some.reshape(n, -1, *some.shape[1:]) if n else some
-
-
 @functools.cache
 def _scan() -> Any:
     """JAX's compiled loop; a step that equals an earlier one is not compiled again."""
@@ -175,7 +172,10 @@ def _scan() -> Any:
         def one(held: Any, given: Any) -> Any:
             return step(held, *given, True)
 
-        return jax.lax.scan(one, held, (rows, lines))
+        n = len(lines)
+        rows = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), rows)
+        held, (losses, norms, squares) = jax.lax.scan(one, held, (rows, lines))
+        return held, (losses.sum(), norms.sum(), squares[-1])
 
     return jax.jit(run, static_argnums=0)
 

@@ -8,6 +8,9 @@ over is said in its first line.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 Array = Any
@@ -19,11 +22,15 @@ class InPlace:
     What torch itself has as the standard says is called without a wrapper.
     """
 
-    def __init__(self, xp: Any) -> None:
+    def __init__(self, xp: Any, device: Any) -> None:
         torch: Any = sys.modules["torch"]
         self.compat, self.clip, self.astype = xp, torch.clamp, torch.Tensor.to
-        names = "where", "reshape", "sum", "concat", "stack", "sqrt"
-        vars(self).update({name: getattr(torch, name) for name in names})
+        self.sum, self.stack, self.where = torch.sum, torch.stack, torch.where
+        no = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
+        self.fused_adam = partial(torch._fused_adam_, **no)
+        self.kept_above = torch.ops.aten.threshold_backward.grad_input
+        # The corrections of torch's moments, of so many steps, are 1.
+        self.endless = torch.tensor(float("inf"), device=device)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.compat, name)
@@ -31,14 +38,37 @@ class InPlace:
         return found
 
 
+def parts(xp: Any, x: Array, ends: Sequence[int]) -> Sequence[Array]:
+    """Cut rows where each part ends, after a 0."""
+    if isinstance(xp, InPlace):
+        return [*x.tensor_split(ends[1:-1])]
+    return [x[start:stop, ...] for start, stop in pairwise(ends)]
+
+
+def scaled(xp: Any, x: Array, by: Any) -> Array:
+    """``x * by``, over `x`."""
+    return x.mul_(by) if isinstance(xp, InPlace) else x * by
+
+
 # ---- The network -------------------------------------------------------------------
 
 
 def affine(xp: Any, x: Array, W: Array, b: Array) -> Array:
     """``x W + b``."""
+    return xp.addmm(b, x, W) if isinstance(xp, InPlace) else x @ W + b
+
+
+def affine_backward(xp: Any, x: Array, delta: Array, out: Any) -> tuple[Array, Array]:
+    """The gradient by `W` and `b`, over the pair `out`."""
     if isinstance(xp, InPlace):
-        return xp.addmm(b, x, W)
-    return x @ W + b
+        return xp.mm(x.T, delta, out=out[0]), xp.sum(delta, 0, out=out[1])
+    return x.T @ delta, xp.sum(delta, axis=0)
+
+
+def joined(xp: Any, arrays: Sequence[Array], out: Array | None) -> Array:
+    """All numbers of some arrays; `out`, if they were written there."""
+    parts = () if isinstance(xp, InPlace) else [xp.reshape(a, (-1,)) for a in arrays]
+    return xp.concat(parts) if parts else out
 
 
 def rectified(xp: Any, z: Array) -> Array:
@@ -51,15 +81,13 @@ def rectified(xp: Any, z: Array) -> Array:
 def rectified_backward(xp: Any, a: Array, delta: Array) -> Array:
     """Write 0 over `delta` where `a` is 0."""
     if isinstance(xp, InPlace):
-        return delta.masked_fill_(a == 0, 0)
+        return xp.kept_above(delta, a, 0, grad_input=delta)
     return xp.where(a == 0, xp.zeros_like(delta), delta)
 
 
 def expit(xp: Any, x: Array) -> Array:
     """Compute the logistic function."""
-    if isinstance(xp, InPlace):
-        return xp.sigmoid(x)
-    return 1 / (1 + xp.exp(-x))
+    return xp.sigmoid(x) if isinstance(xp, InPlace) else 1 / (1 + xp.exp(-x))
 
 
 def softmax(xp: Any, x: Array) -> Array:
@@ -70,45 +98,47 @@ def softmax(xp: Any, x: Array) -> Array:
     return e / xp.sum(e, axis=1, keepdims=True)
 
 
+def times_log(xp: Any, x: Array, p: Array) -> Array:
+    """``x * log(p)``, for `p` above 0."""
+    return xp.xlogy(x, p) if isinstance(xp, InPlace) else x * xp.log(p)
+
+
 # ---- The solvers -------------------------------------------------------------------
 
 
-def plus_product(xp: Any, x: Array, factor: Any, a: Array, b: Array) -> Array:
-    """``x + factor * a * b``, over `x`."""
-    if isinstance(xp, InPlace):
-        return x.addcmul_(a, b, value=factor)
-    return x + factor * (a * b)
+def plus_first(xp: Any, x: Array, factor: Any, a: Array) -> Array:
+    """Add ``factor * a`` to the first numbers of `x`, over `x`."""
+    n = a.shape[0]
+    first = plus_quotient(xp, x[:n], factor, a)
+    return x if isinstance(xp, InPlace) else xp.concat([first, x[n:]])
 
 
-def plus_quotient(xp: Any, x: Array, factor: Any, a: Array, b: Array | None) -> Array:
-    """``x + factor * a / b``, over `x`; without `b`, ``x + factor * a``."""
+def plus_quotient(xp: Any, x: Array, by: Any, a: Array, b: Any = None) -> Array:
+    """``x + by * a / b``, over `x`; without `b`, ``x + by * a``."""
     if isinstance(xp, InPlace):
-        return x.add_(a, alpha=factor) if b is None else x.addcdiv_(a, b, value=factor)
-    return x + (factor * a if b is None else factor * a / b)
+        return x.add_(a, alpha=by) if b is None else x.addcdiv_(a, b, value=by)
+    return x + (by * a if b is None else by * a / b)
 
 
 def mix(xp: Any, kept: Array, new: Array, decay: float) -> Array:
     """``decay * kept + (1 - decay) * new``, over `kept`."""
+    return plus_quotient(xp, scaled(xp, kept, decay), 1 - decay, new)
+
+
+def adam(xp: Any, x: Array, gradient: Array, moments: Any, *numbers: float) -> Any:
+    """Adam's step over `x` and both moments, of rate, decays and epsilon."""
     if isinstance(xp, InPlace):
-        return kept.lerp_(new, 1 - decay)
-    return decay * kept + (1 - decay) * new
-
-
-def mix_squares(xp: Any, kept: Array, new: Array, decay: float) -> Array:
-    """``decay * kept + (1 - decay) * new ** 2``, over `kept`."""
-    if isinstance(xp, InPlace):
-        return kept.mul_(decay).addcmul_(new, new, value=1 - decay)
-    return decay * kept + (1 - decay) * (new * new)
-
-
-def root(xp: Any, x: Array, epsilon: float) -> Array:
-    """``sqrt(x) + epsilon``."""
-    if isinstance(xp, InPlace):
-        return xp.sqrt(x).add_(epsilon)
-    return xp.sqrt(x) + epsilon
+        lists = ([array] for array in (x, gradient, *moments))
+        options = dict(zip(("lr", "beta1", "beta2", "eps"), numbers, strict=True))
+        xp.fused_adam(*lists, [], [xp.endless], **options)
+        return x, moments
+    rate, beta_1, beta_2, epsilon = numbers
+    first = mix(xp, moments[0], gradient, beta_1)
+    second = mix(xp, moments[1], gradient * gradient, beta_2)
+    added = plus_quotient(xp, x, -rate, first, xp.sqrt(second) + epsilon)
+    return added, (first, second)
 
 
 def shrunk(xp: Any, x: Array, reach: Any) -> Array:
-    """Move numbers towards 0 by `reach`, and not beyond; NaN stays NaN."""
-    moved = x - xp.sign(x) * reach
-    return xp.where(xp.abs(x) <= reach, xp.zeros_like(x), moved)
+    """Move numbers towards 0 by `reach`, and not beyond, over `x`; NaN stays NaN."""
+    return plus_quotient(xp, x, -1.0, xp.clip(x, -reach, reach))

@@ -1,21 +1,23 @@
 """The network in the array API standard, for arrays of any library.
 
-The formulas of activations and losses are those of numpy. Nothing is written in place:
-arrays come in, new ones go out. See `skmlp.model.network` for what is computed.
+The formulas of activations and losses are those of numpy. Arrays come in, and new ones
+go out, but for what `skmlp.fused` does in place. See `skmlp.model.network` for what is
+computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from skmlp.arrays import AnyArray, Arrays, fetch
-from skmlp.fused import InPlace, affine
+from skmlp.fused import InPlace, affine, affine_backward, joined, scaled
 from skmlp.model.activations import entry as activation_entry
 from skmlp.model.layout import Array, Views
-from skmlp.model.losses import OUTPUT_ACTIVATIONS, entry, heads_of, of_known
+from skmlp.model.losses import OUTPUT_ACTIVATIONS, encoded, entry, heads_of, of_known
 from skmlp.model.predict import row_blocks
 from skmlp.model.special import cast, concat
 
@@ -30,7 +32,7 @@ class ArrayNetwork:
     """
 
     def __init__(self, arrays: Arrays, plan: Any) -> None:
-        self.arrays, self.layout = arrays, plan.layout
+        self.arrays, self.layout, self._plan = arrays, plan.layout, plan
         self._hidden = [activation_entry(name) for name in plan.activation]
         self._loss, self._masked = entry(plan.loss), plan.masked
         self._settings: Sequence[float] = plan.loss_settings
@@ -73,6 +75,20 @@ class ArrayNetwork:
             kept.append(a if rule.of_value else z)
         raise AssertionError("the last layer has no activation of its own")
 
+    def targets(self, y: Array, w: Array) -> tuple[AnyArray, AnyArray | None]:
+        """Targets and weights of rows, sent to the device, as `gradient` takes them."""
+        xp, send, n = self.arrays.xp, self.arrays.send, self.layout.units[-1]
+        of = xp, send(y), n, getattr(xp, self._plan.dtype), self._settings
+        return encoded(self._loss, *of), send(w)[:, None] if w.size else None
+
+    @cached_property
+    def _gradient(self) -> tuple[AnyArray | None, Any]:
+        """The flat vector that gradients are written over, and its views."""
+        if not isinstance(self.arrays.xp, InPlace):
+            return None, self._no_masks
+        flat = self.arrays.send(np.zeros(self.layout.size, self._plan.dtype))
+        return flat, self.layout.views(flat)
+
     def _losses(self, raw: AnyArray, y: AnyArray) -> tuple[AnyArray, AnyArray]:
         """The loss of each number, and its derivative by the raw prediction."""
         xp = self.arrays.xp
@@ -86,37 +102,34 @@ class ArrayNetwork:
         return self.arrays.xp.sum(values, dtype=self._wide)
 
     def gradient(
-        self,
-        views: Views,
-        X: AnyArray,
-        y: AnyArray,
-        w: AnyArray | None,
-        masks: Masks | None = None,
-        divisor: Any = 1.0,
+        self, views: Views, rows: Sequence[Any], divisor: Any = 1.0
     ) -> tuple[AnyArray, AnyArray]:
-        """The summed loss of some rows, and its divided gradient as a flat vector."""
-        xp = self.arrays.xp
-        masks = self._no_masks if masks is None else masks
+        """The summed loss of some rows, and its divided gradient as a flat vector.
+
+        It is valid until the next call. `rows` are X, `targets`, and dropout's masks.
+        """
+        X, y, w, *masks = rows
+        masks = masks or [*self._no_masks]
+        xp, (flat, views_of_flat) = self.arrays.xp, self._gradient
         raw, seen, kept = self._passed(views, X, masks)
         values, delta = self._losses(raw, y)
-        delta = delta / divisor
+        delta = scaled(xp, delta, 1 / divisor)
         if w is not None:
-            values, delta = values * w[:, None], delta * w[:, None]
-        of_weights: list[AnyArray] = []
-        of_biases: list[AnyArray] = []
+            values, delta = scaled(xp, values, w), scaled(xp, delta, w)
+        found: list[tuple[AnyArray, AnyArray]] = []
         for i in range(len(views) - 1, -1, -1):
             W, b = views[i]
             if self._trained[i]:
-                of_weights.append(xp.reshape(seen[i].T @ delta, (-1,)))
-                of_biases.append(xp.sum(delta, axis=0))
+                found.append(affine_backward(xp, seen[i], delta, views_of_flat[i]))
             else:
-                of_weights.append(xp.zeros_like(xp.reshape(W, (-1,))))
-                of_biases.append(xp.zeros_like(b))
+                found.append((xp.zeros_like(W), xp.zeros_like(b)))
             if i > self._lowest:
                 delta, mask = delta @ W.T, masks[i]
-                delta = delta if mask is None else delta * mask
+                delta = delta if mask is None else scaled(xp, delta, mask)
                 delta = self._hidden[i - 1].backward(xp, kept[i - 1], delta)
-        return self._total(values), concat(xp, of_weights[::-1] + of_biases[::-1], 0)
+        of_weights, of_biases = zip(*found[::-1], strict=True)
+        flat = joined(xp, [*of_weights, *of_biases], flat)
+        return self._total(values), flat
 
     def outputs(self, views: Views, X: AnyArray, n_layers: int | None = None) -> Any:
         """Predictions, or what the first hidden layers give, on the device."""
@@ -148,8 +161,7 @@ class ArrayNetwork:
 
     def _sent(self, views: Views, y: Array, w: Array) -> tuple[Views, Any, Any]:
         send = self.arrays.send
-        there = [(send(W), send(b)) for W, b in views]
-        return there, send(y), send(w) if w.size else None
+        return [(send(W), send(b)) for W, b in views], *self.targets(y, w)
 
     def validate(
         self, views: Views, X: AnyArray, y: Array, w: Array
@@ -159,7 +171,7 @@ class ArrayNetwork:
             there, of_y, of_w = self._sent(views, y, w)
             raw, _, _ = self._passed(there, X, self._no_masks)
             values, _ = self._losses(raw, of_y)
-            loss = self._total(values if of_w is None else values * of_w[:, None])
+            loss = self._total(values if of_w is None else values * of_w)
             output = OUTPUT_ACTIVATIONS[self._loss.output]
             return output(self.arrays.xp, raw, self._heads), float(loss)
 
@@ -171,7 +183,7 @@ class ArrayNetwork:
         def gradient_of(X: AnyArray, y: Array, w: Array) -> float:
             with self.arrays.quietly():
                 there, of_y, of_w = self._sent(views, y, w)
-                loss, flat = self.gradient(there, X, of_y, of_w)
+                loss, flat = self.gradient(there, (X, of_y, of_w))
                 found = self.layout.views(fetch(flat))
             for pair, given in zip(out, found, strict=True):
                 for part, value in zip(pair, given, strict=True):

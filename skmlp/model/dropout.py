@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -54,12 +55,19 @@ class Dropout:
         rate = self._rates[layer]
         return round(rate * 2**32), 1.0 / (1.0 - rate)
 
-    def masks(self, step: int, numbers: Array) -> list[Array]:
-        """The masks of a minibatch, until the next; empty where nothing is dropped."""
-        found, self._stream[2] = [mask[: len(numbers)] for mask in self._masks], step
-        for layer, mask in enumerate(found):
-            if mask.size:
-                self._mask(mask, numbers, self._stream, layer, *self._settings(layer))
+    def masks(self, step: int, numbers: Array, ends: Sequence[int]) -> list[Any]:
+        """New masks of minibatches, by layer; None where nothing is dropped.
+
+        `step` is that of the first one; `ends` are where each ends, after a 0.
+        """
+        found: list[Any] = [None] * len(self._rates)
+        for layer in np.flatnonzero(self._rates).tolist():
+            room, settings = self._masks[layer], self._settings(layer)
+            mask = np.empty((len(numbers), room.shape[1]), room.dtype)
+            for k, (a, b) in enumerate(pairwise(ends)):
+                self._stream[2] = step + k
+                self._mask(mask[a:b], numbers[a:b], self._stream, layer, *settings)
+            found[layer] = mask
         return found
 
     def layer(self, layer: int, a: Array) -> tuple[Array, Array | None, list[Call]]:

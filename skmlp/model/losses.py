@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.fused import expit, softmax
+from skmlp.fused import expit, softmax, times_log
 from skmlp.model.special import (
     bounded,
     cast,
@@ -30,8 +30,12 @@ from skmlp.model.special import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: ``formula(xp, y, raw, settings)`` gives the loss of each number, and its derivative
-#: with respect to the raw prediction; both are of the shape of `raw`.
+#: with respect to the raw prediction; both are new arrays of the shape of `raw`. `y` is
+#: as `encoded` gives it.
 Formula = Callable[[Any, Any, Any, Sequence[float]], tuple[Any, Any]]
+#: In the signatures of formulas.
+Numbers = Sequence[float]
+Pair = tuple[Any, Any]
 
 
 # ---- Output activations ------------------------------------------------------------
@@ -68,49 +72,50 @@ OUTPUT_ACTIVATIONS: dict[str, Callable[[Any, Any, Sequence[int]], Any]] = {
 # ---- Losses of classes -------------------------------------------------------------
 
 
-def _log(xp: Any, p: Any) -> Any:
-    """Take the logarithm of probabilities, kept off 0 and 1 as scikit-learn does."""
-    eps = float(xp.finfo(p.dtype).eps)
-    return xp.log(bounded(xp, p, eps, 1 - eps))
+def encoded(loss: Loss, xp: Any, y: Any, width: int, dtype: Any, settings: Any) -> Any:
+    """What the formula of a loss takes for `y`: of classes, the share of each.
 
-
-def _softmax_log_loss(
-    xp: Any, y: Any, raw: Any, settings: Sequence[float]
-) -> tuple[Any, Any]:
-    """Cross entropy of the softmax; a share of each label is spread over all classes.
-
-    Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR
-    2016, section 7.
+    A share of each label may be spread over all classes (Szegedy et al., "Rethinking
+    the Inception architecture for computer vision", CVPR 2016, section 7). `width` and
+    `dtype` are those of the predictions.
     """
-    share, n_classes = (*settings, 0.0)[0], raw.shape[1]
-    is_label = y[:, None] == count(xp, n_classes, y)[None, :]
-    target = cast(xp, is_label, raw.dtype)
-    target = (1 - share) * target + share / n_classes if share else target
+    if loss.target == "real":
+        return y
+    share, *heads = [*map(float, settings)] or [0.0]
+    blocks = [(y, 2)]
+    if loss.target != "indicator":
+        y, widths = (y, heads) if heads else (y[:, None], [width])
+        numbers = [count(xp, int(n), y)[None, :] for n in widths]
+        blocks = [(y[:, k : k + 1] == n, n.shape[1]) for k, n in enumerate(numbers)]
+    shares = [(cast(xp, labels, dtype), n) for labels, n in blocks]
+    return concat(xp, [(1 - share) * one + share / n for one, n in shares])
+
+
+def _off_ends(xp: Any, p: Any) -> Any:
+    """Keep probabilities off 0 and 1, as scikit-learn does."""
+    eps = float(xp.finfo(p.dtype).eps)
+    return bounded(xp, p, eps, 1 - eps)
+
+
+def _softmax_log_loss(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
+    """Cross entropy of the softmax."""
     p = softmax(xp, raw)
-    return -target * _log(xp, p), p - target
+    return -times_log(xp, y, _off_ends(xp, p)), p - y
 
 
-def _logistic_log_loss(
-    xp: Any, y: Any, raw: Any, settings: Sequence[float]
-) -> tuple[Any, Any]:
-    """Binary cross entropy; a share of each label is spread over 0 and 1."""
-    share = (*settings, 0.0)[0]
-    target = cast(xp, y, raw.dtype)
-    target = (1 - share) * target + 0.5 * share if share else target
+def _logistic_log_loss(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
+    """Binary cross entropy."""
     p = expit(xp, raw)
-    values = -target * _log(xp, p) - (1 - target) * _log(xp, 1 - p)
-    return values, p - target
+    inside = _off_ends(xp, p)
+    values = times_log(xp, y, inside) + times_log(xp, 1 - y, 1 - inside)
+    return -values, p - y
 
 
-def _softmax_heads_log_loss(
-    xp: Any, y: Any, raw: Any, settings: Sequence[float]
-) -> tuple[Any, Any]:
-    """Cross entropies of several softmaxes; `y` has a class index for each."""
-    share, *heads = settings
-    parts = [
-        _softmax_log_loss(xp, y[:, k], part, (share,))
-        for k, part in enumerate(split(raw, [int(n) for n in heads]))
-    ]
+def _softmax_heads_log_loss(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
+    """Cross entropies of several softmaxes."""
+    heads = [int(n) for n in settings[1:]]
+    pairs = zip(split(y, heads), split(raw, heads), strict=True)
+    parts = [_softmax_log_loss(xp, *pair, ()) for pair in pairs]
     values, gradients = zip(*parts, strict=True)
     return concat(xp, values), concat(xp, gradients)
 
@@ -118,21 +123,17 @@ def _softmax_heads_log_loss(
 # ---- Losses of real targets --------------------------------------------------------
 
 
-def _squared_error(
-    xp: Any, y: Any, raw: Any, settings: Sequence[float]
-) -> tuple[Any, Any]:
+def _squared_error(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     error = raw - y
     return 0.5 * error * error, error
 
 
-def _absolute_error(
-    xp: Any, y: Any, raw: Any, settings: Sequence[float]
-) -> tuple[Any, Any]:
+def _absolute_error(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     error = raw - y
     return xp.abs(error), xp.sign(error)
 
 
-def _huber(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+def _huber(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     """Half the squared error up to a bound, linear from there on (Huber, 1964)."""
     error, bound = raw - y, float(settings[0])
     size = xp.abs(error)
@@ -147,13 +148,13 @@ def _pinball(xp: Any, error: Any, level: Any) -> tuple[Any, Any]:
     return slope * error, xp.where(error == error, slope, error)  # NaN stays NaN
 
 
-def _quantile(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+def _quantile(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     error = raw - y
     level = float(settings[0]) * xp.ones_like(error)
     return _pinball(xp, error, level)
 
 
-def _quantiles(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+def _quantiles(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     """Pinball losses of several levels, one a column; `y` has a single column."""
     error = increasing(xp, raw) - y
     levels = of_kind(xp, settings, raw)[None, :] * xp.ones_like(error)
@@ -164,7 +165,7 @@ def _quantiles(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[An
     return values, above * concat(xp, slopes)
 
 
-def _poisson(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+def _poisson(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     """Half the Poisson deviance of ``exp(raw)``."""
     p = xp.exp(raw)
     # As scipy's xlogy: 0 for a target of 0, unless the other is NaN.
@@ -174,7 +175,7 @@ def _poisson(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any,
     return logs + (p - y), p - y
 
 
-def _gamma(xp: Any, y: Any, raw: Any, settings: Sequence[float]) -> tuple[Any, Any]:
+def _gamma(xp: Any, y: Any, raw: Any, settings: Numbers) -> Pair:
     """Half the gamma deviance of ``exp(raw)``."""
     ratio = y * xp.exp(-raw)
     return raw - xp.log(y) + ratio - 1, 1 - ratio
@@ -309,11 +310,12 @@ def kernel_of(
             return value
 
         return masking if masked else kernel
-    formula = entry(loss).formula
+    found = entry(loss)
 
     def in_numpy(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
         z += b
-        values, gradient = formula(np, y, z, settings)
+        known = encoded(found, np, y, b.size, z.dtype, settings)
+        values, gradient = found.formula(np, known, z, settings)
         if masked:
             values, gradient = of_known(np, y, values), of_known(np, y, gradient)
         rows = np.asarray(values).sum(axis=1, dtype=np.float64)

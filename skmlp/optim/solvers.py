@@ -19,13 +19,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from skmlp.fused import mix, mix_squares, plus_product, plus_quotient, root, shrunk
+from skmlp import fused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: ``update(divisor, learning_rate, step)`` takes a step and returns the squared norm of
 #: the penalised parameters before it. `step` is its count, from 1.
 Update = Callable[[float, float, int], float]
+#: Parameters and moments after a step.
+Moved = tuple[Any, Sequence[Any]]
 
 
 class Solver(ABC):
@@ -59,14 +61,11 @@ class Solver(ABC):
         return (rate,)
 
     @abstractmethod
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
-        """Return a factor, an array, a divisor (or None), and the new moments.
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
+        """Return parameters `x` and moments after a step; `rates` are the `factors`.
 
-        The factor times the array, through the divisor, is added to the parameters.
-        `gradient` is divided, with the penalty; the moments, which may be written over,
-        are zeros before the first step.
+        `gradient` is divided, with the penalty; the moments are zeros before the first
+        step. All of them may be written over where `xp` is `skmlp.fused.InPlace`.
         """
 
     def decay(self, rate: float) -> float:
@@ -126,25 +125,24 @@ class Solver(ABC):
     ) -> tuple[Any, list[Any]]:
         """Return parameters and moments after a step, with all that goes with it.
 
-        As `bind`, for arrays of any namespace `xp`, none of which is written to.
+        As `bind`, for arrays of any namespace `xp`; see `step` for what is written to.
         `gradient` is that of the step; clipping has multiplied it by `scale`.
         `penalised` is 1 for parameters with a penalty, else 0.
         """
         reach, share, decay, *factors = settings
         own = moments[: self.n_moments]
         if self.parameters[-1] == "weight_decay":
-            params = params * (1 + (decay - 1) * penalised)
-        *added, new = self.step(xp, gradient, own, *factors)
-        params = plus_quotient(xp, params, *added)
+            params = fused.plus_quotient(xp, params, decay - 1, penalised * params)
+        params, new = self.step(xp, params, gradient, own, *factors)
         if self.l1:
             reach = reach * scale * penalised
             if self.scaled_by is not None:
                 reach = reach / (xp.sqrt(new[self.scaled_by]) + self.epsilon)
-            params = shrunk(xp, params, reach)
+            params = fused.shrunk(xp, params, reach)
         kept = list(new)
         if self._averages:
             mean = moments[-1]
-            kept.append(plus_quotient(xp, mean, share, params - mean, None))
+            kept.append(fused.plus_quotient(xp, mean, share, params - mean))
         return params, kept
 
     def bind(
@@ -231,15 +229,16 @@ class SGD(Solver):
     n_moments = 1
     parameters = ("momentum", "nesterovs_momentum")
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
         momentum, nesterov = self._own
-        (rate,) = factors
-        velocity = momentum * moments[0] - rate * gradient
-        added = momentum * velocity - rate * gradient if nesterov else velocity
-        return 1.0, added, None, [velocity]
+        added = fused.scaled(xp, gradient, -rates[0])
+        kept = fused.scaled(xp, moments[0], momentum)
+        velocity = fused.plus_quotient(xp, kept, 1.0, added)
+        if not nesterov:
+            return fused.plus_quotient(xp, x, 1.0, velocity), [velocity]
+        added = fused.plus_quotient(xp, added, momentum, velocity)
+        return fused.plus_quotient(xp, x, 1.0, added), [velocity]
 
     def reach(self, learning_rate: float, step: int) -> float:
         """With momentum, that of all steps that follow from a gradient."""
@@ -259,24 +258,15 @@ class Adam(Solver):
     scheduled = False
     scaled_by = 1
 
-    def _moments(self, xp: Any, gradient: Any, moments: Sequence[Any]) -> Sequence[Any]:
-        beta_1, beta_2 = self._own[:2]
-        first = mix(xp, moments[0], gradient, beta_1)
-        second = mix_squares(xp, moments[1], gradient, beta_2)
-        return first, second
-
     def factors(self, rate: float, count: int) -> tuple[float, ...]:
         """See `Solver.factors`."""
         beta_1, beta_2 = self._own[:2]
         return (rate * sqrt(1 - beta_2**count) / (1 - beta_1**count),)
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        first, second = self._moments(xp, gradient, moments)
-        (rate,) = factors
-        return -rate, first, root(xp, second, self.epsilon), (first, second)
+        moved: Moved = fused.adam(xp, x, gradient, moments, *rates, *self._own[:3])
+        return moved
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Solver.reach`."""
@@ -330,14 +320,14 @@ class NAdam(Adam):
         rate *= sqrt(1 - self._own[1] ** count)
         return rate * (1 - now) / (1 - product), rate * ahead / (1 - product * ahead)
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        first, second = self._moments(xp, gradient, moments)
-        of_gradient, of_moment = factors
-        added = of_gradient * gradient + of_moment * first
-        return -1.0, added, root(xp, second, self.epsilon), (first, second)
+        beta_1, beta_2 = self._own[:2]
+        first = fused.mix(xp, moments[0], gradient, beta_1)
+        second = fused.mix(xp, moments[1], gradient * gradient, beta_2)
+        added = rates[0] * gradient + rates[1] * first
+        root = xp.sqrt(second) + self.epsilon
+        return fused.plus_quotient(xp, x, -1.0, added, root), (first, second)
 
 
 class RMSprop(Solver):
@@ -348,13 +338,11 @@ class RMSprop(Solver):
     parameters = ("rho", "epsilon")
     scaled_by = 0
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        rho, (rate,) = self._own[0], factors
-        mean = mix_squares(xp, moments[0], gradient, rho)
-        return -rate, gradient, root(xp, mean, self.epsilon), [mean]
+        mean = fused.mix(xp, moments[0], gradient * gradient, self._own[0])
+        root = xp.sqrt(mean) + self.epsilon
+        return fused.plus_quotient(xp, x, -rates[0], gradient, root), [mean]
 
 
 class AdaGrad(Solver):
@@ -365,13 +353,11 @@ class AdaGrad(Solver):
     parameters = ("epsilon",)
     scaled_by = 0
 
-    def step(
-        self, xp: Any, gradient: Any, moments: Sequence[Any], *factors: Any
-    ) -> tuple[Any, Any, Any, Sequence[Any]]:
+    def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        (rate,) = factors
-        total = plus_product(xp, moments[0], 1.0, gradient, gradient)
-        return -rate, gradient, root(xp, total, self.epsilon), [total]
+        total = fused.plus_quotient(xp, moments[0], 1.0, gradient * gradient)
+        root = xp.sqrt(total) + self.epsilon
+        return fused.plus_quotient(xp, x, -rates[0], gradient, root), [total]
 
 
 SOLVERS: dict[str, type[Solver]] = {

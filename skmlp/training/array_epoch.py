@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from skmlp.arrays import AnyArray, Arrays, fetch
 from skmlp.config import get_config
-from skmlp.fused import plus_product
+from skmlp.fused import plus_first, scaled
 from skmlp.kernels import reference
 from skmlp.model.array_network import ArrayNetwork
 from skmlp.model.layout import Views
@@ -79,20 +78,19 @@ class ArrayStep:
         params, *moments = held
         divisor, *settings = numbers
         views = self.network.views(params)
-        X, y, w, masks = rows
-        loss, gradient = self.network.gradient(views, X, y, w, masks, divisor)
+        loss, gradient = self.network.gradient(views, rows, divisor)
         square = gradient @ gradient if measures else loss
         n_weights = plan.layout.n_weights
         weights = params[:n_weights]
         if plan.frozen:
             weights = weights * self.penalised[:n_weights]
         norm, factor = solver.norm(xp, weights), solver.alpha / divisor
-        gradient = plus_product(xp, gradient, factor, self.penalised, params)
+        gradient = plus_first(xp, gradient, factor, weights)
         scale: AnyArray = 1.0
         if plan.clip_norm is not None:
             size, most = xp.sqrt(gradient @ gradient), plan.clip_norm
             scale = xp.where(size > most, most / size, xp.ones_like(size))
-            gradient = gradient * scale
+            gradient = scaled(xp, gradient, scale)
         given = gradient, moments, self.penalised, settings, scale
         params, moments = solver.move(xp, params, *given)
         return (params, *moments), (loss, norm, square)
@@ -108,8 +106,8 @@ class ArrayEpoch(Steps):
         arrays = self._arrays = network.arrays
         self._plan, self._solver, self._divisors = plan, solver, rank.divisors()
         dropped = [n for n, rate in zip(plan.units, plan.dropout, strict=False) if rate]
-        row_bytes = (plan.units[0] + sum(dropped)) * rank.params.itemsize
-        self._most_rows = max(plan.batch_size, _BYTES // row_bytes)
+        width = plan.units[0] + sum(dropped) + plan.units[-1]
+        self._most_rows = max(plan.batch_size, _BYTES // width // rank.params.itemsize)
         self._host: Sequence[Array] = (rank.params, *moments)
         self._held: tuple[AnyArray, ...] = ()
         self._best: tuple[Array, AnyArray] | None = None
@@ -151,28 +149,19 @@ class ArrayEpoch(Steps):
 
     def run_epoch(self, rates: Sequence[float], step: int) -> Array:
         """All minibatches once."""
-        send, done, total = self._arrays.send, 0, np.zeros(3)
+        done, total = 0, np.zeros(3)
         steps = enumerate(zip(rates, self._divisors, strict=True), step + 1)
         lines = [self._solver.settings_of(rate, k, by) for k, (rate, by) in steps]
         with self._arrays.quietly():
             while done < len(rates):
                 chunk = self._rows.chunk(done, self._most_rows, bool(self._dropout))
                 X, _, numbers, y, w, ends = chunk
-                masks = self._masks(step + done, numbers, ends)
-                rows = X, send(y), send(w) if w.size else None, masks
+                rows, cuts, masks = [X, *self._network.targets(y, w)], ends.tolist(), []
+                if self._dropout is not None:
+                    masks = self._dropout.masks(step + done, numbers, cuts)
+                rows += [self._arrays.send(mask, copy=False) for mask in masks]
                 before, done = done, done + len(ends) - 1
-                given = rows, lines[before:done], ends.tolist()
+                given = rows, lines[before:done], cuts
                 self._held, sums = self._stepping.repeat(self._step, self._held, *given)
                 total = fetch(sums) + total * [1, 1, 0]
         return total.reshape(1, 3)
-
-    def _masks(self, step: int, numbers: Array, ends: Array) -> list[AnyArray] | None:
-        """Dropout's masks of some minibatches, for each layer, 1 where none is."""
-        if self._dropout is None:
-            return None
-        parts = [
-            [np.array(mask) for mask in self._dropout.masks(step + k, numbers[a:b])]
-            for k, (a, b) in enumerate(pairwise(ends.tolist()))
-        ]
-        layers = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
-        return [self._arrays.send(mask) if mask.size else None for mask in layers]
