@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 Array = Any
@@ -67,8 +67,17 @@ def affine_backward(xp: Any, x: Array, delta: Array, out: Any) -> tuple[Array, A
 
 def joined(xp: Any, arrays: Sequence[Array], out: Array | None) -> Array:
     """All numbers of some arrays; `out`, if they were written there."""
-    parts = () if isinstance(xp, InPlace) else [xp.reshape(a, (-1,)) for a in arrays]
-    return xp.concat(parts) if parts else out
+    if isinstance(xp, InPlace):
+        return out
+    arrays = [xp.reshape(array, (-1,)) for array in arrays]
+    if not hasattr(arrays[0], "at"):
+        return xp.concat(arrays)
+    # What JAX compiles of `concat` asks of each number which part it is of.
+    ends = [*accumulate(array.size for array in arrays)]
+    flat = xp.zeros(ends[-1], arrays[0].dtype)
+    for end, array in zip(ends, arrays, strict=True):
+        flat = flat.at[end - array.size : end].set(array)
+    return flat
 
 
 def rectified(xp: Any, z: Array) -> Array:

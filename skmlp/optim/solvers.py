@@ -114,22 +114,16 @@ class Solver(ABC):
         return (1.0 - self.l1_ratio) * square + 2.0 * self.l1_ratio * absolute
 
     def move(
-        self,
-        xp: Any,
-        params: Any,
-        gradient: Any,
-        moments: Sequence[Any],
-        penalised: Any,
-        settings: Sequence[float],
-        scale: Any,
+        self, xp: Any, params: Any, gradient: Any, moments: Any, *given: Any
     ) -> tuple[Any, list[Any]]:
         """Return parameters and moments after a step, with all that goes with it.
 
         As `bind`, for arrays of any namespace `xp`; see `step` for what is written to.
-        `gradient` is that of the step; clipping has multiplied it by `scale`.
-        `penalised` is 1 for parameters with a penalty, else 0.
+        `gradient` is that of the step. Given are 1 for parameters with a penalty, else
+        0; `settings_of` the step, but for the divisor; and what clipping has multiplied
+        the gradient by.
         """
-        reach, share, decay, *factors = settings
+        penalised, (reach, share, decay, *factors), scale = given
         own = moments[: self.n_moments]
         if self.parameters[-1] == "weight_decay":
             params = fused.plus_quotient(xp, params, decay - 1, penalised * params)
