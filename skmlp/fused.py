@@ -27,7 +27,9 @@ class InPlace:
         self.compat, self.clip, self.astype = xp, torch.clamp, torch.Tensor.to
         self.sum, self.stack, self.where = torch.sum, torch.stack, torch.where
         no = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
-        self.fused_adam = partial(torch._fused_adam_, **no)
+        # Of torch's own optimizers, not public: where it is missing, the formula does.
+        fused: Any = getattr(torch, "_fused_adam_", None)
+        self.fused_adam = fused and partial(fused, **no)
         self.kept_above = torch.ops.aten.threshold_backward.grad_input
         # The corrections of torch's moments, of so many steps, are 1.
         self.endless = torch.tensor(float("inf"), device=device)
@@ -136,7 +138,7 @@ def mix(xp: Any, kept: Array, new: Array, decay: float) -> Array:
 
 def adam(xp: Any, x: Array, gradient: Array, moments: Any, *numbers: float) -> Any:
     """Adam's step over `x` and both moments, of rate, decays and epsilon."""
-    if isinstance(xp, InPlace):
+    if isinstance(xp, InPlace) and xp.fused_adam is not None:
         lists = ([array] for array in (x, gradient, *moments))
         options = dict(zip(("lr", "beta1", "beta2", "eps"), numbers, strict=True))
         xp.fused_adam(*lists, [], [xp.endless], **options)
