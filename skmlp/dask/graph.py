@@ -80,6 +80,11 @@ def by_value(function: Callable[..., T]) -> Callable[..., T]:
 _pickled = functools.cache(dumps)
 
 
+def for_scheduler(function: Callable[..., Any], *arguments: Any) -> dict[str, bytes]:
+    """What the scheduler's ``run_function`` takes to call one of our functions."""
+    return {"function": _pickled(by_value(function)), "args": dumps(arguments)}
+
+
 def plain(key: str, function: Callable[..., Any], *arguments: Any) -> Task:
     """A task that is plain data until it runs, if its arguments are.
 

@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 from dask._task_spec import TaskRef
 from dask.utils import format_bytes
 from distributed import Client, Future
-from distributed.protocol.pickle import dumps
 
 from skmlp.dask.errors import DataLost, WorkerLost, WorkerSilent, gone
-from skmlp.dask.graph import by_value, submit_to_each
+from skmlp.dask.graph import for_scheduler, submit_to_each
 from skmlp.dask.worker.mailbox import Answer
 from skmlp.dask.worker.service import NAME
 from skmlp.launch.framing import Kind
@@ -199,7 +198,7 @@ class ClusterRPC:
         the scheduler may not let clients run code.
         """
         answer = await self.scheduler(
-            "run_function", function=dumps(by_value(function)), args=dumps(arguments)
+            "run_function", **for_scheduler(function, *arguments)
         )
         if answer["status"] == "error":
             raise RuntimeError(answer["exception_text"])

@@ -21,10 +21,10 @@ import numpy as np
 from distributed import Worker
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.protocol.pickle import dumps, loads
+from distributed.protocol.pickle import loads
 
 from skmlp.comm.listener import local_name
-from skmlp.dask.graph import by_value
+from skmlp.dask.graph import for_scheduler
 from skmlp.dask.ports import is_encrypted, listener_of
 from skmlp.dask.worker.mailbox import Answer, DaskMailbox, failure
 from skmlp.data.store import file_matrix
@@ -308,10 +308,9 @@ async def free_locks(scheduler: Any, names: Sequence[str]) -> None:
 
     It may know nothing of a request: it was interrupted, or another worker was faster.
     """
-    function, given = dumps(by_value(_free)), dumps((list(names),))
     answer = {}
     with contextlib.suppress(ValueError):  # a scheduler may refuse to run functions
-        answer = await scheduler.run_function(function=function, args=given)
+        answer = await scheduler.run_function(**for_scheduler(_free, list(names)))
     if answer.get("status") != "OK":
         for name in names:
             with contextlib.suppress(KeyError):
