@@ -126,6 +126,12 @@ def _plain(X: pd.DataFrame) -> pd.DataFrame:
     return X
 
 
+def _filled(X: pd.DataFrame, X_test: pd.DataFrame) -> list[pd.DataFrame]:
+    """The median of the training rows for missing numbers; pytabkit takes none."""
+    medians = X.median(numeric_only=True).fillna(0.0)
+    return [_plain(table).fillna(medians) for table in (X, X_test)]
+
+
 def of_sklearn(X: pd.DataFrame, classes: bool, seed: int) -> Any:
     """scikit-learn's MLP behind scaling and one-hot encoding."""
     words = _categories(X)
@@ -204,6 +210,8 @@ def measure(name: str, table: str, rows: int, seed: int) -> tuple[float, float]:
     X, X_test, y, y_test, classes = split(table, rows, seed)
     if name in ("sklearn", "HistGB", "CatBoost", "LightGBM"):
         X, X_test = _plain(X), _plain(X_test)
+    if name in ("RealMLP", "TabM"):
+        X, X_test = _filled(X, X_test)
     if name in ("HistGB", "LightGBM"):  # they take pandas' categories
         for column in _categories(X):
             kinds = pd.CategoricalDtype(sorted(set(X[column]) | set(X_test[column])))

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer, LabelEncoder, OneHotEncoder
 
+from skmlp.model.input_encoding import InputEncoding
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Written into each file; a change that older versions can't read raises it.
@@ -27,8 +29,11 @@ FORMAT = 1
 
 _CONTENT = "content.json"
 
-#: Objects of scikit-learn that are plain data with methods.
-_OBJECTS = {cls.__name__: cls for cls in (LabelBinarizer, LabelEncoder, OneHotEncoder)}
+#: Objects that are plain data with methods.
+_OBJECTS = {
+    cls.__name__: cls
+    for cls in (LabelBinarizer, LabelEncoder, OneHotEncoder, InputEncoding)
+}
 
 
 class _Encoder:
@@ -108,7 +113,7 @@ def _decoder(arrays: dict[str, Array]) -> Any:
             rng.set_state(value)
             return rng
         if kind in _OBJECTS:
-            found = _OBJECTS[kind]()
+            found = object.__new__(_OBJECTS[kind])
             vars(found).update(value)
             return found
         if kind == "type":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.model.input_encoding import InputEncoding
 from skmlp.model.layout import Layout
 from skmlp.model.losses import Loss, entry, heads_of
 from skmlp.optim.schedules import Schedule
@@ -52,7 +53,7 @@ class Plan:
     Attributes
     ----------
     units : tuple of int
-        Width of each layer, from features to outputs.
+        Width of each layer, from inputs to outputs.
     activation : tuple of str or object
         Of each hidden layer; see `skmlp.model.activations`.
     loss : str or object
@@ -99,6 +100,8 @@ class Plan:
         The kernel set.
     loss_settings : tuple of float
         Parameters of the loss.
+    encoding : InputEncoding or None
+        How the rows become the network's inputs; None where they are these.
     masked : bool
         Real targets that are NaN are missing; else there are none.
     average : float or None
@@ -156,6 +159,7 @@ class Plan:
     frozen: tuple[int, ...] = ()
     kernels: str = "reference"
     loss_settings: tuple[float, ...] = ()
+    encoding: InputEncoding | None = field(default=None, repr=False, compare=False)
     masked: bool = False
     weight_decay: float = 0.0
     l1_ratio: float = 0.0

@@ -31,13 +31,13 @@ FLOORS = (
     ("launch",),
     ("training",),
     ("data",),
-    ("plan", "state"),
+    ("plan", "state", "persistence"),
     ("comm",),
     ("model",),
     ("optim",),
     ("kernels",),
     ("arrays", "fused"),
-    ("config", "cores", "exceptions", "persistence", "rng_state", "threads"),
+    ("config", "cores", "exceptions", "rng_state", "threads"),
 )
 
 #: Pairs that may not meet although the floors would allow it.
@@ -66,6 +66,7 @@ LINES = {
     "errors that point to what was meant, what a fit tells": (200, 380),
     "estimators of raw tables": (1_215, 2_130),
     "raw tables: lazy intervals, scorers of the user's rows, odd columns": (275, 400),
+    "rows that are encoded by the minibatch; ramps and categories so": (185, 330),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),

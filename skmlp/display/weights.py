@@ -105,6 +105,8 @@ class FirstLayerWeightsDisplay:
         n_features = weights.shape[0]
         side = math.isqrt(n_features)
         names = getattr(model, "feature_names_in_", None)
+        if getattr(model, "input_encoding", None) is not None:
+            names = np.array([f"input {j}" for j in range(n_features)], object)
         if shape is None and side * side == n_features and names is None:
             shape = side, side
         if shape is not None and math.prod(shape) != n_features:

@@ -26,7 +26,8 @@ def is_supported(estimator: Any) -> bool:
     activations = estimator.activation
     if not isinstance(activations, (list, tuple)):
         activations = [activations]
-    return all(isinstance(one, str) for one in [*activations, estimator.loss])
+    known = all(isinstance(one, str) for one in [*activations, estimator.loss])
+    return known and estimator.input_encoding is None
 
 
 def begin(estimator: Any, arrays: Arrays | None, X: AnyArray) -> None:
@@ -43,8 +44,9 @@ def begin(estimator: Any, arrays: Arrays | None, X: AnyArray) -> None:
         raise ValueError("Complex data not supported")
     if not is_supported(estimator):
         raise ValueError(
-            f"X is an array of {arrays}: an activation or a loss of your own, which "
-            "computes in numpy, can't be trained there. Pass X as an array of numpy"
+            f"X is an array of {arrays}: an activation or a loss of your own, or an "
+            "input_encoding, which compute in numpy, can't be used there. Pass X as an "
+            "array of numpy"
         )
     if policy.choose(estimator.n_jobs).kind != "process":
         raise ValueError(

@@ -38,6 +38,7 @@ from skmlp.estimators.summary import Describable
 from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.target import Target
 from skmlp.model.activations import ACTIVATIONS, METHODS
+from skmlp.model.input_encoding import EncodedRows, InputEncoding
 from skmlp.model.layout import Array
 from skmlp.model.predict import forward
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
@@ -132,6 +133,7 @@ class BaseMLP(
         "rho": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
+        "input_encoding": [InputEncoding, None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
             Names({"auto"}),
@@ -273,6 +275,8 @@ class BaseMLP(
             last = activations[n_layers - 1]
         elif last == "softmax_heads":
             heads = self._target.heads
+        if self.input_encoding is not None:
+            X = EncodedRows(X, self.input_encoding)
         layers = self.coefs_[:n_layers], self.intercepts_[:n_layers]
         steps = activations[: len(layers[0]) - 1], last
         kernels = kernel_sets.resolve(get_config()["kernels"])

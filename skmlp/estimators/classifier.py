@@ -144,6 +144,10 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         layers or one for each. Not with 'lbfgs'. By default none.
     input_dropout : float, default=0.0
         Share of the features that a training step leaves out. By default none.
+    input_encoding : InputEncoding or None, default=None
+        What each minibatch's rows are encoded by before the first layer, such as
+        ``InputEncoding.of_quantiles(X)``: see :class:`InputEncoding`. By default the
+        columns of `X` are the inputs.
     early_stopping : bool, default=False
         **Validation** (:ref:`guide <guide-validation>`). Set rows aside, stop when
         their accuracy stops rising, keep the best weights. By default all rows are
@@ -295,6 +299,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         label_smoothing: float = 0.0,
         dropout: float | Sequence[float] = 0.0,
         input_dropout: float = 0.0,
+        input_encoding: Any = None,
         l1_ratio: float = 0.0,
         weight_decay: float = 0.01,
         rho: float = 0.9,
@@ -341,6 +346,7 @@ class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):
         self.label_smoothing = label_smoothing
         self.dropout = dropout
         self.input_dropout = input_dropout
+        self.input_encoding = input_encoding
         self.l1_ratio = l1_ratio
         self.weight_decay = weight_decay
         self.rho = rho

@@ -186,6 +186,11 @@ def _one_activation(estimator: Any) -> str:
             f"none predicts like this one; they have one of {', '.join(_ACTIVATIONS)} "
             "for all layers. skmlp.to_onnx exports every activation of skmlp."
         )
+    if estimator.input_encoding is not None:
+        raise ValueError(
+            "scikit-learn's networks have no input_encoding, so none predicts like "
+            "this one; skmlp.save keeps it, and skmlp.to_onnx exports it"
+        )
     if isinstance(getattr(estimator, "classes_", None), list):
         raise ValueError(
             "scikit-learn's networks can't predict several columns of classes; "

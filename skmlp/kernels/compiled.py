@@ -12,14 +12,15 @@ from skmlp.kernels.masks import drop as drop
 from skmlp.kernels.masks import dropout_mask as dropout_mask
 from skmlp.kernels.masks import loss_of_known as loss_of_known
 from skmlp.kernels.masks import multiply as multiply
+from skmlp.kernels.rows import csr_dot as csr_dot
+from skmlp.kernels.rows import csr_transposed_dot as csr_transposed_dot
+from skmlp.kernels.rows import encode_rows as encode_rows
 from skmlp.kernels.solvers import STEP as STEP
 from skmlp.kernels.solvers import absolute_sum as absolute_sum
 from skmlp.kernels.solvers import all_finite as all_finite
 from skmlp.kernels.solvers import gradient_norm as gradient_norm
 from skmlp.kernels.solvers import move_average as move_average
 from skmlp.kernels.solvers import soft_threshold as soft_threshold
-from skmlp.kernels.sparse import csr_dot as csr_dot
-from skmlp.kernels.sparse import csr_transposed_dot as csr_transposed_dot
 
 name = "compiled"
 

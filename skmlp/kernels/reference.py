@@ -39,6 +39,26 @@ def csr_transposed_dot(
     np.copyto(out, X[rows].T @ delta)
 
 
+#: What an input is made of a column as; see `skmlp.model.input_encoding`.
+NUMBER, RAMP, CATEGORY = range(3)
+#: Where the smooth clipping of numbers ends.
+CLIP = 3.0
+
+
+def encode_rows(X: Array, *encoding: Array) -> None:
+    """Write the inputs that rows stand for; see `skmlp.model.input_encoding`."""
+    *parts, weights, out = encoding
+    for j, (kind, source, gate, origin, slope) in enumerate(zip(*parts, strict=True)):
+        x = (X[:, source].astype(np.float64) - origin) * slope
+        if kind == NUMBER:
+            x /= np.sqrt(1 + np.square(x / CLIP))
+        else:
+            x = np.clip(x, 0, 1) if kind == RAMP else x == 0
+        if gate >= 0:
+            x = np.where(X[:, gate] != 0, 0.0, x)
+        out[:, j] = x * weights[j]
+
+
 def all_finite(flat: Array) -> bool:
     """Whether every number of a flat array is finite."""
     return bool(np.isfinite(flat).all())

@@ -12,6 +12,7 @@ from scipy import sparse
 from skmlp import kernels as kernel_sets
 from skmlp.cores import usable_cores
 from skmlp.model.activations import kernels_of
+from skmlp.model.input_encoding import EncodedRows
 from skmlp.model.losses import OUTPUT_ACTIVATIONS, output_of
 from skmlp.model.network import SMALL_STEP
 from skmlp.threads import blas_threads_allowed, products_limit
@@ -46,7 +47,7 @@ def forward(
     heads: Sequence[int] = (),
     finish: Callable[[Array, slice], Any] | None = None,
 ) -> Any:
-    """Run a fitted network on rows, an array or a sparse matrix.
+    """Run a fitted network on rows: an array, a sparse matrix, or encoded rows.
 
     `output` is the activation of the last layer, `heads` the columns of each of its
     heads. ``finish(outputs, rows)`` makes of the outputs of a block of rows, which it
@@ -146,7 +147,7 @@ def _can_share(
     X: Any, layers: Sequence[tuple[Array, Array]], activations: Sequence[Any]
 ) -> bool:
     """Whether a compiled pass that threads share is possible, and pays."""
-    if X.shape[0] <= LEAST_ROWS or not isinstance(X, np.ndarray):
+    if X.shape[0] <= LEAST_ROWS or not isinstance(X, np.ndarray | EncodedRows):
         return False
     work = X.shape[0] * sum(W.size for W, _ in layers)
     if work < _WORTH_THREADS:
@@ -164,7 +165,7 @@ class _Fused:
 
     def __init__(
         self,
-        X: Array,
+        X: Array | EncodedRows,
         layers: Sequence[tuple[Array, Array]],
         activations: Sequence[str],
         heads: Sequence[int],
@@ -179,8 +180,9 @@ class _Fused:
         wide = sum(units[1:-1])
         most = min(_MOST_ROWS, max(-(-len(X) // _LEAST_BLOCKS), LEAST_ROWS))
         self._most = max(min(most, BLOCK_NUMBERS // max(wide, 1)), LEAST_ROWS)
-        # Rows that are to be converted are copied before.
-        copied = X.dtype != dtype or not X.flags.c_contiguous
+        # Rows that are to be converted or encoded are copied before.
+        dense = isinstance(X, np.ndarray) and X.flags.c_contiguous
+        copied = X.dtype != dtype or not dense
         size = min(rows_of_block(units[0] if copied else units[-1]), _PASS // work)
         #: Rows of a call.
         self.n_rows = max(size // self._most, 1) * self._most

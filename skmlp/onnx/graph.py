@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.kernels.reference import CATEGORY, CLIP, RAMP
 from skmlp.model.activations import ACTIVATIONS
+from skmlp.model.input_encoding import InputEncoding
 
 
 class Graph:
@@ -100,6 +102,31 @@ OUTPUTS: dict[str, Callable[[Graph, str, Sequence[int]], str]] = {
 }
 
 
+def _encoded(g: Graph, encoding: InputEncoding, rows: str) -> str:
+    """The inputs that rows stand for: those of each kind, then all in their order."""
+    parts, order = [], np.argsort(encoding.kinds, kind="stable")
+    for kind in np.unique(encoding.kinds):
+        e = encoding.take(np.flatnonzero(encoding.kinds == kind))
+        x = g.add("Gather", rows, g.integers(e.sources), axis=1)
+        x = g.add("Mul", g.add("Sub", x, e.origins), e.slopes)
+        if kind == RAMP:
+            x = g.add("Min", g.add("Max", x, 0.0), 1.0)
+        elif kind == CATEGORY:
+            x = g.add("Where", g.add("Equal", x, 0.0), 1.0, 0.0)
+        else:
+            share = g.add("Div", x, CLIP)
+            share = g.add("Add", g.add("Mul", share, share), 1.0)
+            x = g.add("Div", x, g.add("Sqrt", share))
+        if (e.gates >= 0).any():
+            gate = g.add("Gather", rows, g.integers(e.gates.clip(0)), axis=1)
+            gate = g.add("Mul", gate, e.gates >= 0)
+            x = g.add("Where", g.add("Equal", gate, 0.0), x, 0.0)
+        parts.append(x)
+    places = g.integers(np.argsort(order))
+    inputs = g.add("Gather", g.add("Concat", *parts, axis=1), places, axis=1)
+    return g.add("Mul", inputs, encoding.weights)
+
+
 def layers(model: Any, g: Graph, rows: str) -> str:
     """All layers."""
     names = model.activation
@@ -116,6 +143,8 @@ def layers(model: Any, g: Graph, rows: str) -> str:
             f"there is no ONNX for the output activation {model.out_activation_!r}"
         )
     a = rows
+    if model.input_encoding is not None:
+        a = _encoded(g, model.input_encoding, rows)
     for k, (W, b) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
         z = g.add("Add", g.add("MatMul", a, W), b)
         if k < len(names):

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from skmlp.onnx.graph import Graph, layers
-from skmlp.tabular.encoder import CLIP, RARE, TableEncoder
+from skmlp.tabular.encoder import MOST, RARE, TableEncoder
 
 
 def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
@@ -46,51 +44,28 @@ def inputs_of(encoder: TableEncoder) -> list[tuple[str, Any]]:
     ]
 
 
-def _encoded(g: Graph, encoder: TableEncoder, inputs: list[str]) -> str:
-    """What `TableEncoder.transform` makes of a table."""
+def _columns(g: Graph, encoder: TableEncoder, inputs: list[str]) -> str:
+    """What `TableEncoder.columns` makes of a table, rounded to float32 as there."""
     pairs = list(zip(inputs, encoder._is_number, strict=True))
     numbers = [name for name, number in pairs if number]
     words = [name for name, number in pairs if not number]
-    parts: list[str] = []
+    parts, gaps = [], []
     for j, name in enumerate(numbers):
-        parts += _of_number(g, encoder, j, name)
-    if encoder.one_hot_ is not None:
-        parts += [
-            _of_category(g, categories, name)
-            for name, categories in zip(
-                words, encoder.one_hot_.categories_, strict=True
-            )
-        ]
-    encoded = _rounded(g, g.add("Concat", *parts, axis=1))
-    return _rounded(g, g.add("Mul", encoded, encoder.weights_))
-
-
-def _rounded(g: Graph, numbers: str) -> str:
-    """As the encoder rounds to float32."""
-    rounded = g.add("Cast", numbers, to=g.kinds.FLOAT)
+        missing, center = g.add("IsNaN", name), encoder.centers_[j]
+        filled = g.add("Where", missing, [center], name)
+        scaled = g.add("Mul", g.add("Sub", filled, center), encoder.scales_[j])
+        parts.append(g.add("Min", g.add("Max", scaled, -MOST), MOST))
+        if encoder._with_missing[j]:
+            gaps.append(g.add("Cast", missing, to=g.kinds.DOUBLE))
+    known = [] if encoder.one_hot_ is None else encoder.one_hot_.categories_
+    codes = [_code(g, *pair) for pair in zip(known, words, strict=True)]
+    table = g.add("Concat", *parts, *gaps, *codes, axis=1)
+    rounded = g.add("Cast", table, to=g.kinds.FLOAT)
     return g.add("Cast", rounded, to=g.kinds.DOUBLE)
 
 
-def _of_number(g: Graph, encoder: TableEncoder, j: int, name: str) -> list[str]:
-    """The encoded columns of number `j`."""
-    center, edges = encoder.centers_[j], encoder.edges_[j]
-    missing = g.add("IsNaN", name)
-    filled = g.add("Where", missing, [center], name)
-    scaled = g.add("Mul", g.add("Sub", filled, center), encoder.scales_[j])
-    share = g.add("Div", scaled, CLIP)
-    root = g.add("Sqrt", g.add("Add", g.add("Mul", share, share), 1.0))
-    parts = [g.add("Div", scaled, root)]
-    if len(edges):
-        rise = g.add("Div", g.add("Sub", filled, edges[:-1]), np.diff(edges))
-        rise = g.add("Min", g.add("Max", rise, 0.0), 1.0)
-        parts.append(g.add("Where", missing, [0.0], rise))
-    if encoder._with_missing[j]:
-        parts.append(g.add("Cast", missing, to=g.kinds.DOUBLE))
-    return parts
-
-
-def _of_category(g: Graph, categories: Sequence[str | None], name: str) -> str:
-    """The encoded columns of a category."""
+def _code(g: Graph, categories: Sequence[str | None], name: str) -> str:
+    """The numbers of the categories of a column."""
     # ONNX has no missing text: an empty one stands for it.
     texts = ["" if text is None else text for text in categories]
     code = g.add(
@@ -102,8 +77,7 @@ def _of_category(g: Graph, categories: Sequence[str | None], name: str) -> str:
         values_int64s=list(range(len(texts))),
         default_int64=texts.index(RARE) if RARE in texts else -1,
     )
-    equal = g.add("Equal", code, g.integers(np.arange(len(texts))))
-    return g.add("Cast", equal, to=g.kinds.DOUBLE)
+    return g.add("Cast", code, to=g.kinds.DOUBLE)
 
 
 def _outputs(scope: Any, operator: Any, container: Any) -> tuple[Any, Graph, list[str]]:
@@ -113,14 +87,8 @@ def _outputs(scope: Any, operator: Any, container: Any) -> tuple[Any, Graph, lis
     g = Graph(scope, container, onnx_proto.TensorProto.DOUBLE)
     model = operator.raw_operator
     names = [variable.full_name for variable in operator.inputs]
-    encoded = _encoded(g, model.preprocessor_, names)
-    found = []
-    for network, seen in zip(
-        model.estimators_, model.estimators_features_, strict=True
-    ):
-        rows = g.add("Gather", encoded, g.integers(seen), axis=1)
-        found.append(layers(network, g, rows))
-    return model, g, found
+    rows = _columns(g, model.preprocessor_, names)
+    return model, g, [layers(network, g, rows) for network in model.estimators_]
 
 
 def _mean(g: Graph, model: Any, outputs: list[str]) -> str:

@@ -180,7 +180,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         encoder = TableEncoder(self.categorical_features)
         encoded, given = _encoded(encoder, given)
         targets = self._encode_targets(given.y)
-        encoded = self._weighed_columns(encoder, encoded, targets)
+        self._weigh_inputs(encoder, encoded, targets)
         scorer = scorer_of(self.scoring) if self.early_stopping else None
         rows = self._rows(encoded, targets, given, shown=scorer is not None)
         rows = rows.with_weight()
@@ -211,16 +211,14 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         n_trained = n - (0 if parts[0] is None else len(parts[0]))
         networks = [self._member(int(seed), n_trained) for seed in seeds]
         first = dict(self._first())
-        every = np.arange(encoded.shape[1]), np.flatnonzero(~encoder.is_ramp_)
-        self.estimators_features_ = [every[k % 2] for k in range(n_members)]
+        inputs = encoder.input_encoding()
+        kinds = inputs, inputs.take(np.flatnonzero(~encoder.is_ramp_))
+        for k, network in enumerate(networks):
+            network.set_params(input_encoding=kinds[k % 2])
         judged = None if scorer is None else (self._alone(), scorer)
         fits = [
-            delayed(train)(
-                network, inputs, rows, parts[k // 2], validation, first, judged
-            )
-            for k, (network, inputs) in enumerate(
-                zip(networks, self.estimators_features_, strict=True)
-            )
+            delayed(train)(network, rows, parts[k // 2], validation, first, judged)
+            for k, network in enumerate(networks)
         ]
         if rows.on_dask:  # each has the whole cluster
             self.estimators_ = [fit(*args, **kwargs) for fit, args, kwargs in fits]
@@ -244,18 +242,15 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
                 stacklevel=2,
             )
 
-    def _weighed_columns(self, encoder: TableEncoder, encoded: Any, y: Array) -> Any:
-        """Multiply columns by what they say about the targets."""
-        check_consistent_length(encoded, y)
+    def _weigh_inputs(self, encoder: TableEncoder, table: Any, y: Array) -> None:
+        """Weigh the inputs by what they say about the targets."""
+        check_consistent_length(table, y)
         blocks, Y = encoder.blocks(), self._as_numbers(y)
-        here = isinstance(encoded, np.ndarray)
-        sums_of = partial(moments, blocks)
-        sums = sums_of(encoded, Y) if here else encoded.total(sums_of, Y)
-        encoder.weights_ = scales(blocks, sums, encoded.shape[1], Y.shape[1])
-        if not here:
-            return encoded.encoded_by(encoder)
-        encoded *= encoder.weights_
-        return encoded
+        inputs = encoder.input_encoding()
+        sums_of = partial(moments, blocks, inputs)
+        here = isinstance(table, np.ndarray)
+        sums = sums_of(table, Y) if here else table.total(sums_of, Y)
+        encoder.weights_ = scales(blocks, sums, inputs.n_inputs, Y.shape[1])
 
     def _rows(self, encoded: Any, targets: Array, given: Input, *, shown: bool) -> Rows:
         """Rows of one length, with the weights that count; `shown` to scorers."""
@@ -277,7 +272,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         vars(twin).update(vars(self))
         twin.estimator_weights_ = np.ones(1)
         twin.temperature_ = 1.0
-        twin.estimators_ = twin.estimators_features_ = []
+        twin.estimators_ = []
         return twin
 
     def _weigh(self, held_out: Sequence[Rows]) -> None:
@@ -317,6 +312,11 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
                 f"network_params has {name!r}, a parameter of {type(self).__name__} "
                 f"itself: pass {name}={given[name]!r} there"
             )
+        if "input_encoding" in given:
+            raise ValueError(
+                "network_params has 'input_encoding', which is made of the table: "
+                "leave it out"
+            )
         if given.get("solver") == "lbfgs":
             raise ValueError(
                 "network_params has solver='lbfgs', but the networks are trained in "
@@ -348,7 +348,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         width = len(members) * members[0].n_outputs_
         step = min(BLOCK_ROWS, rows_of_block(width))
         for start in range(0, n, step):
-            encoded = self.preprocessor_.encode(columns.block(table, start, step))
+            encoded = self.preprocessor_.columns(columns.block(table, start, step))
             every = range(len(members))
             outputs = np.stack([self._output_of(k, encoded) for k in every])
             found = with_block(found, finish(outputs), slice(start, start + step), n)
@@ -367,10 +367,10 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
 
     def _output_of(self, k: int, encoded: Any) -> Array:
         """What network `k` makes of encoded rows."""
-        network, inputs = self.estimators_[k], self.estimators_features_[k]
+        network = self.estimators_[k]
         if isinstance(encoded, np.ndarray):
-            return _output(self._output, network, encoded[:, inputs])
-        found: Array = encoded.take(None, inputs).map(_output, self._output, network)
+            return _output(self._output, network, encoded)
+        found: Array = encoded.map(_output, self._output, network)
         return found
 
     def __sklearn_tags__(self) -> Any:
@@ -390,11 +390,11 @@ def _encoded(
             encoder, given.X, given.y, given.sample_weight, fit=fit
         )
         return X, given._replace(y=y, sample_weight=weights)
-    return encoder.encode(given.X, fit=fit), given
+    return encoder.columns(given.X, fit=fit), given
 
 
 def _output(output: Callable[[Any, Array], Array], network: Any, X: Array) -> Array:
-    """What a network makes of its own columns.
+    """What a network makes of rows.
 
     In float64: a row's prediction must not depend on the rows beside it.
     """

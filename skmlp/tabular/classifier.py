@@ -84,9 +84,9 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
     preprocessor_ : TableEncoder
         What makes numbers of the raw table.
     estimators_ : list of MLPClassifier
-        The networks. Their classes are the indices of `classes_`.
-    estimators_features_ : list of ndarray of int
-        The encoded columns that each network sees: every other one sees no ramps.
+        The networks. Their classes are the indices of `classes_`, and their
+        `input_encoding` says what each makes of the table: every other one sees no
+        ramps.
     estimator_weights_ : ndarray of shape (n_estimators,)
         Weights of the networks in the mean, by the loss on the held-out rows. Their
         sum is 1.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -19,12 +20,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skmlp.exceptions import ModelQualityWarning
+from skmlp.kernels.reference import RAMP
+from skmlp.model.input_encoding import InputEncoding, category, number
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.summary import Summary
 
-#: Where the smooth clipping ends: no scaled number is above it.
-CLIP = 3.0
+#: The largest scaled number: float32 has it, and its square.
+MOST = 1e18
 #: What stands for rare and for unknown categories, as in scikit-learn.
 RARE = "infrequent_sklearn"
 
@@ -57,7 +60,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         The quantiles between which the ramps of each number rise.
     is_ramp_ : ndarray of bool
         Which of the encoded columns are ramps.
-    weights_ : ndarray of float32
+    weights_ : ndarray of float
         What the encoded columns are multiplied by: 1, unless an estimator has found how
         much a column says about its targets.
 
@@ -126,7 +129,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             The numbers.
         """
         self._validate_params()
-        return self.encode(X, fit=True)
+        table = self.columns(X, fit=True)
+        return self.input_encoding().encode(table)
 
     def _fit(self, X: Any) -> list[list[columns.Column]]:
         found = columns.read(*self._checked(X, reset=True), self)
@@ -177,9 +181,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 dtype=np.float32,
             ).set_output(transform="default")
             self.one_hot_.fit(np.array([[own[0] for own in kept]], object))
-        encoded = self._encoded_columns()
-        self.is_ramp_ = np.array([ramp for _, ramp, _ in encoded])
-        self.weights_ = np.ones(len(encoded), np.float32)
+        self.weights_: Array | float = 1.0
+        inputs = self.input_encoding()
+        self.weights_ = inputs.weights
+        of_numbers = inputs.sources < len(numbers)
+        self.is_ramp_ = (inputs.kinds == RAMP) & of_numbers
 
     def transform(self, X: Any) -> Array:
         """Encode a table.
@@ -197,8 +203,17 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """
         return self.encode(X)
 
-    def encode(self, X: Any, *, fit: bool = False) -> Array:
+    def encode(self, X: Any) -> Array:
         """The numbers as an array, whatever `set_output` says."""
+        table = self.columns(X)
+        return self.input_encoding().encode(table)
+
+    def columns(self, X: Any, *, fit: bool = False) -> Array:
+        """A table as few numbers, in float32, of which `input_encoding` makes many.
+
+        The scaled numbers; which of them are missing, where any was in `fit`; and the
+        numbers of the categories.
+        """
         if fit:
             groups = self._fit(X)
         else:
@@ -206,40 +221,49 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             found = columns.read(*self._checked(X, reset=False), self)
             fitted = zip(found, self._kinds, self._is_known, strict=True)
             groups = [columns.as_kind(*one).parts() for one in fitted]
-        return self._encode([one for group in groups for one in group])
-
-    def _encode(self, found: list[columns.Column]) -> Array:
-        numbers = [c.values for c in found if c.is_number]
-        words = [c.values for c in found if not c.is_number]
-        parts: list[Array] = []
+        parts = [one for group in groups for one in group]
+        numbers = [c.values for c in parts if c.is_number]
+        words = [c.values for c in parts if not c.is_number]
+        gaps = self._gap_columns()
+        n_columns = len(numbers) + int(self._with_missing.sum()) + len(words)
+        table = np.empty((len(parts[0].values), n_columns), np.float32)
         for j, values in enumerate(numbers):
             missing = np.isnan(values)
-            filled = np.where(missing, self.centers_[j], values)
-            scaled = (filled - self.centers_[j]) * self.scales_[j]
-            scaled /= np.sqrt(1 + np.square(scaled / CLIP))
-            parts.append(scaled[:, None].astype(np.float32))
-            edges = self.edges_[j]
-            if len(edges):
-                widths = np.diff(edges)
-                ramps = np.clip((filled[:, None] - edges[:-1]) / widths, 0, 1)
-                ramps[missing] = 0
-                parts.append(ramps.astype(np.float32))
+            scaled = (values - self.centers_[j]) * self.scales_[j]
+            table[:, j] = np.clip(np.where(missing, 0.0, scaled), -MOST, MOST)
             if self._with_missing[j]:
-                parts.append(missing[:, None].astype(np.float32))
-        if self.one_hot_ is not None:
-            parts.append(self.one_hot_.transform(self._common(words)))
-        encoded: Array = np.ascontiguousarray(np.concatenate(parts, axis=1))
-        encoded *= self.weights_
-        return encoded
-
-    def _common(self, words: Sequence[Array]) -> Array:
-        """Categories as one table, with the rare and the unknown ones as `RARE`."""
-        table = np.empty((len(words[0]), len(words)), object)
-        assert self.one_hot_ is not None
-        for j, column in enumerate(words):
-            known = set(self.one_hot_.categories_[j])
-            table[:, j] = [text if text in known else RARE for text in column]
+                table[:, gaps[j]] = missing
+        for j, texts in enumerate(words, n_columns - len(words)):
+            table[:, j] = self._codes(j - n_columns, texts)
         return table
+
+    def input_encoding(self) -> InputEncoding:
+        """How a network makes its inputs of `columns`."""
+        gaps, edges = self._gap_columns(), self.edges_
+        numbers, n_gaps = len(gaps), int(self._with_missing.sum())
+        parts = []
+        for j, gap in enumerate(gaps):
+            scaled = (edges[j] - self.centers_[j]) * self.scales_[j]
+            parts.append(number(j, 0.0, 1.0, scaled, gap))
+            if gap >= 0:
+                parts.append(number(gap, 0.0, 1.0, np.array([0.0, 1.0]))[1:])
+        known = [] if self.one_hot_ is None else self.one_hot_.categories_
+        for j, texts in enumerate(known, numbers + n_gaps):
+            parts.append(category(j, len(texts)))
+        found = InputEncoding.joined(parts, numbers + n_gaps + len(known))
+        return replace(found, weights=found.weights * self.weights_)
+
+    def _gap_columns(self) -> Array:
+        """The place in `columns` of what is missing of each number; -1 for nothing."""
+        places = len(self._with_missing) + np.cumsum(self._with_missing) - 1
+        return np.where(self._with_missing, places, -1)
+
+    def _codes(self, j: int, texts: Array) -> list[int]:
+        """The number of each category; of others that of `RARE`, or -1."""
+        assert self.one_hot_ is not None
+        code = {text: k for k, text in enumerate(self.one_hot_.categories_[j])}
+        rare = code.get(RARE, -1)
+        return [code.get(text, rare) for text in texts]
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the encoded columns.
@@ -255,28 +279,28 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             One for each column of `transform`.
         """
         check_is_fitted(self)
-        return np.array([name for name, _, _ in self._encoded_columns()], object)
+        return np.array([name for name, _ in self._encoded_columns()], object)
 
     def blocks(self) -> list[Array]:
         """Encoded columns that belong together: ramps of a number, or categories."""
-        block_of = np.array([block for _, _, block in self._encoded_columns()])
+        block_of = np.array([block for _, block in self._encoded_columns()])
         return [np.flatnonzero(block_of == b) for b in np.unique(block_of) if b >= 0]
 
-    def _encoded_columns(self) -> list[tuple[str, bool, int]]:
-        """Name of each encoded column, whether it is a ramp, and its block or -1."""
-        found: list[tuple[str, bool, int]] = []
+    def _encoded_columns(self) -> list[tuple[str, int]]:
+        """Name of each encoded column, and its block or -1."""
+        found: list[tuple[str, int]] = []
         pairs = list(zip(self._names, self._is_number, strict=True))
-        for j, name in enumerate(name for name, number in pairs if number):
-            found.append((name, False, -1))
+        for j, name in enumerate(name for name, is_number in pairs if is_number):
+            found.append((name, -1))
             n_ramps = len(self.edges_[j][1:])
-            found += [(f"{name} ramp {k}", True, j) for k in range(n_ramps)]
-            found += [(f"{name} missing", False, -1)] * bool(self._with_missing[j])
+            found += [(f"{name} ramp {k}", j) for k in range(n_ramps)]
+            found += [(f"{name} missing", -1)] * bool(self._with_missing[j])
         if self.one_hot_ is not None:
-            words = [name for name, number in pairs if not number]
+            words = [name for name, is_number in pairs if not is_number]
             names = self.one_hot_.get_feature_names_out(words)
             sizes = [len(categories) for categories in self.one_hot_.categories_]
             numbers = np.repeat(np.arange(len(words)) + len(self.edges_), sizes)
-            found += [(n, False, int(b)) for n, b in zip(names, numbers, strict=True)]
+            found += [(n, int(b)) for n, b in zip(names, numbers, strict=True)]
         return found
 
     def _checked(self, X: Any, *, reset: bool) -> tuple[Any, list[bool] | None]:

@@ -18,7 +18,7 @@ from skmlp.threads import blas_threads_allowed
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that members share: encoded features, targets and weights."""
+    """Rows that members share: what `TableEncoder.columns` gives, targets, weights."""
 
     #: An array, or a `skmlp.tabular.on_dask.Partitioned`.
     X: Any
@@ -32,12 +32,9 @@ class Rows:
         """Whether the features lie on a cluster."""
         return not isinstance(self.X, np.ndarray)
 
-    def take(self, rows: Array, inputs: Array | None = None) -> Rows:
-        """Those at some indices; of the encoded columns all, or some."""
-        if self.on_dask:
-            X = self.X.take(rows, inputs)
-        else:
-            X = self.X[rows] if inputs is None else self.X[np.ix_(rows, inputs)]
+    def take(self, rows: Array) -> Rows:
+        """Those at some indices."""
+        X = self.X.take(rows) if self.on_dask else self.X[rows]
         weights = None if self.weights is None else self.weights[rows]
         shown = self.shown and tuple(columns.take(one, rows) for one in self.shown)
         return Rows(X, self.y[rows], weights, shown)
@@ -77,19 +74,15 @@ class ScorerOfTables:
         The user's.
     scoring : str or callable
         What it was set by; messages show it.
-    inputs : ndarray of int
-        The encoded columns that the network sees.
     shown : tuple or None
         The raw rows and targets; None on Dask, where rows stay on the workers.
     """
 
-    def __init__(
-        self, estimator: Any, scorer: Any, scoring: Any, inputs: Array, shown: Any
-    ) -> None:
+    def __init__(self, estimator: Any, scorer: Any, scoring: Any, shown: Any) -> None:
         # Its signature is that of the scorer, which is checked before training.
         update_wrapper(self, scorer)
         self.estimator, self.scorer, self.scoring = estimator, scorer, scoring
-        self.inputs, self.shown = inputs, shown
+        self.shown = shown
 
     def __repr__(self) -> str:
         return repr(self.scoring)
@@ -98,7 +91,7 @@ class ScorerOfTables:
         """Return the score of a network; its rows are known, and encoded once."""
         model = object.__new__(type(self.estimator))
         vars(model).update(vars(self.estimator))
-        model.estimators_, model.estimators_features_ = [network], [self.inputs]
+        model.estimators_ = [network]
         rows, targets = self.shown or (X, self.estimator._decoded(y))
 
         def finished(table: Any, finish: Any) -> Any:
@@ -112,7 +105,6 @@ class ScorerOfTables:
 
 def train(
     network: Any,
-    inputs: Array,
     rows: Rows,
     held_out: Array | None,
     validation: Rows | None,
@@ -121,17 +113,15 @@ def train(
 ) -> Any:
     """Train one member; at module level, so that worker processes can.
 
-    It sees the encoded columns `inputs`, and learns from all `rows` but `held_out`.
-    `first` are further arguments of a first `partial_fit`, `judged` the estimator and
-    the scorer of ``network.scoring``, if it has one.
+    It learns from all `rows` but `held_out`. `first` are further arguments of a first
+    `partial_fit`, `judged` the estimator and the scorer of ``network.scoring``, if it
+    has one.
     """
-    options, every = dict(first), np.arange(len(rows.y))
-    if validation is not None:
-        validation = validation.take(np.arange(len(validation.y)), inputs)
-    elif held_out is not None:
-        validation = rows.take(held_out, inputs)
-        every = np.delete(every, held_out)
-    rows = replace(rows, shown=None).take(every, inputs)
+    options = dict(first)
+    if validation is None and held_out is not None:
+        validation = rows.take(held_out)
+        others = np.delete(np.arange(len(rows.y)), held_out)
+        rows = replace(rows, shown=None).take(others)
     scoring = network.scoring
     if validation is None:
         network.set_params(early_stopping=False, scoring=None)
@@ -139,7 +129,7 @@ def train(
         names = "X_val", "y_val", "sample_weight_val"
         options |= zip(names, validation.given(), strict=True)
         if judged is not None:
-            network.scoring = ScorerOfTables(*judged, scoring, inputs, validation.shown)
+            network.scoring = ScorerOfTables(*judged, scoring, validation.shown)
     # Not `fit`: here all epochs are wanted, which is nothing to warn of.
     epochs = network.max_iter
     network.partial_fit(*rows.given(), epochs=epochs, **options)

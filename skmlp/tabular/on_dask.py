@@ -38,29 +38,24 @@ class Partitioned:
         Rows of each partition.
     rows : ndarray of int
         Which rows of all these are.
-    inputs : ndarray of int
-        The encoded columns that are seen.
     """
 
     parts: Sequence[Any]
     encoder: Any
     sizes: tuple[int, ...]
     rows: Array
-    inputs: Array
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and encoded columns."""
-        return len(self.rows), len(self.inputs)
+    def shape(self) -> tuple[int]:
+        """The number of rows."""
+        return (len(self.rows),)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, rows: Array | None, inputs: Array | None = None) -> Partitioned:
-        """Rows at some indices, and some of the columns; None for all."""
-        taken = self.rows if rows is None else self.rows[rows]
-        seen = self.inputs if inputs is None else self.inputs[inputs]
-        return replace(self, rows=taken, inputs=seen)
+    def take(self, rows: Array) -> Partitioned:
+        """Rows at some indices."""
+        return replace(self, rows=self.rows[rows])
 
     def _cuts(self) -> Array:
         """Where the rows of each partition begin in `rows`, which is sorted."""
@@ -71,12 +66,7 @@ class Partitioned:
         starts, cuts = np.cumsum([0, *self.sizes]), self._cuts()
         encoded = dask.delayed(_encoded, pure=False)
         return [
-            encoded(
-                part,
-                self.encoder,
-                self.rows[cuts[k] : cuts[k + 1]] - start,
-                self.inputs,
-            )
+            encoded(part, self.encoder, self.rows[cuts[k] : cuts[k + 1]] - start)
             for k, (part, start) in enumerate(zip(self.parts, starts, strict=False))
         ]
 
@@ -100,10 +90,6 @@ class Partitioned:
         pairs = zip(self.delayed(), self.split(values) or [], strict=True)
         found: Array = sum(dask.compute(*[add(*pair) for pair in pairs]))
         return found
-
-    def encoded_by(self, encoder: TableEncoder) -> Partitioned:
-        """The same rows of another encoder."""
-        return replace(self, encoder=dask.delayed(encoder, pure=False))
 
 
 def taken(
@@ -147,8 +133,7 @@ def taken(
     y, *weights = (
         np.concatenate(each) for each in zip(*(f[2] for f in found), strict=True)
     )
-    every = np.arange(len(encoder.is_ramp_))
-    rows = Partitioned(parts, tool, sizes, np.arange(sum(sizes)), every)
+    rows = Partitioned(parts, tool, sizes, np.arange(sum(sizes)))
     return rows, y, weights[0] if weights else None
 
 
@@ -187,11 +172,11 @@ def _joined(parts: Sequence[Sequence[Summary]]) -> list[Summary]:
     return [replace(one, name=own.name) for one, own in zip(found, full, strict=True)]
 
 
-def _encoded(part: Any, encoder: TableEncoder, rows: Array, inputs: Array) -> Array:
-    """Some encoded rows and columns of a partition."""
+def _encoded(part: Any, encoder: TableEncoder, rows: Array) -> Array:
+    """Some rows of a partition, as `TableEncoder.columns` gives them."""
     if len(rows) == 0:
-        return np.empty((0, len(inputs)), np.float32)
-    return np.ascontiguousarray(encoder.encode(part)[rows][:, inputs])
+        return np.empty((0, encoder.input_encoding().n_features), np.float32)
+    return encoder.columns(part)[rows]
 
 
 # -- predictions -----------------------------------------------------------------------

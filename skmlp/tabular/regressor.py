@@ -60,9 +60,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
     preprocessor_ : TableEncoder
         What makes numbers of the raw table.
     estimators_ : list of MLPRegressor
-        The networks. Their targets have mean 0 and deviation 1.
-    estimators_features_ : list of ndarray of int
-        The encoded columns that each network sees: every other one sees no ramps.
+        The networks. Their targets have mean 0 and deviation 1, and their
+        `input_encoding` says what each makes of the table: every other one sees no
+        ramps.
     estimator_weights_ : ndarray of shape (n_estimators,)
         Weights of the networks in the mean, by the loss on the held-out rows. Their
         sum is 1.

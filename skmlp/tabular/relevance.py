@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skmlp.model.input_encoding import InputEncoding
 from skmlp.model.layout import Array
 
 #: A column that says nothing by itself may say something together with others. This
@@ -20,14 +21,16 @@ from skmlp.model.layout import Array
 LEAST = 0.3
 
 
-def moments(blocks: Sequence[Array], X: Array, Y: Array) -> Array:
+def moments(
+    blocks: Sequence[Array], inputs: InputEncoding, X: Array, Y: Array
+) -> Array:
     """Sums over rows that `scales` needs, in one dimension.
 
-    `blocks` are columns of X; all the ramps of a number, for example.
+    `blocks` are inputs; all the ramps of a number, for example.
     """
     found = [[float(len(X))], Y.sum(axis=0), np.square(Y).sum(axis=0)]
     for block in blocks:
-        H = X[:, block].astype(np.float64)
+        H = inputs.take(block).encode(X).astype(np.float64)
         found += [H.sum(axis=0), (H.T @ H).ravel(), (H.T @ Y).ravel()]
     return np.concatenate(found)
 

@@ -112,6 +112,7 @@ ADDED_OUT_OF_RANGE: dict[str, list[tuple[Any, str]]] = {
             "activation": [["relu", "tanh"], ["swish"], [None], [3.0]],
             "dropout": [1.0, -0.1, "half", None, [0.1, 0.1], [1.0], [None]],
             "input_dropout": [1.0, -0.1, None, [0.1]],
+            "input_encoding": [16, "ramps", np.zeros(3)],
             "l1_ratio": [-0.1, 1.1, None],
             "weight_decay": [-0.1, None],
             "clip_norm": [0.0, -1.0, "big"],

@@ -64,7 +64,7 @@ OTHER: dict[str, Any] = {
 ALWAYS = {
     *("loss", "hidden_layer_sizes", "solver", "max_iter", "random_state", "verbose"),
     *("warm_start", "max_time", "coefs_init", "intercepts_init", "missing_targets"),
-    *("n_jobs", "tol", "tol_scale"),
+    *("n_jobs", "tol", "tol_scale", "input_encoding"),
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 import skmlp
+from skmlp import InputEncoding
 from tests.laws.twins import ATOL, RTOL, data_of
 from tests.model.own import LogCosh, Sine
 
@@ -134,6 +135,14 @@ class Fit:
         return model
 
 
+def encoding_of(columns: int = 7) -> InputEncoding:
+    """Numbers with ramps, a column of them that is 0 where another one is not."""
+    X = np.random.default_rng(5).normal(size=(50, columns))
+    found = InputEncoding.of_quantiles(X, n_ramps=4)
+    gates = np.where(found.sources == 1, 2, found.gates)
+    return replace(found, gates=gates, weights=np.linspace(0.5, 1, found.n_inputs))
+
+
 def _sgd(**params: Any) -> dict[str, Any]:
     return {"solver": "sgd", "learning_rate_init": 0.05, **params}
 
@@ -179,6 +188,21 @@ TABLE = {
         "two outputs",
         {"hidden_layer_sizes": (5, 6), "dropout": 0.3, "input_dropout": 0.2},
         weighted=True,
+    ),
+    "encoded": Fit(
+        "multiclass",
+        {**STOP, "dropout": 0.2, "input_dropout": 0.1, "input_encoding": encoding_of()},
+        weighted=True,
+    ),
+    "encoded, lbfgs": Fit("one output", {**LBFGS, "input_encoding": encoding_of()}),
+    "encoded, validation rows": Fit(
+        "one output",
+        _sgd(input_encoding=encoding_of(), early_stopping=True),
+        kind="float32",
+        held_out=9,
+    ),
+    "encoded, pieces": Fit(
+        "two outputs", {"input_encoding": encoding_of()}, calls=PIECES
     ),
     "dropout, csr": Fit(
         "binary",

@@ -25,7 +25,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 import skmlp
-from skmlp import MLPClassifier, MLPRegressor
+from skmlp import InputEncoding, MLPClassifier, MLPRegressor
 from skmlp.arrays import arrays_of, fetch
 from tests.laws.places import TABLE, Place, alone, assert_same_model, gangs_seen
 from tests.limits import HANG_S
@@ -79,7 +79,7 @@ SOME += ["rmsprop, averaged, stopping early", "missing targets", "adagrad, l1"]
 FITS = {
     name: fit
     for name, fit in TABLE.items()
-    if fit.kind != "csr" and not name.startswith("own")
+    if fit.kind != "csr" and not name.startswith(("own", "encoded"))
 }
 PREDICTIONS = ("predict", "predict_proba", "hidden_outputs")
 
@@ -363,6 +363,9 @@ def test_what_is_not_supported_is_refused_before_training():
     there, refused = _strict("device1"), pytest.raises
     with refused(ValueError, match="of your own"):
         MLPClassifier(activation=Sine()).fit(there(X), LABELS)
+    encoding = InputEncoding.of_quantiles(X)
+    with refused(ValueError, match="input_encoding"):
+        MLPClassifier(input_encoding=encoding).fit(there(X), LABELS)
     with refused(ValueError, match="in this process"), joblib.parallel_config("loky"):
         MLPClassifier(n_jobs=2).fit(there(X), LABELS)
     da = pytest.importorskip("dask.array")

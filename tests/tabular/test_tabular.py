@@ -428,14 +428,21 @@ def test_scikit_learns_checks(kind, number):
 def test_every_other_network_sees_no_ramps():
     model = quick(TabularMLPRegressor).fit(frame("pandas"), REAL)
     names = model.preprocessor_.get_feature_names_out()
-    seen = [
-        {"ramp" in name for name in names[inputs]}
-        for inputs in model.estimators_features_
-    ]
-    assert seen == [{True, False}, {False}]
+    is_ramp = model.preprocessor_.is_ramp_
+    assert ["ramp" in name for name in names] == is_ramp.tolist()
+    assert is_ramp.any()
     assert_allclose(model.estimator_weights_.sum(), 1)
-    sizes = [m.n_features_in_ for m in model.estimators_]
-    assert sizes == [len(names), (~model.preprocessor_.is_ramp_).sum()]
+    sizes = [len(m.coefs_[0]) for m in model.estimators_]
+    assert sizes == [len(names), (~is_ramp).sum()]
+
+
+def test_rows_stay_narrow():
+    model = quick(TabularMLPRegressor).fit(frame("pandas"), REAL)
+    table = model.preprocessor_.columns(frame("pandas"))
+    assert {m.n_features_in_ for m in model.estimators_} == {table.shape[1]}
+    assert table.shape[1] < len(model.preprocessor_.get_feature_names_out()) / 2
+    encoded = model.preprocessor_.input_encoding().encode(table)
+    assert_array_equal(encoded, model.preprocessor_.transform(frame("pandas")))
 
 
 def test_the_temperature_undoes_what_smoothing_does():

@@ -46,10 +46,10 @@ N_NAMED = 5
 def note_unscaled(estimator: Any, columns: Mapping[int, float]) -> None:
     """Keep what `skmlp.data.checks.unscaled` has found for the end of the fit.
 
-    A fit that has diverged is an error, without a warning.
+    A fit that has diverged is an error, without a warning. An encoding scales.
     """
     vars(estimator).pop("_unscaled", None)
-    if columns:
+    if columns and estimator.input_encoding is None:
         estimator._unscaled = columns
 
 

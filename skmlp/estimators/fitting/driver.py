@@ -40,7 +40,10 @@ def fit(estimator: Any, given: Input, epochs: int | None = None) -> None:
     with _rows(estimator, asked, given) as rows:
         target: Target = estimator._target
         n_outputs = target.n_outputs(rows.n_columns)
-        units = (rows.n_features, *asked.hidden_sizes, n_outputs)
+        n_inputs, encoding = rows.n_features, asked.plan["encoding"]
+        if encoding is not None:
+            n_inputs = encoding.check(n_inputs, rows.sparse)
+        units = (n_inputs, *asked.hidden_sizes, n_outputs)
         rows.check_size(units, asked.plan["solver"])
         start = initial_state.draw(
             estimator,

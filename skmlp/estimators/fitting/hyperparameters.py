@@ -125,6 +125,7 @@ def read(estimator: Any, given: Input, epochs: Any) -> Hyperparameters:
         "frozen": frozen,
         "kernels": kernel_sets.resolve(get_config()["kernels"]),
         "dropout": rates,
+        "encoding": estimator.input_encoding,
         "weight_decay": float(estimator.weight_decay),
         "l1_ratio": float(estimator.l1_ratio),
         "rho": float(estimator.rho),

@@ -235,7 +235,7 @@ def judge_there(
             some = raw[rows][:, slice(None) if output is None else [output]]
             model = _model_of(estimator, plan, state)
             model.n_outputs_ = some.shape[1]
-            elsewhere = RowsElsewhere(len(some), plan.units[0])
+            elsewhere = RowsElsewhere(len(some), estimator.n_features_in_)
             model._forward = lambda X, n_layers=None, finish=None: elsewhere.predicted(
                 X, some, finish
             )

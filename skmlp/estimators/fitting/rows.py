@@ -27,6 +27,7 @@ class Rows(ABC):
     n_columns: int
     dtype: np.dtype[Any]
     weighted: bool
+    sparse: bool
 
     def check_size(self, units: tuple[int, ...], solver: str) -> None:
         """MemoryError if the ranks can't hold such a network."""

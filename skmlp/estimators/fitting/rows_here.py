@@ -77,7 +77,7 @@ class RowsHere(Rows):
         self.n_rows, self.n_features = X.shape
         self.n_held_out = 0 if self.held_out is None else self.held_out[0].shape[0]
         self.n_columns = y.shape[1] if y.ndim == 2 else 1
-        self.weighted = self.w.size > 0
+        self.weighted, self.sparse = self.w.size > 0, sparse.issparse(X)
         self._binary = target.labels is not None
 
     def _checked(self, target: Target, given: Input) -> tuple[Any, Array, Array]:

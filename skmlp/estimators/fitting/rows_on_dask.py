@@ -84,6 +84,7 @@ class RowsOnDask(Rows):
             stats.features,
             data.dtype,
         )
+        self.sparse = stats.sparse
         self.n_columns = stats.y_shape[0] if stats.y_shape else 1
         self.weighted = data.weighted or bool(self._class_weights)
         apart = data.held_out_stats
