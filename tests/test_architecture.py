@@ -66,7 +66,7 @@ LINES = {
     "errors that point to what was meant, what a fit tells": (200, 380),
     "estimators of raw tables": (1_215, 2_130),
     "raw tables: lazy intervals, scorers of the user's rows, odd columns": (275, 400),
-    "rows that are encoded by the minibatch; ramps and categories so": (185, 330),
+    "rows that are encoded by the minibatch; ramps and categories so": (205, 350),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),

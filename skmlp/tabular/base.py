@@ -216,8 +216,10 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         for k, network in enumerate(networks):
             network.set_params(input_encoding=kinds[k % 2])
         judged = None if scorer is None else (self._alone(), scorer)
+        told = f"of {n_members}" if self.verbose else ""
+        how = validation, first, judged, told
         fits = [
-            delayed(train)(network, rows, parts[k // 2], validation, first, judged)
+            delayed(train)(k, network, rows, parts[k // 2], *how)
             for k, network in enumerate(networks)
         ]
         if rows.on_dask:  # each has the whole cluster
@@ -266,13 +268,13 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         own = columns.as_table(given.X, self), columns.as_rows(given.y)
         return replace(rows, shown=own)
 
-    def _alone(self) -> Any:
-        """A twin that is to have a single network; for scorers."""
+    def _alone(self, *networks: Any) -> Any:
+        """A twin that predicts by a single network; for scorers."""
         twin: Any = object.__new__(type(self))
         vars(twin).update(vars(self))
         twin.estimator_weights_ = np.ones(1)
         twin.temperature_ = 1.0
-        twin.estimators_ = []
+        twin.estimators_ = list(networks)
         return twin
 
     def _weigh(self, held_out: Sequence[Rows]) -> None:
@@ -333,7 +335,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
             scoring=self.scoring if self.early_stopping else None,
             batch_size=max(1, min(rows, n_rows)),
             random_state=seed,
-            verbose=self.verbose,
+            verbose=max(int(self.verbose) - 1, 0),
         )
         return network.set_params(**self.network_params or {})
 

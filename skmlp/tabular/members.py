@@ -89,9 +89,7 @@ class ScorerOfTables:
 
     def __call__(self, network: Any, X: Any, y: Array, **weights: Any) -> Any:
         """Return the score of a network; its rows are known, and encoded once."""
-        model = object.__new__(type(self.estimator))
-        vars(model).update(vars(self.estimator))
-        model.estimators_ = [network]
+        model = self.estimator._alone(network)
         rows, targets = self.shown or (X, self.estimator._decoded(y))
 
         def finished(table: Any, finish: Any) -> Any:
@@ -104,18 +102,21 @@ class ScorerOfTables:
 
 
 def train(
+    number: int,
     network: Any,
     rows: Rows,
     held_out: Array | None,
     validation: Rows | None,
     first: Mapping[str, Any],
     judged: tuple[Any, Any] | None,
+    told: str,
 ) -> Any:
     """Train one member; at module level, so that worker processes can.
 
     It learns from all `rows` but `held_out`. `first` are further arguments of a first
     `partial_fit`, `judged` the estimator and the scorer of ``network.scoring``, if it
-    has one.
+    has one. A line says at the end how it went, if `told` says of
+    how many it is.
     """
     options = dict(first)
     if validation is None and held_out is not None:
@@ -135,6 +136,10 @@ def train(
     network.partial_fit(*rows.given(), epochs=epochs, **options)
     if validation is not None:
         network.scoring = scoring  # without the rows
+    if told:
+        curve = getattr(network, "validation_loss_curve_", None) or network.loss_curve_
+        told = f"Network {number + 1} {told}: {network.n_iter_} epochs"
+        print(f"{told}, best loss {min(curve):.4f}", flush=True)
     return network
 
 

@@ -53,7 +53,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         `joblib.parallel_config` names another backend. With None, one on each core;
         with 1, one after the other, each on all cores, which needs less memory.
     verbose : bool or int, default=False
-        Print the epochs of each network. By default nothing is printed.
+        Print a line for each network when it is trained; from 2 on, its epochs as well.
+        By default nothing is printed.
 
     Attributes
     ----------
