@@ -67,6 +67,7 @@ LINES = {
     "estimators of raw tables": (1_215, 2_130),
     "raw tables: lazy intervals, scorers of the user's rows, odd columns": (275, 400),
     "rows that are encoded by the minibatch; ramps and categories so": (205, 350),
+    "networks of a table end with a fit that fails": (50, 75),
     "UNIX sockets between ranks of one host": (60, 100),
     "compiled steps of ranks beside others": (180, 270),
     "sums of many ranks; which batch and how many workers would do": (300, 480),

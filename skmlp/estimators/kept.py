@@ -18,6 +18,7 @@ _PASSING = frozenset(
         "_watch",
         "_training",
         "_arrays",
+        "_beside",
         "_unscaled",
         "_skl_callbacks",
         "_skl_callbacks_to_teardown",

@@ -31,6 +31,7 @@ from skmlp.exceptions import UnusedParameterWarning
 from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
+from skmlp.tabular.beside import Beside
 from skmlp.tabular.encoder import TableEncoder
 from skmlp.tabular.members import Rows, held_out_rows, members_at_once, train
 from skmlp.tabular.relevance import moments, scales
@@ -217,16 +218,17 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
             network.set_params(input_encoding=kinds[k % 2])
         judged = None if scorer is None else (self._alone(), scorer)
         told = f"of {n_members}" if self.verbose else ""
-        how = validation, first, judged, told
-        fits = [
-            delayed(train)(k, network, rows, parts[k // 2], *how)
-            for k, network in enumerate(networks)
-        ]
-        if rows.on_dask:  # each has the whole cluster
-            self.estimators_ = [fit(*args, **kwargs) for fit, args, kwargs in fits]
-        else:
-            n_jobs = members_at_once(self.n_jobs, n_members)
-            self.estimators_ = Parallel(n_jobs, prefer="threads")(fits)
+        with Beside() as beside:
+            how = validation, first, judged, told, beside
+            fits = [
+                delayed(train)(k, network, rows, parts[k // 2], *how)
+                for k, network in enumerate(networks)
+            ]
+            if rows.on_dask:  # each has the whole cluster
+                self.estimators_ = [fit(*args, **kwargs) for fit, args, kwargs in fits]
+            else:
+                n_jobs = members_at_once(self.n_jobs, n_members)
+                self.estimators_ = Parallel(n_jobs, prefer="threads")(fits)
         self.n_iter_ = max(network.n_iter_ for network in self.estimators_)
         if validation is not None and self.early_stopping:
             self._weigh([validation] * n_pairs)

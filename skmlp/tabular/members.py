@@ -13,6 +13,7 @@ from joblib.parallel import get_active_backend
 from skmlp.cores import usable_cores
 from skmlp.model.layout import Array
 from skmlp.tabular import columns
+from skmlp.tabular.beside import Beside
 from skmlp.threads import blas_threads_allowed
 
 
@@ -110,6 +111,7 @@ def train(
     first: Mapping[str, Any],
     judged: tuple[Any, Any] | None,
     told: str,
+    beside: Beside,
 ) -> Any:
     """Train one member; at module level, so that worker processes can.
 
@@ -133,7 +135,8 @@ def train(
             network.scoring = ScorerOfTables(*judged, scoring, validation.shown)
     # Not `fit`: here all epochs are wanted, which is nothing to warn of.
     epochs = network.max_iter
-    network.partial_fit(*rows.given(), epochs=epochs, **options)
+    with beside.training(network):
+        network.partial_fit(*rows.given(), epochs=epochs, **options)
     if validation is not None:
         network.scoring = scoring  # without the rows
     if told:

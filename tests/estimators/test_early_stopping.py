@@ -132,6 +132,14 @@ def test_a_class_without_weight_is_missing_too():
     assert "lack class 3," in refused(model, lambda m: m.fit(X, CLASSES))
 
 
+@pytest.mark.parametrize("scoring", ["roc_auc", "f1"])
+def test_a_single_class_has_no_score(scoring):
+    model = MLPClassifier(early_stopping=True, scoring=scoring, max_iter=2)
+    told = refused(model, lambda m: m.fit(X, np.zeros(len(X), int)))
+    assert "a single class" in told
+    assert re.search(CURES, told)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("scoring", [None, "loss", "f1"])
 def test_a_score_that_needs_not_all_classes_is_no_error(scoring):

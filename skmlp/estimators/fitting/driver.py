@@ -170,6 +170,8 @@ def _train(
         if judge is not None and plan.early_stopping:
             judge.check(first[0])
         show = fitted_attributes.printer(plan, len(done), asked.verbose)
+        if hasattr(estimator, "_beside"):
+            show = estimator._beside.checked(show)
         outcome = supervisor.train(
             ranks, plan, first.pop(), show, watch, done, score=judge, deadline=deadline
         )

@@ -125,15 +125,20 @@ class Judge:
         return self._score(self.look(state))
 
     def check(self, state: TrainState) -> None:
-        """ValueError before training if rows that lack a class have no score."""
+        """ValueError before training if rows that lack a class have no score.
+
+        So too where there is one class in all.
+        """
         labels = self.estimator._target.labels
         if labels is None:
             return
         look = self.look(state)
         self.lacking = _lacking(labels, look.y, look.w)
-        cause = None
+        cause, lack = None, f"The validation rows lack {self.lacking}"
         if not self.lacking:
-            return
+            if min(map(len, labels)) > 1:
+                return
+            lack = "The targets have a single class"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -142,8 +147,8 @@ class Judge:
             except ValueError as error:
                 cause = error
         raise ValueError(
-            f"The validation rows lack {self.lacking}, so they have no finite score "
-            f"by scoring={self.scoring!r}. {CURES}"
+            f"{lack}, so the validation rows have no finite score by scoring="
+            f"{self.scoring!r}. {CURES}"
         ) from cause
 
     def _score(self, look: Look) -> float:
