@@ -138,7 +138,7 @@ class Judge:
         if not self.lacking:
             if min(map(len, labels)) > 1:
                 return
-            lack = "The targets have a single class"
+            lack = "The targets lack a second class"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
