@@ -266,7 +266,7 @@ class BaseMLP(
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
         arrays = array_support.of_model(self, X)
-        X = checked_rows(self, X)
+        X, check = checked_rows(self, X)
         activations = hyperparameters.activations(self, len(self.coefs_) - 1)
         if arrays is not None:
             return array_support.predict(self, arrays, activations, X, n_layers, finish)
@@ -280,7 +280,7 @@ class BaseMLP(
         layers = self.coefs_[:n_layers], self.intercepts_[:n_layers]
         steps = activations[: len(layers[0]) - 1], last
         kernels = kernel_sets.resolve(get_config()["kernels"])
-        return forward(X, *layers, *steps, kernels, heads, finish)
+        return forward(X, *layers, *steps, kernels, heads, finish, check)
 
     def hidden_outputs(self, X: Any, layer: int = -1) -> Any:
         """Compute what a hidden layer gives to the next one.

@@ -290,6 +290,7 @@ def predict(
     dropout,
     heads,
     params,
+    odd,
     X,
     out,
     room,
@@ -302,12 +303,17 @@ def predict(
 ):
     """Write the predictions of rows, block by block, until all are claimed.
 
-    `X` is the address of the rows. The blocks are numbered from `begin` to `end`, and
-    those of a later call go on from there: whoever comes late finds none left.
+    `X` is the address of the rows; `odd` gets a 1 if not all of them are surely finite.
+    The blocks are numbered from `begin` to `end`, and those of a later call go on from
+    there: whoever comes late finds none left.
+
+    A single output may come with its bias for each row of a block: in a column there
+    are no vectors, so its numbers are then one row.
     """
     n, n_layers, most = units[0], units.size - 1, places[MOST]
     m, none, own = units[n_layers], line(units, 0, 0), part_for(room, me, n_threads)
-    b = line(params, params.size - m, m)
+    n_weights, width = _sizes(units)
+    b = line(params, n_weights + width, params.size - n_weights - width)
     no_stream = np.empty(0, np.uint64)
     block = load(counters)
     while block < end:
@@ -316,11 +322,18 @@ def predict(
             rows = min(most, out.shape[0] - start)
             x = far_table(X, start * n, params, rows, n)
             z = table(out, start * m, rows, m)
+            total, values = params.dtype.type(0), far_line(X, start * n, params, x.size)
+            for i in range(values.size):
+                total += values[i]
+            if not abs(total) < np.inf:
+                odd[0] = 1
             net = kernels, units, dropout, params, own, places
             call(kernels[FORWARD], (*net, x, none, no_stream, z))
             if heads.size:
                 call(kernels[OUTPUT], (z, b, heads))
             else:
+                if b.size > m:
+                    z = table(out, start, 1, rows)
                 call(kernels[OUTPUT], (z, b))
             done = load(counters + DONE)
             while not replace(counters + DONE, done, done + 1):

@@ -46,6 +46,7 @@ def forward(
     kernels: str,
     heads: Sequence[int] = (),
     finish: Callable[[Array, slice], Any] | None = None,
+    check: Callable[[], Any] | None = None,
 ) -> Any:
     """Run a fitted network on rows: an array, a sparse matrix, or encoded rows.
 
@@ -55,14 +56,19 @@ def forward(
     the outputs of all rows are then never in memory together. The result, of shape (n,
     n_outputs) or what `finish` makes of all rows, has the dtype that the rows and the
     layers have in common.
+
+    ``check()`` raises if X is not finite. Threads that share the rows look for that as
+    they go; only if it may be so is it called.
     """
     dtype, layers = _in_one_dtype(X, coefs, intercepts)
     if sparse.issparse(X):
         X = X.tocsr()
     steps = [*activations, output], heads
     if kernels == "compiled" and _can_share(X, layers, steps[0]):
-        with _Fused(X, layers, *steps) as fused:
+        with _Fused(X, layers, *steps, check) as fused:
             return _in_blocks(X, dtype, fused, fused.n_rows, layers, finish)
+    if check is not None:
+        check()
     compute = _by_layer(layers, *steps, kernel_sets.load(kernels))
     widest = max(X.shape[1], *[b.size for _, b in layers])
     return _in_blocks(X, dtype, compute, rows_of_block(widest), layers, finish)
@@ -169,6 +175,7 @@ class _Fused:
         layers: Sequence[tuple[Array, Array]],
         activations: Sequence[str],
         heads: Sequence[int],
+        check: Callable[[], Any] | None,
     ) -> None:
         # Not above: numba takes its time to import.
         from skmlp.kernels import network, sync
@@ -187,24 +194,30 @@ class _Fused:
         #: Rows of a call.
         self.n_rows = max(size // self._most, 1) * self._most
         n_threads = min(usable_cores(), blas_threads_allowed() or 1)
-        self._counters, self._done = sync.counters(2), 0
-        self._threads = StepThreads(n_threads, self._counters)
+        self._done, counters = 0, sync.counters(2)
+        self._threads = StepThreads(n_threads, keep=counters)
         self._predict = network.predictor(
             dtype.name,
             activations[:-1],
             activations[-1],
             tiled=_MOST_ROWS * work * (dtype.itemsize // 4) <= SMALL_STEP,
         )
+        *others, last = biases
+        by_number = kernel_sets.load("compiled").activations.FORWARD
+        if len(last) == 1 and activations[-1] in by_number:
+            last = last.repeat(self._most)
+        self._check, self._odd = check, np.zeros(1, np.int64)
         self._arrays = (
             np.array(units, np.int64),
             np.empty(0),  # no dropout
             np.array(heads, np.int64),
-            np.concatenate([*map(np.ravel, weights), *biases]),
+            np.concatenate([*map(np.ravel, weights), *others, last]),
+            self._odd,
         )
         # Only the layers need room.
         sizes = [self._most * wide, *[0] * 7]
-        self._room = network.room_for(sizes, self._most, n_threads, dtype)
-        self._n_threads = n_threads
+        room = network.room_for(sizes, self._most, n_threads, dtype)
+        self._others = *room, n_threads, counters.ctypes.data
         self._limit = products_limit()
 
     def __enter__(self) -> _Fused:
@@ -219,18 +232,13 @@ class _Fused:
 
     def __call__(self, X: Array, out: Array) -> None:
         X = np.require(X, requirements=["C", "A"])
-        begin, self._done = self._done, self._done - (-len(out) // self._most)
-        self._threads.run(
-            self._predict,
-            *self._arrays,
-            X.ctypes.data,
-            out,
-            *self._room,
-            self._n_threads,
-            self._counters.ctypes.data,
-            begin,
-            self._done,
-        )
+        begin, end = self._done, self._done - (-len(out) // self._most)
+        given = *self._arrays, X.ctypes.data, out, *self._others, begin, end
+        self._threads.run(self._predict, *given)
+        self._done = end
+        if self._check is not None and self._odd[0]:
+            self._check()
+            self._check = None  # only a sum is not finite
 
 
 def rows_of_block(width: int) -> int:

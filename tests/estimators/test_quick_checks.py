@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import get_tags
@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from skmlp import MLPClassifier, MLPRegressor
 from skmlp.estimators.fitting import fast_checks
+from skmlp.model import predict
 
 RANDOM = np.random.default_rng(0)
 SOUND = RANDOM.normal(size=(6, 3))
@@ -127,12 +128,19 @@ def test_pairs_as_scikit_learn(rows, kind, looked):
         assert_array_equal(one, other, strict=True)
 
 
+def _rows_to_predict(model, X):
+    rows, check = fast_checks.checked_rows(model, X)
+    if check is not None:
+        check()
+    return rows
+
+
 @pytest.mark.parametrize("rows", ROWS)
 def test_rows_to_predict_as_scikit_learn(rows):
     X, _ = ROWS[rows]
     for n_features in (3, 4):
         fitted = {"n_features_in_": n_features}
-        how, found, _ = _outcome(fast_checks.checked_rows, X, fitted=fitted)
+        how, found, _ = _outcome(_rows_to_predict, X, fitted=fitted)
         options = {"accept_sparse": ["csr", "csc"], "reset": False}
         expected = _outcome(validate_data, X, fitted=fitted, **options)
         assert how == expected[0]
@@ -140,6 +148,23 @@ def test_rows_to_predict_as_scikit_learn(rows):
             assert_array_equal(found, expected[1], strict=True)
         else:
             assert found == expected[1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, np.finfo(np.float64).max])
+def test_threads_that_share_rows_look_at_all_of_them(value, looked, monkeypatch):
+    """Numbers whose sum overflows are fine; scikit-learn says so."""
+    rows, targets = np.tile(SOUND, (100, 1)), np.tile(TARGETS, 100)
+    model = MLPRegressor(hidden_layer_sizes=8, max_iter=2).fit(rows, targets)
+    monkeypatch.setattr(predict, "_WORTH_THREADS", 0)
+    assert_allclose(model.predict(rows), model.predict(rows[:6]).tolist() * 100)
+    assert not looked
+    rows[555, 1:] = value
+    if value < np.inf:
+        model.predict(rows)
+    else:
+        with pytest.raises(ValueError, match=r"X contains (NaN|infinity)"):
+            model.predict(rows)
+    assert len(looked) == 1
 
 
 def test_rows_without_names_are_told_of():

@@ -18,6 +18,8 @@ N_ROWS = 1501  # in blocks, of which the last one is shorter
 NETS = {
     "no hidden layer": ((7, 3), [], "softmax", ()),
     "one output": ((7, 11, 1), ["relu"], "logistic", ()),
+    "softmax of one output": ((7, 11, 1), ["relu"], "softmax", ()),
+    "a hidden layer of one unit": ((7, 5, 1), ["relu"], "gelu", ()),
     "several layers": ((7, 5, 33, 4), ["gelu", "tanh"], "identity", ()),
     "heads": ((7, 11, 9), ["selu"], "softmax_heads", (2, 3, 4)),
     "a hidden layer": ((7, 5, 33), ["relu"], "mish", ()),
@@ -101,3 +103,24 @@ def test_nan_stays(monkeypatch):
     X[1000, 2] = np.nan
     found = outputs("several layers", np.float64, monkeypatch, threads=True, X=X)
     assert_array_equal(np.isnan(found).any(axis=1), np.arange(N_ROWS) == 1000)
+
+
+def test_only_rows_that_may_not_be_finite_are_checked(monkeypatch):
+    monkeypatch.setattr(predict, "_WORTH_THREADS", 0)
+    checked = []
+    layers = [np.ones((7, 1))], [np.zeros(1)]
+
+    def forward(X):
+        return predict.forward(
+            X, *layers, [], "identity", "compiled", check=lambda: checked.append(X)
+        )
+
+    forward(ROWS)
+    assert not checked
+    for row in (0, 777, N_ROWS - 1):
+        for value in (np.nan, -np.inf):
+            X = ROWS.copy()
+            X[row, 3] = value
+            forward(X)
+            assert checked.pop() is X
+    assert not checked

@@ -8,7 +8,7 @@ goes to scikit-learn, and so does all that is wrong: its errors are the ones rai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,17 @@ def checked_pair(
     return X, y
 
 
-def checked_rows(estimator: Any, X: Any) -> Any:
-    """Validate rows to predict, as scikit-learn's `validate_data` does."""
-    if _is_table(X) and _is_finite(X) and _fits(estimator, X, False):
-        return X
+def checked_rows(estimator: Any, X: Any) -> tuple[Any, Callable[[], Any] | None]:
+    """Validate rows to predict, as scikit-learn's `validate_data` does.
+
+    What raises if they are not finite comes beside them, where that is left to do.
+    """
+    if _is_table(X) and _fits(estimator, X, False):
+        return X, lambda: _is_finite(X) or _validated(estimator, X)
+    return _validated(estimator, X), None
+
+
+def _validated(estimator: Any, X: Any) -> Any:
     with suggestions.columns_named(X):
         rows = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False)
         # Texts in a frame of polars have come through.
