@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skmlp.model.input_encoding import InputEncoding
-from skmlp.model.layout import Layout
+from skmlp.model.layout import Layout, layout_of
 from skmlp.model.losses import Loss, entry, heads_of
 from skmlp.optim.schedules import Schedule
 
@@ -178,7 +178,7 @@ class Plan:
     @property
     def layout(self) -> Layout:
         """The network's shapes."""
-        return Layout(self.units)
+        return layout_of(self.units)
 
     @property
     def loss_entry(self) -> Loss:

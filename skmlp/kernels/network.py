@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -129,9 +130,9 @@ def room_for(sizes: Sequence[int], rows: int, n_parts: int, dtype: Any) -> list[
     """Make room of so many numbers for each part, and `places` in it; see `MOST`."""
     # In cache lines of its own: what different threads write lies so far apart.
     lines = [-(-size // LINE) * LINE for size in sizes]
-    ends = np.cumsum([0, *lines])
-    room = np.empty(n_parts * ends[-1], dtype)
-    return [room, np.array([*ends[:-1], rows], np.int64)]
+    *places, size = accumulate(lines, initial=0)
+    room = np.empty(n_parts * size, dtype)
+    return [room, np.array([*places, rows], np.int64)]
 
 
 def as_array(addresses: dict[int, int], n_hidden: int) -> Array:

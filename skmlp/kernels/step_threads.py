@@ -147,7 +147,9 @@ class StepThreads:
         self._n_parts, self._keep, self._at_once = n_parts, keep, at_once
         self._helpers: list[_Helper] = []
         #: So many there may be: who limits BLAS limits them, too.
-        self._most = min(n_parts, n_threads or blas_threads_allowed() or 1) - 1
+        self._most = 0
+        if n_parts > 1:
+            self._most = min(n_parts, n_threads or blas_threads_allowed() or 1) - 1
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call ``function(*arguments, thread)`` in each of the threads that are free.

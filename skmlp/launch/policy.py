@@ -131,12 +131,13 @@ def step_parts(
     all of this host. It does not depend on the threads that BLAS may use: with fewer of
     them, fewer compute the same parts.
     """
+    if work_of(units, n_rows, dtype) < LEAST_EPOCH:
+        return 1
     if not hasattr(os, "sched_yield") or blas_threads_allowed() is None:
         return 1
     cores, step = cores or usable_cores(), work_of(units, batch_rows, dtype)
     parts = min(cores, batch_rows // LEAST_ROWS, int(step // LEAST_STEP), MOST_PARTS)
-    small = work_of(units, n_rows, dtype) < LEAST_EPOCH
-    if small or (step > SMALL_STEP and parts < cores):
+    if step > SMALL_STEP and parts < cores:
         return 1
     return max(1, parts)
 

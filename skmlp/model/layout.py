@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -24,17 +25,17 @@ class Layout:
 
     units: tuple[int, ...]
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, int]]:
         """``(fan_in, fan_out)`` of each weight matrix."""
         return list(pairwise(self.units))
 
-    @property
+    @cached_property
     def n_weights(self) -> int:
         """Length of the prefix that holds the weight matrices."""
         return sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the flat vector."""
         return self.n_weights + sum(self.units[1:])
@@ -88,3 +89,7 @@ class Layout:
             W[...] = coef
             b[...] = intercept
         return flat
+
+
+#: ``layout_of(units)`` is the layout, the same one each time: it is asked for often.
+layout_of = lru_cache(Layout)

@@ -237,7 +237,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
 
     def _warn_unused(self) -> None:
         """Tell which parameters were set and have no effect."""
-        names = [n for n in ("scoring", "validation_fraction") if self._is_set(n)]
+        names = self._set_among(("scoring", "validation_fraction"))
         if names and not self.early_stopping:
             told = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
             warnings.warn(

@@ -155,18 +155,18 @@ class CompiledSteps:
         if plan.dropout_key is not None:
             self._key[:, :2] = plan.dropout_key
         self._n_weights = plan.layout.n_weights
-        self._parts = np.arange(self.n_parts + 1)
 
     def segments(self, start: int, stop: int) -> Array:
         """What the kernels need to know of a segment: what each part has of it."""
-        bounds = start + self._parts * (stop - start) // self.n_parts
+        size, n_parts = stop - start, self.n_parts
+        bounds = [start + part * size // n_parts for part in range(n_parts + 1)]
         return np.array([self._n_weights, *bounds], np.int64)
 
     def cuts(self, ends: Array) -> Array:
         """Where the rows of each part of each minibatch begin; last, where all end."""
         if self.n_parts == 1:
             return ends
-        rows = np.diff(ends)[:, None] * self._parts[:-1] // self.n_parts
+        rows = np.diff(ends)[:, None] * np.arange(self.n_parts) // self.n_parts
         return np.append(ends[:-1, None] + rows, ends[-1])
 
     def sums(self) -> Array:
@@ -237,6 +237,8 @@ def _sizes_of_room(plan: Plan, rows: int) -> Sequence[int]:
 
 def _dropout_of(plan: Plan) -> Array:
     """Return thresholds and scales of each layer; empty without dropout."""
+    if not plan.dropout:
+        return np.empty(0)
     rates = np.array(plan.dropout, np.float64)
     return np.concatenate([np.round(rates * 2.0**32), 1.0 / (1.0 - rates)])
 

@@ -21,6 +21,7 @@ class Evaluator:
 
     def __init__(self, plan: Plan, comm: Communicator, source: Dataset) -> None:
         self._rank = rank = Rank(plan, comm, source)
+        rank.bind()
         self._gradient = np.zeros_like(rank.params)
         self._exchange = comm.exchange(rank.parts, self._gradient)
         # Blocks of a shard after its first one are added to its part.

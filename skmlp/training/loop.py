@@ -21,7 +21,6 @@ import numpy as np
 from skmlp.comm.base import Communicator, Exchange
 from skmlp.data.sampler import Dataset
 from skmlp.data.shuffle import Order
-from skmlp.model.array_network import ArrayNetwork
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
@@ -83,12 +82,13 @@ def _steps_of(
 ) -> Steps:
     """Choose how the steps of a rank are done."""
     plan = rank.plan
-    if isinstance(rank.network, ArrayNetwork):
+    if rank.arrays is not None:
         return ArrayEpoch(rank, solver, moments)
     # A compiled call costs some microseconds more than the calls that it replaces: in
     # single steps it is there for the threads that share it.
     alone = plan.n_shards > 1 and plan.step_parts == 1
     if alone or not is_compiled(rank):
+        rank.bind()
         segments = Segments(rank, solver, exchange, moments)
         return StepByStep(rank.shards, exchange, segments)
     if plan.n_shards == 1:
@@ -116,7 +116,8 @@ class Trainer:
             # What is compared with `tol` is a loss.
             plan = replace(plan, tol=plan.tol * rank.constant()[1])
         self._plan, self._comm = plan, comm
-        self._moments = [np.zeros_like(rank.params) for _ in range(n_moments(plan))]
+        shape = rank.params.shape, rank.dtype
+        self._moments = [np.zeros(*shape) for _ in range(n_moments(plan))]
         self._exchange = comm.exchange(rank.parts, rank.params)
         self._moment_exchanges = [comm.exchange(rank.parts, m) for m in self._moments]
         self._solver = SOLVERS[plan.solver](plan, rank.kernels)
@@ -168,12 +169,9 @@ class Trainer:
         if self._best.size and state.best_params.size:
             np.copyto(self._best, state.best_params)
         self._steps.load()
-        return replace(
-            state,
-            params=self._rank.params,
-            moments=tuple(self._moments),
-            best_params=self._best,
-        )
+        state.params, state.moments = self._rank.params, tuple(self._moments)
+        state.best_params = self._best
+        return state
 
     def _train(self, state: TrainState, n_epochs: int) -> Message:
         state.records = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,11 @@ class Shard:
     """A shard on its rank: its rows, and its part of the gradient.
 
     `gradient_of` writes the gradient of some rows over `part`, a flat vector, and
-    returns their loss. `part` is the first line of `totals`, which has one for each
-    part of a step.
+    returns their loss; see `Rank.bind`. `part` is the first line of `totals`, which has
+    one for each part of a step.
     """
+
+    gradient_of: Callable[[Any, Array, Array], float]
 
     def __init__(
         self,
@@ -57,11 +60,10 @@ class Shard:
         rows: ShardSampler,
         part: Array,
         totals: Array,
-        gradient_of: Callable[[Any, Array, Array], float],
         dropout: Dropout | None,
     ) -> None:
         self.number, self.rows, self.part, self.totals = number, rows, part, totals
-        self.gradient_of, self.dropout = gradient_of, dropout
+        self.dropout = dropout
         #: Summed over the minibatches of an epoch so far.
         self.loss = 0.0
 
@@ -89,11 +91,12 @@ class Rank:
         self.dtype = np.dtype(plan.dtype)
         size, layout = plan.layout.size, plan.layout
         rows = [source.shard(plan, k) for k in comm.own_shards]
-        max_rows = max(one.max_rows for one in rows)
-        dropout = None
+        self.arrays = rows[0].arrays
+        self._max_rows = max_rows = max(one.max_rows for one in rows)
+        self._dropout = None
         if plan.dropout:
             assert plan.dropout_key is not None
-            dropout = Dropout(
+            self._dropout = Dropout(
                 plan.dropout,
                 plan.units[:-1],
                 plan.dropout_key,
@@ -101,11 +104,6 @@ class Rank:
                 self.dtype,
                 max_rows,
             )
-        self.network: AnyNetwork
-        if rows[0].arrays is None:
-            self.network = self.make_network(max_rows, dropout)
-        else:
-            self.network = ArrayNetwork(rows[0].arrays, plan)
         self.params: Array = np.zeros(size, self.dtype)
         self.views = layout.views(self.params)
         self.shards = []
@@ -114,10 +112,22 @@ class Rank:
             lines = plan.step_parts * -(-size // LINE) * LINE
             totals = np.zeros(size if plan.step_parts == 1 else lines, self.dtype)
             part = totals[:size]
-            gradient_of = self.network.bind(self.views, layout.views(part))
-            self.shards.append(Shard(number, one, part, totals, gradient_of, dropout))
+            self.shards.append(Shard(number, one, part, totals, self._dropout))
         self.parts = [shard.part for shard in self.shards]
         self._mean_weight = self._measure_weight()
+
+    @cached_property
+    def network(self) -> AnyNetwork:
+        """What computes on the rows, where that is not done by compiled steps."""
+        if self.arrays is not None:
+            return ArrayNetwork(self.arrays, self.plan)
+        return self.make_network(self._max_rows, self._dropout)
+
+    def bind(self) -> None:
+        """Let each shard compute its gradient, where no compiled steps do."""
+        for shard in self.shards:
+            out = self.plan.layout.views(shard.part)
+            shard.gradient_of = self.network.bind(self.views, out)
 
     def make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
         """Make what computes on so many rows."""

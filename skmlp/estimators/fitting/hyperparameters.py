@@ -288,9 +288,8 @@ def warn_unused(estimator: Any, held_out: bool) -> None:
     """
     told = []
     for cause, names in _unused(estimator, held_out):
-        given = [
-            f"{n}={getattr(estimator, n)!r}" for n in names if estimator._is_set(n)
-        ]
+        changed = estimator._set_among(names)
+        given = [f"{n}={getattr(estimator, n)!r}" for n in changed]
         if held_out and "early_stopping" in names:
             given.append("X_val")
         if given:

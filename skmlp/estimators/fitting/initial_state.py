@@ -21,7 +21,7 @@ from skmlp.estimators.advice.quality import Baseline
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.resume import Resume, fingerprint, resume_of
 from skmlp.model import initializers
-from skmlp.model.layout import Array, Layout
+from skmlp.model.layout import Array, Layout, layout_of
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan, Split
@@ -97,7 +97,7 @@ def draw(
     rows are others. A checkpoint without a seed goes on from `drawn_from`.
     """
     resume = resume_of(estimator)
-    start = _first_params(estimator, asked, resume, Layout(units), dtype, drawn_from)
+    start = _first_params(estimator, asked, resume, layout_of(units), dtype, drawn_from)
     if asked.early_stopping and strata is not None:
         _split(asked, resume, start, n_rows, strata)
     if asked.plan["dropout"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +90,14 @@ class CheckedParameters(BaseEstimator):
     def _get_param_names(cls) -> list[str]:
         return list(_of(cls).names)
 
-    def _is_set(self, name: str) -> bool:
-        """Whether a parameter has another value than its default."""
-        value = getattr(self, name)
-        default = _of(type(self)).defaults.get(name, value)
-        return not (_same(value, default) or np.array_equal(value, default))
+    def _set_among(self, names: Iterable[str]) -> list[str]:
+        """Those of some parameters that have another value than their default."""
+        defaults = _of(type(self)).defaults
+        pairs = [(n, getattr(self, n), defaults[n]) for n in names if n in defaults]
+        changed = [pair for pair in pairs if not _same(*pair[1:])]
+        return [
+            n for n, value, default in changed if not np.array_equal(value, default)
+        ]
 
     def _validate_params(self) -> None:
         known = _of(type(self))

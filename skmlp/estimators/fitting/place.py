@@ -33,7 +33,9 @@ def decide(
         n_shards, blas_threads = kept["n_shards"], kept["blas_threads"]
         to_dask = False
     if n_shards == 1 and not to_dask:
-        return replace(plan, step_parts=parts, blas_threads=blas_threads), policy.HERE
+        if (parts, blas_threads) != (plan.step_parts, plan.blas_threads):
+            plan = replace(plan, step_parts=parts, blas_threads=blas_threads)
+        return plan, policy.HERE
     if place.kind == "dask":
         return plan, replace(place, n_ranks=n_shards)
     assert n_shards is not None

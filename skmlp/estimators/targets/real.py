@@ -85,10 +85,11 @@ class Real(Target):
                 check_scale(estimator, X)
             smallest = np.fmin.reduce(y, axis=None, initial=np.inf)
         else:
+            given = y
             try:
                 X, y = checked_pair(estimator, X, y, reset=reset, y_numeric=True)
                 # Objects become numbers after scikit-learn's check of them.
-                if y.dtype.kind == "f":
+                if y.dtype.kind == "f" and y is not given:
                     assert_all_finite(y, input_name="y")
             except ValueError as error:
                 if "y contains NaN" not in str(error):
