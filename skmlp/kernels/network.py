@@ -286,32 +286,20 @@ def gradient(
 
 @entry
 def predict(
-    kernels,
-    units,
-    dropout,
-    heads,
-    params,
-    odd,
-    X,
-    out,
-    room,
-    places,
-    n_threads,
-    counters,
-    begin,
-    end,
-    me,
+    kernels, units, dropout, heads, params, odd, X, out, room, places, turns, me
 ):
     """Write the predictions of rows, block by block, until all are claimed.
 
     `X` is the address of the rows; `odd` gets a 1 if not all of them are surely finite.
-    The blocks are numbered from `begin` to `end`, and those of a later call go on from
+    `turns` are the number of threads, the address of their counters, and the numbers of
+    the first block and of the one after the last. Those of a later call go on from
     there: whoever comes late finds none left.
 
     A single output may come with its bias for each row of a block: in a column there
     are no vectors, so its numbers are then one row.
     """
     n, n_layers, most = units[0], units.size - 1, places[MOST]
+    n_threads, counters, begin, end = turns
     m, none, own = units[n_layers], line(units, 0, 0), part_for(room, me, n_threads)
     n_weights, width = _sizes(units)
     b = line(params, n_weights + width, params.size - n_weights - width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from types import ModuleType
 from typing import Any
 
@@ -65,7 +66,8 @@ def forward(
         X = X.tocsr()
     steps = [*activations, output], heads
     if kernels == "compiled" and _can_share(X, layers, steps[0]):
-        with _Fused(X, layers, *steps, check) as fused:
+        fused = _Fused(X, layers, *steps, check)
+        with products_limit(), closing(fused):
             return _in_blocks(X, dtype, fused, fused.n_rows, layers, finish)
     if check is not None:
         check()
@@ -216,25 +218,18 @@ class _Fused:
         )
         # Only the layers need room.
         sizes = [self._most * wide, *[0] * 7]
-        room = network.room_for(sizes, self._most, n_threads, dtype)
-        self._others = *room, n_threads, counters.ctypes.data
-        self._limit = products_limit()
+        self._room = network.room_for(sizes, self._most, n_threads, dtype)
+        self._turns = n_threads, counters.ctypes.data
 
-    def __enter__(self) -> _Fused:
-        self._limit.__enter__()
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            self._threads.close()
-        finally:
-            self._limit.__exit__(*exc_info)
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.close()
 
     def __call__(self, X: Array, out: Array) -> None:
         X = np.require(X, requirements=["C", "A"])
         begin, end = self._done, self._done - (-len(out) // self._most)
-        given = *self._arrays, X.ctypes.data, out, *self._others, begin, end
-        self._threads.run(self._predict, *given)
+        given = *self._arrays, X.ctypes.data, out, *self._room
+        self._threads.run(self._predict, *given, (*self._turns, begin, end))
         self._done = end
         if self._check is not None and self._odd[0]:
             self._check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -96,14 +96,8 @@ class Rank:
         self._dropout = None
         if plan.dropout:
             assert plan.dropout_key is not None
-            self._dropout = Dropout(
-                plan.dropout,
-                plan.units[:-1],
-                plan.dropout_key,
-                self.kernels,
-                self.dtype,
-                max_rows,
-            )
+            of_plan = plan.dropout, plan.units[:-1], plan.dropout_key
+            self._dropout = Dropout(*of_plan, self.kernels, self.dtype, max_rows)
         self.params: Array = np.zeros(size, self.dtype)
         self.views = layout.views(self.params)
         self.shards = []
@@ -131,24 +125,14 @@ class Rank:
 
     def make_network(self, max_rows: int, dropout: Dropout | None = None) -> Network:
         """Make what computes on so many rows."""
-        plan, options = self.plan, {}
+        plan, dot = self.plan, cast(Any, np.dot)
         if plan.step_parts > 1:
             from skmlp.kernels.products.blas import dot_of
 
-            options["dot"] = dot_of(plan.dtype)
-        return Network(
-            plan.layout,
-            plan.activation,
-            plan.loss,
-            self.kernels,
-            self.dtype,
-            max_rows,
-            dropout,
-            plan.loss_settings,
-            plan.masked,
-            plan.frozen,
-            **options,
-        )
+            dot = dot_of(plan.dtype)
+        of_fit = plan.layout, plan.activation, plan.loss, self.kernels, self.dtype
+        more = dropout, plan.loss_settings, plan.masked, plan.frozen
+        return Network(*of_fit, max_rows, *more, dot)
 
     def divisor(self, rows: int) -> float:
         """What sums over `rows` rows are divided by: their expected weight."""
