@@ -58,19 +58,21 @@ def forward(
     n_outputs) or what `finish` makes of all rows, has the dtype that the rows and the
     layers have in common.
 
-    ``check()`` raises if X is not finite. Threads that share the rows look for that as
-    they go; only if it may be so is it called.
+    ``check()`` raises if X is not finite. Threads that share plain rows look for that
+    as they go; only if it may be so is it called.
     """
     dtype, layers = _in_one_dtype(X, coefs, intercepts)
     if sparse.issparse(X):
         X = X.tocsr()
     steps = [*activations, output], heads
-    if kernels == "compiled" and _can_share(X, layers, steps[0]):
+    shared = kernels == "compiled" and _can_share(X, layers, steps[0])
+    # What rows are encoded as may be finite though they are not.
+    if check is not None and not (shared and isinstance(X, np.ndarray)):
+        check()
+    if shared:
         fused = _Fused(X, layers, *steps, check)
         with products_limit(), closing(fused):
             return _in_blocks(X, dtype, fused, fused.n_rows, layers, finish)
-    if check is not None:
-        check()
     compute = _by_layer(layers, *steps, kernel_sets.load(kernels))
     widest = max(X.shape[1], *[b.size for _, b in layers])
     return _in_blocks(X, dtype, compute, rows_of_block(widest), layers, finish)

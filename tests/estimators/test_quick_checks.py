@@ -14,7 +14,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from skmlp import MLPClassifier, MLPRegressor
+from skmlp import InputEncoding, MLPClassifier, MLPRegressor
 from skmlp.estimators.fitting import fast_checks
 from skmlp.model import predict
 
@@ -165,6 +165,20 @@ def test_threads_that_share_rows_look_at_all_of_them(value, looked, monkeypatch)
         with pytest.raises(ValueError, match=r"X contains (NaN|infinity)"):
             model.predict(rows)
     assert len(looked) == 1
+
+
+def test_encoded_rows_are_checked_as_they_came(monkeypatch):
+    """A ramp of infinity is 1."""
+    rows, targets = np.tile(SOUND, (100, 1)), np.tile(TARGETS, 100)
+    encoding = InputEncoding.of_quantiles(rows, n_ramps=2)
+    encoding = encoding.take(np.flatnonzero(encoding.kinds == 1))
+    model = MLPRegressor(hidden_layer_sizes=8, max_iter=2, input_encoding=encoding)
+    model.fit(rows, targets)
+    monkeypatch.setattr(predict, "_WORTH_THREADS", 0)
+    rows[555, 1] = np.inf
+    assert np.isfinite(encoding.encode(rows)).all()
+    with pytest.raises(ValueError, match="X contains infinity"):
+        model.predict(rows)
 
 
 def test_rows_without_names_are_told_of():
