@@ -11,12 +11,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from skmlp.fused import InPlace, parts
+from skmlp.fused import InPlace, parts, squared
 
 #: An array of some namespace.
 AnyArray = Any
@@ -69,36 +69,42 @@ class Arrays:
         return xp.take(self.send(values), numbers, axis=0)
 
     def repeat(
-        self, step: Any, held: Any, rows: Any, numbers: Any, ends: Sequence[int]
-    ) -> tuple[Any, AnyArray]:
+        self, step: Any, held: Any, X: Any, rows: Any, numbers: Any, ends: Sequence[int]
+    ) -> tuple[Any, list[AnyArray]]:
         """Do a step for each part of some rows, one after the other.
 
-        ``step(held, rows, numbers, measures)`` returns what is held after it, and three
-        sums; the first two are added up, the third is the last one's, which `measures`.
-        `rows` are arrays or None; `ends` are where each part ends among them, after a
-        0; `numbers` has a line for each.
+        `step` is as `skmlp.training.array_epoch.ArrayStep`. `rows` are what its
+        network's `rows` takes of them, arrays or None. `ends` are where each part ends
+        among them, after a 0; `numbers` has a line for each. What is held may be
+        written over. Returns what is held then, and `told` of each run of parts.
         """
-        xp, dtype, sums = self.xp, dtype_of(held[0]), []
+        n, dtype, sums, found = len(numbers), dtype_of(held[0]), [], []
         if self.name == "jax":
-            runs = zip(pairwise(ends), numbers, strict=True)
-            for _, group in groupby(runs, lambda run: run[0][1] - run[0][0]):
-                cuts, lines = zip(*group, strict=True)
-                part = slice(cuts[0][0], cuts[-1][1])
+            numbers = np.asarray(numbers, dtype)
+            breaks = 1 + np.flatnonzero(np.diff(ends, 2))  # one length after the other
+            for begin, end in pairwise([0, *breaks, n]):
+                part = slice(ends[begin], ends[end])
                 some = [x if x is None else x[part] for x in rows]
-                held, found = _scan()(step, held, some, np.asarray(lines, dtype))
-                sums.append(found)
-        else:
-            n, nothing = len(numbers), [None] * len(numbers)
-            cut = [nothing if x is None else parts(xp, x, ends) for x in rows]
-            for k, (line, *some) in enumerate(zip(numbers, *cut, strict=True), 1):
-                if self.compiled:  # numbers would be taken for constants
-                    line = [*self.send(np.asarray(line, dtype))]
-                held, found = step(held, some, line, k == n)
-                sums.append(found)
-        losses, norms, squares = ([*one] for one in zip(*sums, strict=True))
-        three = xp.sum(xp.stack(losses)), xp.sum(xp.stack(norms)), squares[-1]
-        wide = self.float_dtypes()[0]
-        return held, xp.stack([xp.astype(one, wide) for one in three])
+                held, of_run = _scan()(step, held, X, some, numbers[begin:end])
+                found.append(of_run)
+            return held, found
+        nothing, split, sent = [None] * n, step.split(held), step.network.rows(X, *rows)
+        cut = [nothing if x is None else parts(self.xp, x, ends) for x in sent]
+        for k, (line, *some) in enumerate(zip(numbers, *cut, strict=True), 1):
+            if self.compiled:  # numbers would be taken for constants
+                line = [*self.send(np.asarray(line, dtype))]
+            split, *of_step = step.call(split, some, line, k == n)
+            sums.append(of_step)
+        *columns, squares = zip(*sums, strict=True)
+        held = step.join(split)
+        return held, [self.told(held, squares[-1], *map(self.xp.stack, columns))]
+
+    def told(self, held: Any, square: Any, losses: Any, norms: Any) -> AnyArray:
+        """Two sums of steps, the last one's `square`, whether parameters are finite."""
+        xp, wide = self.xp, self.float_dtypes()[0]
+        finite = xp.all(xp.isfinite(held[0]))
+        found = xp.sum(losses), xp.sum(norms), square, finite
+        return xp.stack([xp.astype(one, wide) for one in found])
 
     def float_dtypes(self) -> list[Any]:
         """The dtypes of X, parameters and sums that the device has."""
@@ -168,16 +174,21 @@ def _scan() -> Any:
     """JAX's compiled loop; a step that equals an earlier one is not compiled again."""
     jax: Any = sys.modules["jax"]
 
-    def run(step: Any, held: Any, rows: Any, lines: Any) -> Any:
-        def one(held: Any, given: Any) -> Any:
-            return step(held, *given, True)
+    def run(step: Any, held: Any, X: Any, rows: Any, lines: Any) -> Any:
+        def one(before: Any, given: Any) -> Any:
+            rows, line = given
+            rows = step.network.rows(X, *rows)
+            held, loss, norm, gradients = step(before[0], rows, line, False)
+            return (held, gradients), (loss, norm)
 
-        n = len(lines)
+        n, split = len(lines), step.split(held)
         rows = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), rows)
-        held, (losses, norms, squares) = jax.lax.scan(one, held, (rows, lines))
-        return held, (losses.sum(), norms.sum(), squares[-1])
+        first = split, [params for params, *_ in split]
+        (split, gradients), sums = jax.lax.scan(one, first, (rows, lines))
+        held = step.join(split)
+        return held, step.arrays.told(held, squared(gradients), *sums)
 
-    return jax.jit(run, static_argnums=0)
+    return jax.jit(run, static_argnums=0, donate_argnums=1)
 
 
 _in_place = functools.cache(InPlace)

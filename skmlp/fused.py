@@ -42,9 +42,17 @@ class InPlace:
 
 def parts(xp: Any, x: Array, ends: Sequence[int]) -> Sequence[Array]:
     """Cut rows where each part ends, after a 0."""
+    if len(ends) == 2:
+        return [x]
     if isinstance(xp, InPlace):
         return [*x.tensor_split(ends[1:-1])]
     return [x[start:stop, ...] for start, stop in pairwise(ends)]
+
+
+def squared(arrays: Sequence[Array]) -> Array:
+    """The squared norm of some vectors together."""
+    first, *others = [x @ x for x in arrays]
+    return sum(others, first)
 
 
 def scaled(xp: Any, x: Array, by: Any) -> Array:

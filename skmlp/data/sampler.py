@@ -241,13 +241,12 @@ class ShardSampler(ABC):
         if w.size:
             w = w[start:end]
         taken = np.empty(0, np.intp)
-        if self.arrays is not None:
-            there = slice(start, end) if self._taken is None else self._taken[start:end]
-            X = self._table.rows(there)
-        elif self._taken is None:
-            X = np.require(self._table.X[start:end], requirements=["C", "A"])
-            y, w = y.copy(), w.copy()  # the user's own may be read-only
-        elif self.in_memory:
+        if self._taken is None:
+            X = self._table.rows(slice(start, end))
+            if self.arrays is None:
+                X = np.require(X, requirements=["C", "A"])
+                y, w = y.copy(), w.copy()  # the user's own may be read-only
+        elif self.in_memory or self.arrays is not None:
             X = self._table.X
             taken = np.ascontiguousarray(self._taken[start:end], np.intp)
         else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from skmlp.arrays import AnyArray, Arrays, fetch
-from skmlp.fused import InPlace, affine, affine_backward, joined, scaled
+from skmlp.fused import InPlace, affine, affine_backward, joined, parts, scaled
 from skmlp.model.activations import entry as activation_entry
 from skmlp.model.layout import Array, Views
 from skmlp.model.losses import OUTPUT_ACTIVATIONS, encoded, entry, heads_of, of_known
@@ -40,21 +41,34 @@ class ArrayNetwork:
         n_layers = len(plan.units) - 1
         self._trained = [i not in plan.frozen for i in range(n_layers)]
         self._lowest = self._trained.index(True)
+        places = chain(*self.layout.slices())
+        self._ends = [0, *sorted(place.stop for place in places)]
+        #: Where the parts of a flat vector end that a step moves one by one, after a 0:
+        #: where JAX compiles it, an array's each, which it need not copy.
+        self.ends = self._ends if arrays.name == "jax" else [0, self.layout.size]
         #: The last flat vector, with its views.
         self._viewed: tuple[AnyArray, Views] = (None, [])
         self._no_masks: Masks = [None] * n_layers
         self._wide = arrays.float_dtypes()[0]
 
-    def views(self, flat: AnyArray) -> Views:
-        """The pairs ``(W, b)`` of all layers, of a flat vector on the device."""
-        xp, layout = self.arrays.xp, self.layout
-        if flat is self._viewed[0]:  # as where steps are done in place
+    def views(self, flat: Sequence[AnyArray]) -> Views:
+        """The pairs ``(W, b)`` of all layers, of the parts of a flat vector."""
+        xp, first, shapes = self.arrays.xp, flat[0], self.layout.shapes
+        if first is self._viewed[0]:  # as where steps are done in place
             return self._viewed[1]
-        places = zip(layout.slices(), layout.shapes, strict=True)
-        views = [(xp.reshape(flat[W], shape), flat[b]) for (W, b), shape in places]
+        arrays = flat if len(flat) > 1 else parts(xp, first, self._ends)
+        weights = map(xp.reshape, arrays, shapes)
+        views = [*zip(weights, arrays[len(shapes) :], strict=True)]
         if isinstance(xp, InPlace):
-            self._viewed = flat, views
+            self._viewed = first, views
         return views
+
+    def rows(self, X: AnyArray, taken: Any, y: Array, w: Array, *masks: Any) -> Any:
+        """What `gradient` takes of some rows: `taken`, or of such numbers in X."""
+        send = self.arrays.send
+        if taken.ndim == 1:
+            taken = self.arrays.xp.take(X, send(taken), axis=0)
+        return [taken, *self.targets(y, w), *(send(mask, copy=False) for mask in masks)]
 
     def _passed(
         self, views: Views, X: AnyArray, masks: Masks
@@ -103,10 +117,10 @@ class ArrayNetwork:
 
     def gradient(
         self, views: Views, rows: Sequence[Any], divisor: Any = 1.0
-    ) -> tuple[AnyArray, AnyArray]:
-        """The summed loss of some rows, and its divided gradient as a flat vector.
+    ) -> tuple[AnyArray, list[AnyArray]]:
+        """The summed loss of some rows, and the parts of its divided gradient.
 
-        It is valid until the next call. `rows` are X, `targets`, and dropout's masks.
+        They are valid until the next call. `rows` are as `rows` gives them.
         """
         X, y, w, *masks = rows
         masks = masks or [*self._no_masks]
@@ -128,8 +142,10 @@ class ArrayNetwork:
                 delta = delta if mask is None else scaled(xp, delta, mask)
                 delta = self._hidden[i - 1].backward(xp, kept[i - 1], delta)
         of_weights, of_biases = zip(*found[::-1], strict=True)
-        flat = joined(xp, [*of_weights, *of_biases], flat)
-        return self._total(values), flat
+        arrays = [*of_weights, *of_biases]
+        if len(self.ends) == 2:
+            return self._total(values), [joined(xp, arrays, flat)]
+        return self._total(values), [xp.reshape(array, (-1,)) for array in arrays]
 
     def outputs(self, views: Views, X: AnyArray, n_layers: int | None = None) -> Any:
         """Predictions, or what the first hidden layers give, on the device."""
@@ -146,16 +162,16 @@ class ArrayNetwork:
         finish: Callable[[AnyArray, slice], Any] | None,
     ) -> Any:
         """As `skmlp.model.predict.forward`, of a fitted network."""
-        xp, parts = self.arrays.xp, []
+        xp, found = self.arrays.xp, []
         dtype = views[0][0].dtype
         if X.dtype in self.arrays.float_dtypes():
             dtype = xp.result_type(X.dtype, dtype)
         views = [(cast(xp, W, dtype), cast(xp, b, dtype)) for W, b in views]
         with self.arrays.quietly():
             for rows in row_blocks(X.shape[0], max(self.layout.units)):
-                found = self.outputs(views, cast(xp, X[rows, :], dtype), n_layers)
-                parts.append(found if finish is None else finish(found, rows))
-        return _joined(xp, parts)
+                part = self.outputs(views, cast(xp, X[rows, :], dtype), n_layers)
+                found.append(part if finish is None else finish(part, rows))
+        return _joined(xp, found)
 
     # -- as `skmlp.model.network.Network` has them -----------------------------------
 
@@ -184,10 +200,9 @@ class ArrayNetwork:
             with self.arrays.quietly():
                 there, of_y, of_w = self._sent(views, y, w)
                 loss, flat = self.gradient(there, (X, of_y, of_w))
-                found = self.layout.views(fetch(flat))
-            for pair, given in zip(out, found, strict=True):
-                for part, value in zip(pair, given, strict=True):
-                    np.copyto(part, value)
+                found = self.layout.views(np.concatenate([*map(fetch, flat)]))
+            for (W, b), (of_W, of_b) in zip(out, found, strict=True):
+                W[...], b[...] = of_W, of_b
             return float(loss)
 
         return gradient_of

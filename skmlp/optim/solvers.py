@@ -101,7 +101,7 @@ class Solver(ABC):
 
     def settings_of(self, rate: float, count: int, divisor: float) -> tuple[float, ...]:
         """Return the divisor, and what `move` takes of a step: see there."""
-        reach = self.reach(rate, count) * self.l1 / divisor
+        reach = self.reach(rate, count) * self.l1 / divisor if self.l1 else 0.0
         share = max(1.0 - self.average, 1.0 / count)
         return divisor, reach, share, self.decay(rate), *self.factors(rate, count)
 
@@ -115,7 +115,7 @@ class Solver(ABC):
 
     def move(
         self, xp: Any, params: Any, gradient: Any, moments: Any, *given: Any
-    ) -> tuple[Any, list[Any]]:
+    ) -> tuple[Any, ...]:
         """Return parameters and moments after a step, with all that goes with it.
 
         As `bind`, for arrays of any namespace `xp`; see `step` for what is written to.
@@ -133,11 +133,10 @@ class Solver(ABC):
             if self.scaled_by is not None:
                 reach = reach / (xp.sqrt(new[self.scaled_by]) + self.epsilon)
             params = fused.shrunk(xp, params, reach)
-        kept = list(new)
         if self._averages:
             mean = moments[-1]
-            kept.append(fused.plus_quotient(xp, mean, share, params - mean))
-        return params, kept
+            new = *new, fused.plus_quotient(xp, mean, share, params - mean)
+        return params, *new
 
     def bind(
         self, params: Array, total: Array, moments: list[Array], n_penalised: int
@@ -208,8 +207,8 @@ class Solver(ABC):
             gradient = total / divisor
             gradient[:n_penalised] += self.alpha / divisor * weights
             given = gradient, moments, penalised, settings, 1.0
-            found, kept = self.move(np, params, *given)
-            for array, value in zip([params, *moments], [found, *kept], strict=True):
+            found = self.move(np, params, *given)
+            for array, value in zip([params, *moments], found, strict=True):
                 array[:] = value
             return norm
 

@@ -266,9 +266,28 @@ def test_float32_where_there_is_no_float64():
         jax.config.update("jax_enable_x64", True)
 
 
+@EVERY_LIBRARY
+def test_rows_in_their_own_order(library):
+    """The last minibatch is shorter than the others."""
+    there, params = LIBRARIES[library](), {**SMALL, "shuffle": False, "batch_size": 25}
+    model = MLPClassifier(**params).fit(there(X), LABELS)
+    assert_same_model(
+        in_numpy(model), MLPClassifier(**params).fit(X, LABELS), rtol=1e-6, atol=1e-9
+    )
+
+
+@EVERY_LIBRARY
+def test_parameters_that_overflow_in_the_last_step(library):
+    """The loss, which is that before the step, is finite."""
+    there, params = LIBRARIES[library](), {**SMALL, "solver": "sgd", "max_iter": 1}
+    model = MLPRegressor(**params, batch_size=60, learning_rate_init=1e300)
+    with pytest.raises(ValueError, match="non-finite"):
+        model.fit(there(X), 1e12 * X[:, 0])
+
+
 def test_nothing_comes_back_in_silence(monkeypatch):
-    """What a fit brings to the host: three sums of each epoch, and the state at the end
-    of a round; never a row."""
+    """What a fit brings to the host: four numbers of each epoch, and the state at the
+    end of a round; never a row."""
     there, sizes = _strict("device1"), []
     rows = there(X)
     usual = type(rows).to_device
@@ -281,9 +300,9 @@ def test_nothing_comes_back_in_silence(monkeypatch):
     model = MLPClassifier(**SMALL, batch_size=20).fit(rows, LABELS)
     n_params = sum(int(np.prod(a.shape)) for a in model.coefs_ + model.intercepts_)
     n_rounds = sizes.count(n_params) // 3
-    assert sizes.count(3) == model.n_iter_
+    assert sizes.count(4) == model.n_iter_
     assert 1 <= n_rounds <= model.n_iter_
-    allowed = {3: model.n_iter_, n_params: 3 * n_rounds, X.shape[1]: 1}
+    allowed = {4: model.n_iter_, n_params: 3 * n_rounds, X.shape[1]: 1}
     assert {size: sizes.count(size) for size in sizes} == allowed
     sizes.clear()
     model.predict_proba(rows)
