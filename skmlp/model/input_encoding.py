@@ -62,7 +62,7 @@ class InputEncoding:
     5
     >>> encoding.encode(X[:1]).round(2)
     array([[-0.95,  0.  ,  0.  ,  0.  ,  0.  ]])
-    >>> net = MLPRegressor(20, input_encoding=encoding, random_state=0, max_iter=500)
+    >>> net = MLPRegressor(hidden_layer_sizes=20, input_encoding=encoding, max_iter=500)
     >>> net.fit(X, y).coefs_[0].shape
     (5, 20)
     """
