@@ -80,7 +80,7 @@ class _PartitionedSampler(ShardSampler):
             in_block = block_rows(plan)
         w = w.astype(rows.X.dtype, copy=False)
         max_rows = max(1, min(max(in_batch, in_block), n_local))
-        super().__init__(plan, RowTable(rows.X, y, w, max_rows, plan.encoding))
+        super().__init__(plan, RowTable(plan, rows.X, y, w, max_rows))
         self._ranges = Ranges(rows.ranges, plan.n_rows + plan.n_validation)
         if train is None or validation is None:
             self._n_train = self._ranges.count_below(plan.n_rows)

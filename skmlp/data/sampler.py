@@ -24,7 +24,7 @@ from skmlp.arrays import Arrays, arrays_of
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
-from skmlp.model.input_encoding import EncodedRows, InputEncoding
+from skmlp.model.input_encoding import EncodedRows
 from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
@@ -68,20 +68,14 @@ class RowTable:
     """Rows that are taken out of arrays by number, at most `max_rows` at once.
 
     X may lie on a device (`arrays`), and so do its rows then. Rows are encoded when
-    they are taken, if there is an `encoding`.
+    they are taken, if the plan has an encoding.
     """
 
-    def __init__(
-        self,
-        X: Any,
-        y: Array,
-        w: Array,
-        max_rows: int,
-        encoding: InputEncoding | None = None,
-    ) -> None:
+    def __init__(self, plan: Plan, X: Any, y: Array, w: Array, max_rows: int) -> None:
         self.max_rows = max_rows
-        self.X = X if encoding is None else EncodedRows(X, encoding)
-        self.y, self.w = y, w
+        self.X, self.y, self.w = X, y, w
+        if plan.encoding is not None:
+            self.X = EncodedRows(X, plan.encoding, plan.kernels)
         self.arrays = arrays_of(X)
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
         # One buffer, made at the first use: rows in their own order need none.
@@ -330,14 +324,14 @@ class _SharedSampler(ShardSampler):
             in_block = block_rows(plan)
         max_rows = max(in_batch, min(in_block, max(plan.n_rows, 1)))
         rows = source.X, source.y, source.w
-        super().__init__(plan, RowTable(*rows, max_rows, plan.encoding))
+        super().__init__(plan, RowTable(plan, *rows, max_rows))
         self._train, self._shard = source.train, shard
         part = cut(plan.n_rows, plan.n_shards, shard)
         self._training = source.train, part.start, part.stop
         part = cut(plan.n_validation, plan.n_shards, shard)
         self._validation = source.validation, part.start, part.stop
         if source.held_out is not None:
-            self._held_out = RowTable(*source.held_out, max_rows, plan.encoding)
+            self._held_out = RowTable(plan, *source.held_out, max_rows)
             self._validation = None, part.start, part.stop
         # The shard's positions in each epoch's order (None for all of them), and where
         # each minibatch ends among them; or, of an order that is computed row by row,

@@ -275,11 +275,11 @@ class BaseMLP(
             last = activations[n_layers - 1]
         elif last == "softmax_heads":
             heads = self._target.heads
-        if self.input_encoding is not None:
-            X = EncodedRows(X, self.input_encoding)
         layers = self.coefs_[:n_layers], self.intercepts_[:n_layers]
         steps = activations[: len(layers[0]) - 1], last
         kernels = kernel_sets.resolve(get_config()["kernels"])
+        if self.input_encoding is not None:
+            X = EncodedRows(X, self.input_encoding, kernels)
         return forward(X, *layers, *steps, kernels, heads, finish, check)
 
     def hidden_outputs(self, X: Any, layer: int = -1) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from skmlp import kernels as kernel_sets
+from skmlp.config import get_config
 from skmlp.kernels.reference import CATEGORY, NUMBER, RAMP
 from skmlp.model.layout import Array
 
@@ -148,15 +149,15 @@ class InputEncoding:
         X = np.asarray(X)
         if X.dtype != np.float32:
             X = X.astype(np.float64, copy=False)
-        return self.write(X, np.empty((len(X), self.n_inputs), X.dtype))
+        kernels = kernel_sets.resolve(get_config()["kernels"])
+        return self.write(X, np.empty((len(X), self.n_inputs), X.dtype), kernels)
 
-    def write(self, X: Array, out: Array) -> Array:
-        """Write the inputs of rows to an array, and return it."""
-        kernels = kernel_sets.load(kernel_sets.resolve())
+    def write(self, X: Array, out: Array, kernels: str) -> Array:
+        """Write the inputs of rows to an array by a kernel set, and return it."""
         *parts, _ = vars(self).values()
         # What came from another process may be read-only, another type for numba.
         own = (np.require(x, requirements=["C", "A", "W"]) for x in (X, *parts))
-        kernels.encode_rows(*own, out)
+        kernel_sets.load(kernels).encode_rows(*own, out)
         return out
 
     def check(self, n_features: int, is_sparse: bool) -> int:
@@ -196,10 +197,10 @@ class EncodedRows:
     It has what `skmlp.data.sampler.RowTable` and `skmlp.model.predict` ask of X.
     """
 
-    def __init__(self, rows: Any, encoding: InputEncoding) -> None:
+    def __init__(self, rows: Any, encoding: InputEncoding, kernels: str) -> None:
         if sparse.issparse(rows):
             raise TypeError(NOT_SPARSE)
-        self._rows, self._encoding = rows, encoding
+        self._rows, self._encoding, self._kernels = rows, encoding, kernels
         self.dtype = rows.dtype
         if self.dtype not in (np.float32, np.float64):
             self.dtype = np.dtype(np.float64)
@@ -209,11 +210,14 @@ class EncodedRows:
         return int(self._rows.shape[0])
 
     def __getitem__(self, rows: Any) -> Array:
-        return self._encoding.encode(self._rows[rows])
+        X = self._rows[rows].astype(self.dtype, copy=False)
+        out = np.empty((len(X), self.shape[1]), self.dtype)
+        return self._encoding.write(X, out, self._kernels)
 
     def take(self, rows: Array, axis: int, out: Array, mode: Any) -> Array:
         """As numpy's, along the first axis."""
-        return self._encoding.write(self._rows.take(rows, axis, mode=mode), out)
+        X = self._rows.take(rows, axis, mode=mode)
+        return self._encoding.write(X, out, self._kernels)
 
     def astype(self, dtype: Any, copy: bool = True) -> Array:
         """All rows."""

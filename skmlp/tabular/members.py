@@ -117,8 +117,7 @@ def train(
 
     It learns from all `rows` but `held_out`. `first` are further arguments of a first
     `partial_fit`, `judged` the estimator and the scorer of ``network.scoring``, if it
-    has one. A line says at the end how it went, if `told` says of
-    how many it is.
+    has one. `told` is part of the line that says at the end how it went: "of 6".
     """
     options = dict(first)
     if validation is None and held_out is not None:

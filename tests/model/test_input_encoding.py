@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import skmlp
 from skmlp import InputEncoding, MLPClassifier, MLPRegressor
+from skmlp.kernels import compiled
 from skmlp.model.input_encoding import category, number
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,14 @@ def net(**params: Any) -> MLPRegressor:
         hidden_layer_sizes=9,
         **{"max_iter": 5, "random_state": 0} | params,
     )
+
+
+def test_the_kernels_are_those_that_are_asked_for(monkeypatch):
+    monkeypatch.setattr(compiled, "encode_rows", None)
+    with skmlp.config_context(kernels="reference"):
+        model = net(input_encoding=ENCODING).fit(X, Y)
+        assert model.predict(X).shape == Y.shape
+        assert ENCODING.encode(X).shape == (len(X), 15)
 
 
 @pytest.mark.parametrize("kernels", ["reference", "compiled"])
