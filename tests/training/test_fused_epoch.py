@@ -25,10 +25,10 @@ def test_rows_in_files(monkeypatch, tmp_path):
     in_memory = fitted(**CLASSES, rows=X)
     make = sampler.RowTable.__init__
 
-    def on_disk(self, table, *others):
+    def on_disk(self, plan, table, *others):
         file = FileMatrix(str(tmp_path), table.shape, table.dtype)
         file.write(0, table)
-        make(self, file, *others)
+        make(self, plan, file, *others)
 
     monkeypatch.setattr(sampler.RowTable, "__init__", on_disk)
     with testing.fused_epochs() as runs:
