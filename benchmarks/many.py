@@ -42,6 +42,13 @@ ROWS = 8
 FEATURES, UNITS, STEPS, EPOCHS = 20, (32,), 4, 3
 #: Epochs of the fit that loses a worker.
 LONG = 200
+#: What Dask's processes do by themselves, 50 to 100 times a second: it is little of a
+#: core for one, but dozens on a core have no time for anything else.
+CALM = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.limit": "60s",
+}
 
 
 def all_in_a_row() -> None:
@@ -185,10 +192,12 @@ def exchanges(report: Report, counts: Sequence[int]) -> None:
 
 def measure(n: int, options: Any) -> dict[str, Any]:
     """All figures of so many ranks."""
+    import dask
     import dask.array as da
     from distributed import Client, LocalCluster, wait
 
     with (
+        dask.config.set({} if options.default_dask else CALM),
         LocalCluster(
             n_workers=n, threads_per_worker=1, dashboard_address=":0", memory_limit=0
         ) as cluster,
@@ -225,6 +234,9 @@ def main() -> None:
     )
     arguments.add_argument(
         "--exchange", action="store_true", help="ranks as threads, without a cluster"
+    )
+    arguments.add_argument(
+        "--default-dask", action="store_true", help="also Dask's profiler and ticks"
     )
     options = parsed(arguments)
     report = Report(options, "Many ranks on one machine")
