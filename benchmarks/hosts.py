@@ -20,6 +20,8 @@ LIMIT = 20.0
 MBIT = 1e6 / 8
 #: A host's device, with its number.
 DEVICE = "skmlp-net"
+#: What a link may send at once, in seconds at its rate, and at least in bytes.
+BURST_S, LEAST_BURST = 0.002, 65_536
 
 
 class Hosts:
@@ -88,9 +90,22 @@ class Hosts:
         return f"{self._name}-{number}"
 
     def set(self, number: int, **what: Any) -> None:
-        """Set ``mbit``, ``latency`` (ms) or ``cut`` of a host's link."""
+        """Set ``mbit``, ``latency`` (ms) or ``cut`` of a host's link.
+
+        Packets wait for a slow link in the kernel's queue, as with a real device: TCP
+        sees how many wait there, and not in a device of this kind. Acknowledgements
+        would stand behind megabytes.
+        """
         if "mbit" in what:
-            what["rate"] = MBIT * what.pop("mbit")
+            rate = MBIT * what.pop("mbit")
+            what["rate"] = rate
+            burst = max(int(BURST_S * rate), LEAST_BURST)
+            device = ("dev", f"{DEVICE}{number}", "root")
+            shaped = ("tbf", "rate", f"{rate:.0f}bps", "burst", str(burst))
+            call(
+                *("tc", "-n", self.namespace(number), "qdisc", "replace", *device),
+                *(*shaped, "latency", "500ms"),
+            )
         if "latency" in what:
             what["latency"] *= 1e-3
         self.tell(link=number, **what)
@@ -147,7 +162,12 @@ def address(number: int) -> str:
 
 def ip(*arguments: str) -> None:
     """Call the command of this name."""
-    subprocess.run(["ip", *arguments], check=True, timeout=LIMIT)
+    call("ip", *arguments)
+
+
+def call(*command: str) -> None:
+    """Run a command that ends soon."""
+    subprocess.run(command, check=True, timeout=LIMIT)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
