@@ -11,7 +11,6 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Self
 
 import sklearn
@@ -331,13 +330,7 @@ def _apart(now: Outcome | Minimum) -> Outcome | Minimum:
     """An outcome whose arrays the next epoch does not write to."""
     if not isinstance(now, Outcome):
         return now
-    state = replace(
-        now.state,
-        params=now.state.params.copy(),
-        moments=tuple(m.copy() for m in now.state.moments),
-        best_params=now.state.best_params.copy(),
-    )
-    return Outcome(state, list(now.records))
+    return Outcome(now.state.copy(), list(now.records))
 
 
 def drawn_from(estimator: Any) -> Any:
