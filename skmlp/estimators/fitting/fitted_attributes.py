@@ -287,27 +287,25 @@ def _keep_order(estimator: Any, plan: Plan, start: Start, state: TrainState) -> 
 
 def _tell(plan: Plan, state: TrainState, interrupted: bool) -> None:
     """Warn of an end that is no convergence."""
+    kind: type[Warning] = ConvergenceWarning
     if interrupted:
-        warnings.warn(INTERRUPTED, stacklevel=2)
+        text, kind = INTERRUPTED, UserWarning
     elif state.status == DIVERGED:
-        warnings.warn(
+        text = (
             f"Training diverged in epoch {state.epoch}: the loss or a weight is not "
             "finite, or the loss is over a million times that of a constant "
-            "prediction. The weights of the best validation score are kept.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "prediction. The weights of the best validation score are kept."
         )
     elif state.status == OUT_OF_TIME:
-        warnings.warn(
+        text = (
             f"Stochastic Optimizer: max_time was reached after {state.epoch} epochs "
-            "and the optimization hasn't converged yet.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "and the optimization hasn't converged yet."
         )
     elif state.status == ALL_EPOCHS and not plan.incremental:
-        warnings.warn(
+        text = (
             f"Stochastic Optimizer: Maximum iterations ({plan.max_iter}) reached and "
-            "the optimization hasn't converged yet.",
-            ConvergenceWarning,
-            stacklevel=2,
+            "the optimization hasn't converged yet."
         )
+    else:
+        return
+    warnings.warn(text, kind, stacklevel=2)
