@@ -13,6 +13,7 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from skmlp.arrays import fetch
+from skmlp.estimators.fitting import hyperparameters
 
 _COLUMNS = 80
 _HEAD = ("layer", "shape", "activation", "parameters", "memory")
@@ -95,25 +96,17 @@ def _title(model: Any) -> str:
 
 def _rows(model: Any) -> Iterator[tuple[str, ...]]:
     """A row of the table for each layer."""
-    last = len(model.coefs_) - 1
-    hidden = model.activation
-    layers = map(fetch, model.coefs_), map(fetch, model.intercepts_)
-    for k, (W, b) in enumerate(zip(*layers, strict=True)):
-        if k == last:
-            activation = model.out_activation_
-        else:
-            activation = hidden if _is_one(hidden) else hidden[k]
+    hidden = hyperparameters.activations(model, len(model.coefs_) - 1)
+    names = *hidden, model.out_activation_
+    layers = map(fetch, model.coefs_), map(fetch, model.intercepts_), names
+    for k, (W, b, activation) in enumerate(zip(*layers, strict=True), 1):
         yield (
-            str(k + 1),
+            str(k),
             f"{W.shape[0]} x {W.shape[1]}",
             _name(activation),
             f"{W.size + b.size:,}",
             _bytes(W.nbytes + b.nbytes),
         )
-
-
-def _is_one(activation: Any) -> bool:
-    return isinstance(activation, str) or not hasattr(activation, "__getitem__")
 
 
 def _name(activation: Any) -> str:

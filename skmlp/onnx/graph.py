@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.estimators.fitting import hyperparameters
 from skmlp.kernels.reference import CATEGORY, CLIP, RAMP
 from skmlp.model.activations import ACTIVATIONS
 from skmlp.model.input_encoding import InputEncoding
@@ -129,9 +130,7 @@ def _encoded(g: Graph, encoding: InputEncoding, rows: str) -> str:
 
 def layers(model: Any, g: Graph, rows: str) -> str:
     """All layers."""
-    names = model.activation
-    if not isinstance(names, (list, tuple)):
-        names = (names,) * (len(model.coefs_) - 1)
+    names = hyperparameters.activations(model, len(model.coefs_) - 1)
     forms: list[Any] = [
         ACTIVATIONS[a].onnx if isinstance(a, str) else None for a in names
     ]

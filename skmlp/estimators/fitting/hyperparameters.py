@@ -201,29 +201,27 @@ def check_layer(layer: Any, n_hidden: int) -> None:
         )
 
 
-def activations(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
-    """The activation of each hidden layer."""
-    given = estimator.activation
+def _of_layers(estimator: Any, name: str, n_hidden: int, what: str) -> tuple[Any, ...]:
+    """A parameter that has an entry for each hidden layer, or one for all."""
+    given = getattr(estimator, name)
     if not isinstance(given, (list, tuple)):
         given = (given,) * n_hidden
     if len(given) != n_hidden:
         raise ValueError(
-            f"activation has {len(given)} entries, but there are {n_hidden} hidden "
-            "layers: give one for each, or one name for all"
+            f"{name} has {len(given)} entries, but there are {n_hidden} hidden "
+            f"layers: give one for each, or one {what} for all"
         )
     return tuple(given)
 
 
+def activations(estimator: Any, n_hidden: int) -> tuple[Any, ...]:
+    """The activation of each hidden layer."""
+    return _of_layers(estimator, "activation", n_hidden, "name")
+
+
 def dropout(estimator: Any, n_hidden: int) -> tuple[float, ...]:
     """The share dropped of the features and of each hidden layer; () for none ever."""
-    given = estimator.dropout
-    if not isinstance(given, (list, tuple)):
-        given = (given,) * n_hidden
-    if len(given) != n_hidden:
-        raise ValueError(
-            f"dropout has {len(given)} entries, but there are {n_hidden} hidden "
-            "layers: give one for each, or one number for all"
-        )
+    given = _of_layers(estimator, "dropout", n_hidden, "number")
     for rate in given:
         if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
             raise ValueError(
