@@ -79,12 +79,8 @@ class RowsOnDask(Rows):
             self._class_weights = class_weights.on_workers(
                 asked.class_weight, target.labels, stats
             )
-        self.n_rows, self.n_features, self.dtype = (
-            stats.rows,
-            stats.features,
-            data.dtype,
-        )
-        self.sparse = stats.sparse
+        self.n_rows, self.n_features = stats.rows, stats.features
+        self.dtype, self.sparse = data.dtype, stats.sparse
         self.n_columns = stats.y_shape[0] if stats.y_shape else 1
         self.weighted = data.weighted or bool(self._class_weights)
         apart = data.held_out_stats

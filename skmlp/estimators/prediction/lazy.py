@@ -24,7 +24,7 @@ from skmlp.estimators.fitting import dask_inputs
 from skmlp.estimators.prediction import scores
 from skmlp.estimators.targets.labels import check_number
 from skmlp.model.layout import Array
-from skmlp.model.losses import entry
+from skmlp.model.losses import entry, split
 
 # -- prediction ------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ def probabilities_of_heads(estimator: Any, X: Any) -> list[Any]:
     target = estimator._target
     raw = estimator._lazy("_forward", X, n_columns=estimator.n_outputs_)
     if not is_frame(raw):
-        return list(target.blocks(raw))
+        return split(raw, target.heads)
     ends = np.cumsum(target.heads)
     found = []
     for end, labels in zip(ends, estimator.classes_, strict=True):

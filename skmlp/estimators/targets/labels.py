@@ -20,7 +20,7 @@ from skmlp.estimators.fitting.fast_checks import checked_pair
 from skmlp.estimators.targets import columns as label_columns
 from skmlp.estimators.targets.target import Target
 from skmlp.model.layout import Array
-from skmlp.model.losses import entry
+from skmlp.model.losses import entry, split
 from skmlp.model.metrics import decided, labels_of
 from skmlp.model.predict import row_blocks
 from skmlp.model.special import concat
@@ -234,15 +234,9 @@ class Columns(Labels):
         """The likeliest label of each column."""
         return self.decode(labels_of(np, raw, self.heads))
 
-    def blocks(self, raw: Any) -> list[Any]:
-        """The columns of each head, side by side in arrays of numpy or Dask."""
-        ends = np.cumsum(self.heads)
-        pairs = zip(self.heads, ends, strict=True)
-        return [raw[:, end - n : end] for n, end in pairs]
-
     def probabilities(self, raw: Array) -> Any:
         """An array for each column."""
-        return [block + 0 for block in self.blocks(raw)]
+        return [block + 0 for block in split(raw, self.heads)]
 
     def check_validation(self, estimator: Any, X: Any, y: Any) -> tuple[Any, Array]:
         """Refuse another number of columns, and unknown labels."""
