@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from typing import Any, Self
 
@@ -85,21 +84,11 @@ class Convertible(BaseEstimator):
 
         check_is_fitted(self)
         cls = getattr(neural_network, _sklearn_name(type(self)))
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(cls).parameters.items()
-        }
         params = {**self.get_params(deep=False), "activation": _one_activation(self)}
-        ours = {
-            name: parameter.default
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-        }
-        kept, left = {}, []
-        for name, value in params.items():
-            if name in defaults and _takes(cls, name, value):
-                kept[name] = value
-            elif name != "n_jobs" and not _same(value, ours[name]):
-                left.append(f"{name}={value!r}")
+        known = cls._get_param_names()
+        kept = {n: v for n, v in params.items() if n in known and _takes(cls, n, v)}
+        others = [name for name in params if name not in kept and name != "n_jobs"]
+        left = [f"{name}={params[name]!r}" for name in self._set_among(others)]
         plain = cls(**{n: copy.deepcopy(v) for n, v in kept.items()})
         for name in _SHARED:
             if name in vars(self):
@@ -215,10 +204,3 @@ def _takes(cls: Any, name: str, value: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same(one: Any, other: Any) -> bool:
-    try:
-        return bool(one == other)
-    except ValueError:
-        return False
