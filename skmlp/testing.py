@@ -185,15 +185,6 @@ class AfterEpoch(Callback):
     def __init__(self, function: Callable[[int], Any]) -> None:
         self.function = function
 
-    def setup(self, estimator: Any, context: Any) -> None:
-        """Nothing is to be prepared."""
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Nothing is to be given back."""
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Only the end of an epoch counts."""
-
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         """Call the function, if an epoch has ended."""
         if context.task_name == EPOCH:
