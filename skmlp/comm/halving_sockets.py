@@ -2,78 +2,36 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from skmlp.comm.base import Array, Exchange, Shards
-from skmlp.comm.halving import Halving, Piece, Pieces, Stage
-from skmlp.comm.mesh import Mesh, MeshCommunicator, Transfer
+from skmlp.comm.base import Array, Shards
+from skmlp.comm.halving import Halving, Piece, Stage
+from skmlp.comm.mesh import BoundStage, Mesh, MeshCommunicator, MeshExchange, Transfer
 from skmlp.comm.ordered_sum import (
     BoundCall,
-    check_buffers,
     check_table,
     sum_table,
     tree_additions,
 )
 
-#: The transfers of a stage, and what is added after them.
-BoundStage = tuple[list[Transfer], list[BoundCall]]
+#: ``halving_of(shards)`` is the same one each time.
+halving_of = lru_cache(Halving)
 
 
-class HalvingExchange(Exchange):
-    """A step's two collectives in stages; each is bound when it is first called."""
+class HalvingExchange(MeshExchange):
+    """Half of each sum goes to a partner, stage by stage; so do the sums of all, back.
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        halving: Halving,
-        rank: int,
-        parts: Sequence[Array],
-        flat: Array,
-    ) -> None:
-        self._mesh, self._halving, self._rank = mesh, halving, rank
-        self._parts, self._flat = list(parts), flat
-        shards = halving.shards
-        self.segments = shards.segments_of(rank, flat.size)
-        self.total = np.empty_like(flat)
-        self.totals = [self.total[segment] for segment in self.segments]
-        self._scatter: list[BoundStage] | None = None
-        self._gather: list[BoundStage] | None = None
+    In the reduce-scatter, the sums of a stage take the place of the parts. In the
+    all-gather, each stage passes on twice as much.
+    """
 
-    def reduce_scatter(self) -> None:
-        """Send half of each sum to a partner and add its half of ours, stage by stage.
-
-        The sums of a stage take the place of the parts.
-        """
-        if self._scatter is None:
-            self._scatter = self._bind_scatter()
-        self._run(self._scatter)
-
-    def all_gather(self) -> None:
-        """Pass on what is known, twice as much in each stage."""
-        if self._gather is None:
-            shards, flat = self._halving.shards, self._flat
-            self._gather = bind_gather(
-                self._mesh,
-                self._halving.gather_stages(self._rank),
-                lambda piece: flat[_elements(shards, piece, flat.size)],
-            )
-        self._run(self._gather)
-
-    def _run(self, stages: Sequence[BoundStage]) -> None:
-        began = time.perf_counter()
-        for transfers, additions in stages:
-            self._mesh.run(transfers)
-            for function, arguments in additions:
-                function(*arguments)
-        self.seconds += time.perf_counter() - began
-
-    def _bind_scatter(self) -> list[BoundStage]:
-        halving, size = self._halving, self._flat.size
-        shards = halving.shards
+    @cached_property
+    def _scatter(self) -> list[BoundStage]:
+        shards, size = self._shards, self._flat.size
+        halving = halving_of(shards)
         nodes = halving.nodes_of(self._rank)
         by_shard = dict(zip(shards.held_by(self._rank), self._parts, strict=True))
         # A ghost has the other half of the array of the shard that it goes with.
@@ -87,7 +45,7 @@ class HalvingExchange(Exchange):
                 into[piece.node] = np.empty(n.stop - n.start, self._flat.dtype)
                 return into[piece.node]
 
-            transfers = transfers_of(
+            transfers = _transfers_of(
                 self._mesh,
                 stage,
                 lambda piece: sums[piece.node][_elements(shards, piece, size)],
@@ -110,30 +68,32 @@ class HalvingExchange(Exchange):
             bound.append((transfers, additions))
         return bound
 
+    @cached_property
+    def _gather(self) -> list[BoundStage]:
+        shards, flat = self._shards, self._flat
+        return _bound_gather(
+            self._mesh,
+            halving_of(shards).gather_stages(self._rank),
+            lambda piece: flat[_elements(shards, piece, flat.size)],
+        )
+
 
 class HalvingCommunicator(MeshCommunicator):
     """How a rank reaches many others: over connections to its partners alone."""
 
+    _exchange = HalvingExchange
+
     @staticmethod
     def partners(rank: int, shards: Shards) -> set[int]:
         """The ranks that a rank needs connections to."""
-        return Halving(shards).partners(rank)
-
-    @cached_property
-    def _halving(self) -> Halving:
-        return Halving(self.shards)
-
-    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
-        """Bind a step's two collectives to their buffers."""
-        check_buffers(parts, flat, len(self.own_shards))
-        return HalvingExchange(self._mesh, self._halving, self.rank, parts, flat)
+        return halving_of(shards).partners(rank)
 
     def all_reduce(self, table: Array) -> Array:
         """Receive the rows of the others, in stages, and sum all as a tree."""
         check_table(table, self.shards.n_shards)
-        stages = bind_gather(
+        stages = _bound_gather(
             self._mesh,
-            self._halving.gather_stages(self.rank),
+            halving_of(self.shards).gather_stages(self.rank),
             lambda piece: table[piece.first : piece.last],
         )
         for transfers, _ in stages:
@@ -147,31 +107,25 @@ def _elements(shards: Shards, piece: Piece, size: int) -> slice:
     return slice(first, shards.segment(piece.last - 1, size).stop)
 
 
-def transfers_of(
+def _transfers_of(
     mesh: Mesh,
     stage: Stage,
     give: Callable[[Piece], Array],
     take: Callable[[Piece], Array],
 ) -> list[Transfer]:
     """The messages of a stage, bound to the arrays of their pieces."""
-
-    def arrays(
-        pieces: Pieces, other: int, array: Callable[[Piece], Array]
-    ) -> list[Array]:
-        return [array(piece) for piece in pieces.get(other, ())]
-
     return [
         Transfer(
             mesh.connections[other],
-            arrays(stage.outgoing, other, give),
-            arrays(stage.incoming, other, take),
+            [give(piece) for piece in stage.outgoing.get(other, ())],
+            [take(piece) for piece in stage.incoming.get(other, ())],
         )
         for other in sorted({*stage.outgoing, *stage.incoming})
     ]
 
 
-def bind_gather(
+def _bound_gather(
     mesh: Mesh, stages: Sequence[Stage], where: Callable[[Piece], Array]
 ) -> list[BoundStage]:
     """The stages of an all-gather, bound to the arrays of their pieces."""
-    return [(transfers_of(mesh, stage, where, where), []) for stage in stages]
+    return [(_transfers_of(mesh, stage, where, where), []) for stage in stages]

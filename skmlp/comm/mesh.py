@@ -24,15 +24,19 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from skmlp.comm.base import (
     Aborted,
     Array,
     CommError,
     Communicator,
+    Exchange,
     PeerLost,
     Shards,
 )
 from skmlp.comm.listener import Address, format_address
+from skmlp.comm.ordered_sum import BoundCall, check_buffers
 
 _HEADER = struct.Struct("!QQ")
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -276,19 +280,6 @@ class Mesh:
                 connection.sock.close()
 
 
-def mesh_of(
-    sockets: Mapping[int, socket.socket],
-    addresses: Sequence[Address] | None,
-    limit: float,
-) -> Mesh:
-    """The mesh over sockets by rank; the ranks' addresses are for messages."""
-    connections = {}
-    for peer, sock in sorted(sockets.items()):
-        where = f" at {format_address(addresses[peer])}" if addresses else ""
-        connections[peer] = Connection(sock, f"rank {peer}{where}")
-    return Mesh(connections, limit)
-
-
 def _views(arrays: Sequence[Array]) -> Views:
     """View the bytes of the arrays, without those that have none."""
     return [memoryview(array.data).cast("B") for array in arrays if array.size]
@@ -323,6 +314,55 @@ def _wait_by_select(wanted: Mapping[int, int], seconds: float) -> set[int]:
 wait = _wait_by_poll if hasattr(select, "poll") else _wait_by_select
 
 
+#: The transfers of a stage of a collective, and what is added after them.
+BoundStage = tuple[list[Transfer], list[BoundCall]]
+
+
+class MeshExchange(Exchange):
+    """A step's two collectives over a mesh; each is bound when it is first called."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        rank: int,
+        shards: Shards,
+        parts: Sequence[Array],
+        flat: Array,
+    ) -> None:
+        check_buffers(parts, flat, len(shards.held_by(rank)))
+        self._mesh, self._rank, self._shards = mesh, rank, shards
+        self._parts, self._flat = list(parts), flat
+        self.segments = shards.segments_of(rank, flat.size)
+        self.total = np.empty_like(flat)
+        self.totals = [self.total[segment] for segment in self.segments]
+
+    @property
+    @abstractmethod
+    def _scatter(self) -> list[BoundStage]:
+        """The stages of the reduce-scatter."""
+
+    @property
+    @abstractmethod
+    def _gather(self) -> list[BoundStage]:
+        """The stages of the all-gather."""
+
+    def reduce_scatter(self) -> None:
+        """See `Exchange.reduce_scatter`."""
+        self._run(self._scatter)
+
+    def all_gather(self) -> None:
+        """See `Exchange.all_gather`."""
+        self._run(self._gather)
+
+    def _run(self, stages: Sequence[BoundStage]) -> None:
+        began = time.perf_counter()
+        for transfers, additions in stages:
+            self._mesh.run(transfers)
+            for function, arguments in additions:
+                function(*arguments)
+        self.seconds += time.perf_counter() - began
+
+
 class MeshCommunicator(Communicator):
     """How a rank reaches ranks in other processes: over a connection to each partner.
 
@@ -331,6 +371,8 @@ class MeshCommunicator(Communicator):
     without a byte from it, or to it: more than the ranks can be apart, by a step and by
     whatever one of them does alone between two steps. `addresses` are for messages.
     """
+
+    _exchange: type[MeshExchange]
 
     def __init__(
         self,
@@ -348,12 +390,20 @@ class MeshCommunicator(Communicator):
                 f"of {sorted(partners)}, and got those to {sorted(sockets)}"
             )
         self.rank, self.shards = rank, shards
-        self._mesh = mesh_of(sockets, addresses, step_limit)
+        connections = {}
+        for peer, sock in sorted(sockets.items()):
+            where = f" at {format_address(addresses[peer])}" if addresses else ""
+            connections[peer] = Connection(sock, f"rank {peer}{where}")
+        self._mesh = Mesh(connections, step_limit)
 
     @staticmethod
     @abstractmethod
     def partners(rank: int, shards: Shards) -> set[int]:
         """The ranks that a rank needs connections to."""
+
+    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
+        """Bind a step's two collectives to their buffers."""
+        return self._exchange(self._mesh, self.rank, self.shards, parts, flat)
 
     def abort(self, reason: str) -> None:
         """Make this rank's verbs raise `Aborted`.

@@ -5,19 +5,18 @@ All messages of a collective travel at once, one to and one from each other rank
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
-from skmlp.comm.base import Array, Communicator, Exchange, Shards
+from skmlp.comm.base import Array, Communicator, Shards
 from skmlp.comm.halving_sockets import HalvingCommunicator
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener
-from skmlp.comm.mesh import Mesh, MeshCommunicator, Transfer
+from skmlp.comm.mesh import BoundStage, Mesh, MeshCommunicator, MeshExchange, Transfer
 from skmlp.comm.ordered_sum import (
     BoundCall,
-    check_buffers,
     check_table,
     is_tree,
     row_additions,
@@ -29,45 +28,11 @@ from skmlp.comm.rendezvous import Contexts, meet
 __all__ = ["Listener", "SocketCommunicator", "connect"]
 
 
-class SocketExchange(Exchange):
-    """A step's two collectives over `mesh`; each is bound when it is first called."""
+class SocketExchange(MeshExchange):
+    """Each segment's parts go to its holder, which brings their sum to all others."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        rank: int,
-        shards: Shards,
-        parts: Sequence[Array],
-        flat: Array,
-    ) -> None:
-        self._mesh, self._rank, self._shards = mesh, rank, shards
-        self._parts, self._flat = list(parts), flat
-        self.segments = shards.segments_of(rank, flat.size)
-        self.total = np.empty_like(flat)
-        self.totals = [self.total[segment] for segment in self.segments]
-        self._scatter: list[Transfer] | None = None
-        self._additions: list[BoundCall] = []
-        self._gather: list[Transfer] | None = None
-
-    def reduce_scatter(self) -> None:
-        """Send each peer its segments of our parts, and sum all parts of our own."""
-        if self._scatter is None:
-            self._scatter = self._bind_scatter()
-        began = time.perf_counter()
-        self._mesh.run(self._scatter)
-        for function, arguments in self._additions:
-            function(*arguments)
-        self.seconds += time.perf_counter() - began
-
-    def all_gather(self) -> None:
-        """Send our segments to all peers, and receive theirs."""
-        if self._gather is None:
-            self._gather = self._bind_gather()
-        began = time.perf_counter()
-        self._mesh.run(self._gather)
-        self.seconds += time.perf_counter() - began
-
-    def _bind_scatter(self) -> list[Transfer]:
+    @cached_property
+    def _scatter(self) -> list[BoundStage]:
         shards, size = self._shards, self._flat.size
         own = shards.held_by(self._rank)
         # by_shard[i][k]: shard k's part of segments[i], ours or received.
@@ -85,50 +50,53 @@ class SocketExchange(Exchange):
             wanted = shards.segments_of(peer, size)
             outgoing = [part[segment] for segment in wanted for part in self._parts]
             transfers.append(Transfer(connection, outgoing, incoming))
+        additions: list[BoundCall] = []
         for total, received in zip(self.totals, by_shard, strict=True):
             in_order = [received[k] for k in range(shards.n_shards)]
-            self._additions += sum_calls(in_order, total)
-        return transfers
+            additions += sum_calls(in_order, total)
+        return [(transfers, additions)]
 
-    def _bind_gather(self) -> list[Transfer]:
-        flat = self._flat
+    @cached_property
+    def _gather(self) -> list[BoundStage]:
+        flat, shards = self._flat, self._shards
         ours = [flat[segment] for segment in self.segments]
-        return [
-            Transfer(
-                connection,
-                ours,
-                [flat[s] for s in self._shards.segments_of(peer, flat.size)],
-            )
-            for peer, connection in self._mesh.connections.items()
-        ]
+
+        def theirs(peer: int) -> list[Array]:
+            return [flat[s] for s in shards.segments_of(peer, flat.size)]
+
+        return [(_to_each(self._mesh, ours, theirs), [])]
 
 
 class SocketCommunicator(MeshCommunicator):
     """How a rank reaches ranks in other processes, over one connection to each."""
+
+    _exchange = SocketExchange
 
     @staticmethod
     def partners(rank: int, shards: Shards) -> set[int]:
         """The ranks that a rank needs connections to."""
         return set(range(shards.n_ranks)) - {rank}
 
-    def exchange(self, parts: Sequence[Array], flat: Array) -> Exchange:
-        """Bind a step's two collectives to their buffers."""
-        check_buffers(parts, flat, len(self.own_shards))
-        return SocketExchange(self._mesh, self.rank, self.shards, parts, flat)
-
     def all_reduce(self, table: Array) -> Array:
         """Receive the rows of the others, and sum all in shard order."""
         check_table(table, self.shards.n_shards)
         ours = [table[k] for k in self.own_shards]
-        self._mesh.run(
-            [
-                Transfer(
-                    connection, ours, [table[k] for k in self.shards.held_by(peer)]
-                )
-                for peer, connection in self._mesh.connections.items()
-            ]
-        )
+
+        def theirs(peer: int) -> list[Array]:
+            return [table[k] for k in self.shards.held_by(peer)]
+
+        self._mesh.run(_to_each(self._mesh, ours, theirs))
         return sum_table(table, row_additions(self.shards.n_shards))
+
+
+def _to_each(
+    mesh: Mesh, ours: Sequence[Array], theirs: Callable[[int], Sequence[Array]]
+) -> list[Transfer]:
+    """Our arrays for each peer, and what comes of it."""
+    return [
+        Transfer(connection, ours, theirs(peer))
+        for peer, connection in mesh.connections.items()
+    ]
 
 
 def connect(
