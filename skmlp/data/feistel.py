@@ -17,6 +17,7 @@ the multipliers of the round function.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ class Bijection:
         np.bitwise_or(numbers, low, out=numbers)
 
 
+@dataclass(frozen=True, eq=False)
 class KeyedIndices:
     """Numbers of `count` rows, in an order: an array that is computed when looked at.
 
@@ -98,34 +100,27 @@ class KeyedIndices:
     which these are the rows at its positions from `first` on.
     """
 
-    def __init__(
-        self,
-        count: int,
-        shuffle: Bijection | None = None,
-        split: Bijection | None = None,
-        first: int = 0,
-    ) -> None:
-        self._count = count
-        self._shuffle = shuffle
-        self._split = split
-        self._first = first
+    count: int
+    shuffle: Bijection | None = None
+    split: Bijection | None = None
+    first: int = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, where: slice | Array) -> Array:
         if isinstance(where, slice):
-            where = np.arange(*where.indices(self._count), dtype=np.intp)
+            where = np.arange(*where.indices(self.count), dtype=np.intp)
         rows = where
-        if self._shuffle is not None:
-            rows = self._shuffle.rows(rows)
-        if self._split is not None:
-            rows = self._split.rows(rows + self._first)
+        if self.shuffle is not None:
+            rows = self.shuffle.rows(rows)
+        if self.split is not None:
+            rows = self.split.rows(rows + self.first)
         return rows
 
     def shuffled(self, shuffle: Bijection) -> KeyedIndices:
         """The same rows in another order."""
-        return KeyedIndices(self._count, shuffle, self._split, self._first)
+        return KeyedIndices(self.count, shuffle, self.split, self.first)
 
     def places(self, rows: Array) -> tuple[Array, Array]:
         """Indices into `rows` of those that are among these, and where they stand.
@@ -133,11 +128,11 @@ class KeyedIndices:
         Both in the order of the places, which rise.
         """
         places = rows
-        if self._split is not None:
-            places = self._split.positions(rows) - self._first
-        which = np.flatnonzero((places >= 0) & (places < self._count))
+        if self.split is not None:
+            places = self.split.positions(rows) - self.first
+        which = np.flatnonzero((places >= 0) & (places < self.count))
         places = places[which]
-        if self._shuffle is not None:
-            places = self._shuffle.positions(places)
+        if self.shuffle is not None:
+            places = self.shuffle.positions(places)
         in_order = np.argsort(places)
         return which[in_order], places[in_order]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from skmlp.display.history import axes_for, column, history_of, legend_beside
 from skmlp.display.inside import network_of
 
 
+@dataclass(repr=False, eq=False)
 class LossCurveDisplay:
     """Loss by epoch, with the validation loss and score where there are any.
 
@@ -54,22 +56,13 @@ class LossCurveDisplay:
     >>> LossCurveDisplay.from_estimator(clf)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        loss: Any,
-        *,
-        validation_loss: Any = None,
-        validation_score: Any = None,
-        estimator_name: str | None = None,
-        first_epoch: int = 1,
-        best_epoch: int | None = None,
-    ) -> None:
-        self.loss = loss
-        self.validation_loss = validation_loss
-        self.validation_score = validation_score
-        self.estimator_name = estimator_name
-        self.first_epoch = first_epoch
-        self.best_epoch = best_epoch
+    loss: Any
+    _: KW_ONLY
+    validation_loss: Any = None
+    validation_score: Any = None
+    estimator_name: str | None = None
+    first_epoch: int = 1
+    best_epoch: int | None = None
 
     def __repr__(self) -> str:
         name, losses = self.estimator_name or "", np.asarray(self.loss)
@@ -162,6 +155,7 @@ class LossCurveDisplay:
         return self
 
 
+@dataclass(repr=False, eq=False)
 class LearningRateDisplay:
     """Learning rate by epoch.
 
@@ -192,16 +186,10 @@ class LearningRateDisplay:
     >>> LearningRateDisplay.from_estimator(clf)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        learning_rate: Any,
-        *,
-        estimator_name: str | None = None,
-        first_epoch: int = 1,
-    ) -> None:
-        self.learning_rate = learning_rate
-        self.estimator_name = estimator_name
-        self.first_epoch = first_epoch
+    learning_rate: Any
+    _: KW_ONLY
+    estimator_name: str | None = None
+    first_epoch: int = 1
 
     def __repr__(self) -> str:
         name, rates = self.estimator_name or "", np.asarray(self.learning_rate)

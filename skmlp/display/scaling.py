@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from skmlp.config import config_context
 from skmlp.display.history import axes_for, column, history_of
 
 
+@dataclass(repr=False, eq=False)
 class ScalingDisplay:
     """Speed of training over the number of workers, beside the ideal.
 
@@ -43,12 +45,10 @@ class ScalingDisplay:
     >>> ScalingDisplay([1, 2, 4], [8.0, 4.2, 2.5]).plot()  # doctest: +SKIP
     """
 
-    def __init__(
-        self, n_workers: Any, seconds: Any, *, estimator_name: str | None = None
-    ) -> None:
-        self.n_workers = n_workers
-        self.seconds = seconds
-        self.estimator_name = estimator_name
+    n_workers: Any
+    seconds: Any
+    _: KW_ONLY
+    estimator_name: str | None = None
 
     def __repr__(self) -> str:
         seconds = ", ".join(f"{s:.3g} s" for s in self.seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from skmlp.display.history import axes_for
 from skmlp.display.inside import network_of
 
 
+@dataclass(repr=False, eq=False)
 class FirstLayerWeightsDisplay:
     """Weights of the first layer: what each hidden unit looks for.
 
@@ -42,16 +44,10 @@ class FirstLayerWeightsDisplay:
     >>> FirstLayerWeightsDisplay.from_estimator(clf)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        weights: Any,
-        *,
-        shape: tuple[int, int] | None = None,
-        feature_names: Any = None,
-    ) -> None:
-        self.weights = weights
-        self.shape = shape
-        self.feature_names = feature_names
+    weights: Any
+    _: KW_ONLY
+    shape: tuple[int, int] | None = None
+    feature_names: Any = None
 
     def __repr__(self) -> str:
         n_features, n_units = np.shape(self.weights)

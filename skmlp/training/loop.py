@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,22 +43,18 @@ from skmlp.training.validation import Validation
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@dataclass(eq=False)
 class StepByStep(Steps):
     """The steps of an epoch one by one: on any number of ranks."""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard | CompiledShard],
-        exchange: Exchange,
-        segments: Segments | CompiledSegments,
-        helps: CompiledSteps | None = None,
-    ) -> None:
-        self._shards, self._exchange, self._segments = shards, exchange, segments
-        self._helps = helps
+    shards: Sequence[Shard | CompiledShard]
+    exchange: Exchange
+    segments: Segments | CompiledSegments
+    helps: CompiledSteps | None = None
 
     def run_epoch(self, rates: Sequence[float], step: int) -> Array:
         """All minibatches once; see `Steps`."""
-        shards, exchange, segments = self._shards, self._exchange, self._segments
+        shards, exchange, segments = self.shards, self.exchange, self.segments
         segments.begin_epoch(rates, step)
         for shard in shards:
             shard.begin_epoch()
@@ -73,8 +69,8 @@ class StepByStep(Steps):
 
     def close(self) -> None:
         """End the step threads, if there are any."""
-        if self._helps is not None:
-            self._helps.close()
+        if self.helps is not None:
+            self.helps.close()
 
 
 def _steps_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ def most_bytes(plan: Plan) -> int:
     return flat + 8 * (1024 + record * plan.max_iter + validation)
 
 
+@dataclass(eq=False)
 class Shard:
     """A shard on its rank: its rows, and its part of the gradient.
 
@@ -52,20 +54,14 @@ class Shard:
     one for each part of a step.
     """
 
-    gradient_of: Callable[[Any, Array, Array], float]
-
-    def __init__(
-        self,
-        number: int,
-        rows: ShardSampler,
-        part: Array,
-        totals: Array,
-        dropout: Dropout | None,
-    ) -> None:
-        self.number, self.rows, self.part, self.totals = number, rows, part, totals
-        self.dropout = dropout
-        #: Summed over the minibatches of an epoch so far.
-        self.loss = 0.0
+    number: int
+    rows: ShardSampler
+    part: Array
+    totals: Array
+    dropout: Dropout | None
+    #: Summed over the minibatches of an epoch so far.
+    loss: float = 0.0
+    gradient_of: Callable[[Any, Array, Array], float] = field(init=False)
 
     def begin_epoch(self) -> None:
         """Begin the sum anew."""

@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 import sklearn
@@ -41,25 +42,23 @@ except ImportError:  # scikit-learn 1.7 and 1.8
 CallbackSupportMixin = getattr(callback, "CallbackSupportMixin", None)
 
 
+@dataclass(eq=False)
 class _PlainContext:
     """A task, for the callbacks of this package where scikit-learn has none."""
 
-    def __init__(
-        self, callbacks: Sequence[Any], task_name: str, root_uuid: Any
-    ) -> None:
-        self._callbacks = callbacks
-        self.task_name = task_name
-        self.root_uuid = root_uuid
+    callbacks: Sequence[Any]
+    task_name: str
+    root_uuid: Any
 
     def subcontext(self, task_name: str) -> _PlainContext:
-        return _PlainContext(self._callbacks, task_name, self.root_uuid)
+        return _PlainContext(self.callbacks, task_name, self.root_uuid)
 
     def call_on_fit_task_begin(self, *, estimator: Any, **unused: Any) -> None:
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_fit_task_begin(estimator, self)
 
     def call_on_fit_task_end(self, *, estimator: Any, **unused: Any) -> bool:
-        stops = [c.on_fit_task_end(estimator, self) for c in self._callbacks]
+        stops = [c.on_fit_task_end(estimator, self) for c in self.callbacks]
         return any(stops)
 
 
