@@ -27,8 +27,7 @@ _local = threading.local()
 def _settings() -> dict[str, Any]:
     if not hasattr(_local, "settings"):
         _local.settings = dict(_DEFAULTS)
-    settings: dict[str, Any] = _local.settings
-    return settings
+    return _local.settings
 
 
 def get_config() -> dict[str, Any]:

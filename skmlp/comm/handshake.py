@@ -284,8 +284,7 @@ def drive(sock: socket.socket, protocol: Protocol[T]) -> Generator[int, None, T]
                     wanted = wanted[sent:]
                 wanted = next(protocol)
     except StopIteration as done:
-        result: T = done.value
-        return result
+        return done.value
     finally:
         protocol.close()
 
@@ -322,8 +321,7 @@ def run_protocol(sock: socket.socket, protocol: Protocol[T], limit: float) -> T:
                 if left <= 0 or not selector.select(left):
                     raise PeerLost(f"the handshake took longer than {limit:g} s")
     except StopIteration as done:
-        result: T = done.value
-        return result
+        return done.value
     except OSError as error:
         raise PeerLost(f"the connection broke in the handshake: {error}") from error
     finally:

@@ -73,8 +73,7 @@ def sum_table(table: Array, order: Additions) -> Array:
     rows = table.copy()
     for k, other in order:
         rows[k] += rows[other]
-    total: Array = rows[0].copy()
-    return total
+    return rows[0].copy()
 
 
 def check_buffers(parts: Sequence[Array], flat: Array, n_own: int) -> None:

@@ -34,8 +34,7 @@ _SPAN = {"name": ("skmlp",), "ids": ("skmlp",)}
 
 def task_span() -> dict[str, tuple[str, ...]]:
     """The annotation ``span`` of tasks that are submitted now: the user's, or ours."""
-    users: dict[str, tuple[str, ...]] = dask.get_annotations().get("span", _SPAN)
-    return users
+    return dask.get_annotations().get("span", _SPAN)
 
 
 def lease_key(run: str, stamp: str, number: int) -> str:
@@ -129,5 +128,4 @@ def submit_to_each(
         layer.annotations |= annotations
     graph = HighLevelGraph(layers, {name: set() for name in layers})
     keys = [key for key, _, _ in calls.values()]
-    futures: list[Future[Any]] = client.get(graph, keys, sync=False)
-    return futures
+    return client.get(graph, keys, sync=False)

@@ -188,8 +188,7 @@ class DaskGroup(RankGroup):
                     raise WorkerLost(
                         self._group.workers[rank], f"ended its rank at once: {text}"
                     )
-            answer: Answer = ready.result()
-            return answer
+            return ready.result()
 
     async def _call_all(
         self, verb: str, limit: float | None = None, /, **facts: Any

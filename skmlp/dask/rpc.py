@@ -188,8 +188,7 @@ class ClusterRPC:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
         if isinstance(answers[address], bytes):
             raise gone(address, answers[address])
-        answer: Answer = answers[address]
-        return answer
+        return answers[address]
 
     async def on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function on the scheduler, with its object as the last argument.

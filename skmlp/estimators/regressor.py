@@ -378,8 +378,7 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     def _check_targets(
         self, X: Any, y: Any, mode: Mode, *, reset: bool
     ) -> tuple[Any, Array]:
-        checked: tuple[Any, Array] = self._target.check(self, X, y, reset=reset)
-        return checked
+        return self._target.check(self, X, y, reset=reset)
 
     def _check_stats(self, stats: PartStats, mode: Mode) -> None:
         self._target.check_stats(stats)

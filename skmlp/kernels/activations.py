@@ -43,8 +43,7 @@ def _forward(value: Callable[..., float]) -> Callable[[Array, Array], None]:
             for j in range(z.shape[1]):
                 z[i, j] = value(z, z[i, j] + b[j])
 
-    kernel: Callable[[Array, Array], None] = compiled(named(forward, value))
-    return kernel
+    return compiled(named(forward, value))
 
 
 def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
@@ -55,8 +54,7 @@ def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
             for j in range(z.shape[1]):
                 z[i, j], d[i, j] = both(z, z[i, j] + b[j])
 
-    kernel: Callable[..., None] = compiled(named(deriving, both))
-    return kernel
+    return compiled(named(deriving, both))
 
 
 def _backward(product: Callable[..., float]) -> Callable[..., None]:
@@ -73,8 +71,7 @@ def _backward(product: Callable[..., float]) -> Callable[..., None]:
                 delta[i, j] = d
                 grad_b[j] += d
 
-    kernel: Callable[..., None] = compiled(named(backward, product))
-    return kernel
+    return compiled(named(backward, product))
 
 
 # -- the value ------------------------------------------------------------------------

@@ -138,8 +138,7 @@ def _of_numbers(both: Callable[..., tuple[float, float]]) -> Callable[..., float
         _weigh(z, w, grad_b)
         return total
 
-    kernel: Callable[..., float] = compiled(named(loss, both))
-    return kernel
+    return compiled(named(loss, both))
 
 
 # -- losses of classes -----------------------------------------------------------------

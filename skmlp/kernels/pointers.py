@@ -146,8 +146,7 @@ def _calling(result: Any) -> Callable[..., Any]:
 
         return result(types.intp, types.Tuple(kinds)), codegen
 
-    function: Callable[..., Any] = call
-    return function
+    return call
 
 
 #: ``f(address, arguments)`` calls a compiled function at an address of `address_of`,
@@ -162,5 +161,4 @@ def address_of(kernel: Any, signature: Any) -> int:
     """
     compiled = kernel.get_compile_result(signature)
     name = compiled.fndesc.llvm_cfunc_wrapper_name
-    address: int = compiled.library.get_pointer_to_function(name)
-    return address
+    return compiled.library.get_pointer_to_function(name)

@@ -109,8 +109,7 @@ def _words(rows: Array, units: Array, stream: Array, layer: int) -> Array:
         key0,
         key1,
     )
-    chosen: Array = np.choose((unit & np.uint64(3)).astype(np.intp), blocks)
-    return chosen
+    return np.choose((unit & np.uint64(3)).astype(np.intp), blocks)
 
 
 def dropout_mask(

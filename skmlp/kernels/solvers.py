@@ -81,10 +81,7 @@ def _step_of(
             params[i] += rule(c, total[i] * d, first, second, i)
         return norm
 
-    kernel: Callable[..., float] = elementwise(
-        named(step, rule, "_decays" if decays else "")
-    )
-    return kernel
+    return elementwise(named(step, rule, "_decays" if decays else ""))
 
 
 @inner

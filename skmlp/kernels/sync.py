@@ -83,5 +83,4 @@ def attend(counter: int, number: int, patience: int) -> bool:
                 return False
             pause()
         yield_core()
-    asleep: bool = fall_asleep(counter, number)
-    return asleep
+    return fall_asleep(counter, number)

@@ -188,10 +188,7 @@ class Solver(ABC):
 
         def update(divisor: float, rate: float, step: int) -> float:
             numbers[:4] = divisor, rate, step, self.product(step)
-            norm: float = kernel(
-                params, total, first, second, n_penalised, numbers, settings
-            )
-            return norm
+            return kernel(params, total, first, second, n_penalised, numbers, settings)
 
         return update
 
@@ -258,8 +255,7 @@ class Adam(Solver):
 
     def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        moved: Moved = fused.adam(xp, x, gradient, moments, *rates, *self._own[:3])
-        return moved
+        return fused.adam(xp, x, gradient, moments, *rates, *self._own[:3])
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Solver.reach`."""

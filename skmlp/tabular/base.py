@@ -294,8 +294,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         rows = Rows.joined(held_out)
 
         def mean(share: float) -> Array:
-            found: Array = share * with_ramps + (1 - share) * without
-            return found
+            return share * with_ramps + (1 - share) * without
 
         def loss(share: float) -> float:
             return self._loss_of(mean(share), rows)
@@ -374,8 +373,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         network = self.estimators_[k]
         if isinstance(encoded, np.ndarray):
             return _output(self._output, network, encoded)
-        found: Array = encoded.map(_output, self._output, network)
-        return found
+        return encoded.map(_output, self._output, network)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

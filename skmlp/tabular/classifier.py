@@ -34,8 +34,7 @@ TINY = 1e-30
 def _sharpened(shares: Array, temperature: float) -> Array:
     """Probabilities at a temperature: their logarithms divided by it."""
     powers = shares ** (1 / temperature)
-    found: Array = powers / powers.sum(axis=1, keepdims=True)
-    return found
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
@@ -159,8 +158,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         y = self._labels(y)
         self._encoder = LabelEncoder().fit(y)
         self.classes_ = self._encoder.classes_
-        codes: Array = self._encoder.transform(y)
-        return codes
+        return self._encoder.transform(y)
 
     def _labels(self, y: Any, name: str = "y") -> Any:
         values = np.asarray(y).ravel()
@@ -188,8 +186,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
             raise ValueError(
                 f"y_val has labels that y has not: {unknown}; y has {known}"
             )
-        codes: Array = self._encoder.transform(labels)
-        return codes
+        return self._encoder.transform(labels)
 
     def _row_weights(self, y: Any, weights: Array | None) -> Array | None:
         if self.class_weight is None:
@@ -208,8 +205,7 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         return {"classes": np.arange(len(self.classes_))}
 
     def _decoded(self, y: Array) -> Array:
-        labels: Array = self.classes_[y]
-        return labels
+        return self.classes_[y]
 
     def _as_numbers(self, y: Array) -> Array:
         return np.eye(len(self.classes_))[y]
@@ -273,5 +269,4 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         if is_dask(X):
             return self._lazy("predict", X, self.classes_.dtype, None)
         codes = self._finished(X, lambda outputs: self._shares(outputs).argmax(axis=1))
-        labels: Array = self.classes_[codes]
-        return labels
+        return self.classes_[codes]

@@ -88,8 +88,7 @@ class Partitioned:
         """The sum over the partitions of what a function makes of them."""
         add = dask.delayed(function, pure=False)
         pairs = zip(self.delayed(), self.split(values) or [], strict=True)
-        found: Array = sum(dask.compute(*[add(*pair) for pair in pairs]))
-        return found
+        return sum(dask.compute(*[add(*pair) for pair in pairs]))
 
 
 def taken(

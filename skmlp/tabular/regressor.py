@@ -168,8 +168,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     def _mean_of(self, outputs: Array) -> Array:
         values = self._values(outputs)
-        mean: Array = np.average(values, axis=0, weights=self.estimator_weights_)
-        return mean
+        return np.average(values, axis=0, weights=self.estimator_weights_)
 
     def _values(self, outputs: Array) -> Array:
         """What the outputs of networks predict."""
@@ -215,8 +214,7 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             deviation = self._values(outputs).std(axis=0)
             return np.concatenate([self._mean_of(outputs), deviation], axis=1)
 
-        found: Array = self._finished(X, both)
-        return found
+        return self._finished(X, both)
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Any:
         """Intervals that hold a new target with a given probability.

@@ -112,8 +112,7 @@ class CollectionSource:
         rpc: ClusterRPC, layers: Mapping[str, Any], keys: Sequence[str]
     ) -> list[Future[Any]]:
         graph = HighLevelGraph(layers, {name: set() for name in layers})
-        futures: list[Future[Any]] = rpc.client.get(graph, list(keys), sync=False)
-        return futures
+        return rpc.client.get(graph, list(keys), sync=False)
 
     async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """For each part, the workers where its rows lie now, and how many they are.

@@ -185,8 +185,7 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             if fit is None:
                 return GONE
             if generation is None:
-                answer: Answer = await getattr(self, f"_on_{verb}")(fit, **facts)
-                return answer
+                return await getattr(self, f"_on_{verb}")(fit, **facts)
             if verb == "listen":
                 return self._listen(fit, generation, **facts)
             mailbox = mailbox_of(fit, generation)

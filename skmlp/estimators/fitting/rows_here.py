@@ -154,8 +154,7 @@ class RowsHere(Rows):
 def _weights(given: Any, X: Any) -> Array:
     """Weights of the rows, checked; in numpy, wherever X lies."""
     like = X if isinstance(X, np.ndarray) else np.empty((X.shape[0], 0), dtype_of(X))
-    checked: Array = _check_sample_weight(given, like)
-    return checked
+    return _check_sample_weight(given, like)
 
 
 def _is_named(data: Any) -> bool:

@@ -51,8 +51,7 @@ def tile(rows: int, vectors: int, n_bytes: int) -> Callable[..., None]:
 
         return signature, codegen
 
-    function: Callable[..., None] = compute
-    return function
+    return compute
 
 
 class _Tile:
