@@ -18,6 +18,8 @@ import numpy as np
 
 from skmlp.fused import InPlace, parts, squared
 
+#: An array of numpy.
+Array = np.ndarray[Any, np.dtype[Any]]
 #: An array of some namespace.
 AnyArray = Any
 

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer, LabelEncoder, OneHotEncoder
 
+from skmlp.arrays import Array
 from skmlp.model.input_encoding import InputEncoding
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Written into each file; a change that older versions can't read raises it.
 FORMAT = 1

@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from skmlp.arrays import Array
 from skmlp.model.input_encoding import InputEncoding
 from skmlp.model.layout import Layout, layout_of
 from skmlp.model.losses import Loss, entry, heads_of
 from skmlp.optim.schedules import Schedule
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from skmlp.comm.base import Array, Shards
+from skmlp.arrays import Array
+from skmlp.comm.base import Shards
 from skmlp.comm.halving import Halving, Piece, Stage
 from skmlp.comm.mesh import BoundStage, Mesh, MeshCommunicator, MeshExchange, Transfer
 from skmlp.comm.ordered_sum import (

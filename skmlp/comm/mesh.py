@@ -26,15 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from skmlp.comm.base import (
-    Aborted,
-    Array,
-    CommError,
-    Communicator,
-    Exchange,
-    PeerLost,
-    Shards,
-)
+from skmlp.arrays import Array
+from skmlp.comm.base import Aborted, CommError, Communicator, Exchange, PeerLost, Shards
 from skmlp.comm.listener import Address, format_address
 from skmlp.comm.ordered_sum import BoundCall, check_buffers
 

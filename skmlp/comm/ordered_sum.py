@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.comm.base import Array
+from skmlp.arrays import Array
 
 #: A function with its arguments, ready to be called in every step.
 BoundCall = tuple[Callable[..., Any], tuple[Array, ...]]

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from skmlp.comm.base import Array, Communicator, Shards
+from skmlp.arrays import Array
+from skmlp.comm.base import Communicator, Shards
 from skmlp.comm.halving_sockets import HalvingCommunicator
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Address, Listener

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skmlp.comm.base import Array, Communicator, Exchange, Shards
+from skmlp.arrays import Array
+from skmlp.comm.base import Communicator, Exchange, Shards
 from skmlp.comm.ordered_sum import (
     additions,
     check_buffers,

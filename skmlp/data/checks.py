@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.arrays import arrays_of, fetch
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array, arrays_of, fetch
 
 #: No more columns than this are named in an error.
 MOST_NAMED = 10

@@ -18,11 +18,10 @@ the multipliers of the round function.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 #: Twice what the theory asks of ideal rounds: ours are cheap ones.
 ROUNDS = 8

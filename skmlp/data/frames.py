@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 
 def is_frame(part: Any) -> bool:

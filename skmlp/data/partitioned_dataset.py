@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.partitions import ShardData
 from skmlp.data.sampler import Dataset, Numbers, RowTable, ShardSampler, block_rows
@@ -14,8 +14,6 @@ from skmlp.data.shuffle import Order, order_of
 from skmlp.data.split import split_rows
 from skmlp.data.targets import class_weights_of, encode
 from skmlp.plan import Plan
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Rows of a shard, about, that are picked out of the order at once; and numbers of the
 #: order that are looked at in one go. What that takes counts where the data is small.

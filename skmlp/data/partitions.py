@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.data.checks import MIXED, largest
 from skmlp.data.targets import are_texts
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)

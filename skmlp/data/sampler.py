@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.arrays import Arrays, arrays_of
+from skmlp.arrays import Array, Arrays, arrays_of
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
@@ -29,7 +29,6 @@ from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: Numbers of rows: all of them, or computed when asked for.
 Numbers = Array | KeyedIndices
 Block = tuple[Any, Array, Array]

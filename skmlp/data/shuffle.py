@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.data.feistel import Bijection, KeyedIndices
 from skmlp.plan import Plan
 from skmlp.rng_state import State, twister_at, twister_state
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Rows of a fit up to which their order and split are scikit-learn's. At this limit a
 #: `RowOrder` takes 0.16 GB, and over a second an epoch, on each rank by itself; see

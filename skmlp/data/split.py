@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.data.feistel import Bijection, KeyedIndices
 from skmlp.plan import Split
 from skmlp.rng_state import twister_at
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def split_rows(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 #: Labels that are encoded at once.
 PIECE = 2**16

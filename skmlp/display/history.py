@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.display.inside import network_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def axes_for(ax: Any) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmlp import __version__
 from skmlp import kernels as kernel_sets
-from skmlp.arrays import fetch
+from skmlp.arrays import Array, fetch
 from skmlp.config import get_config
 from skmlp.data.partitions import PartStats
 from skmlp.estimators import array_support, conversion, kept
@@ -39,7 +39,6 @@ from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.target import Target
 from skmlp.model.activations import ACTIVATIONS, METHODS
 from skmlp.model.input_encoding import EncodedRows, InputEncoding
-from skmlp.model.layout import Array
 from skmlp.model.predict import forward
 from skmlp.optim.schedules import BY_EPOCH, SCHEDULES
 from skmlp.optim.solvers import SOLVERS

@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 
+from skmlp.arrays import Array
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin, unchanged_on_error
 from skmlp.estimators.fitting import hyperparameters
@@ -20,7 +21,6 @@ from skmlp.estimators.prediction.decisions import DecisionsMixin
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets import class_labels
 from skmlp.estimators.targets.class_labels import Mode
-from skmlp.model.layout import Array
 
 
 class MLPClassifier(DecisionsMixin, ScoreMixin, ClassifierMixin, BaseMLP):

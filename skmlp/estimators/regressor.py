@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skmlp.arrays import fetch
+from skmlp.arrays import Array, fetch
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.base import BaseMLP, ScoreMixin
 from skmlp.estimators.fitting import hyperparameters
@@ -21,7 +21,6 @@ from skmlp.estimators.fitting.inputs import Input, is_dask, on_host
 from skmlp.estimators.suggestions import Names, pointing
 from skmlp.estimators.targets.class_labels import Mode
 from skmlp.estimators.targets.real import Real as RealTarget
-from skmlp.model.layout import Array
 from skmlp.model.losses import LOSSES, METHOD
 
 

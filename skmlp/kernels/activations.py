@@ -12,10 +12,8 @@ width), and give their functions the dtype. The formulas are those of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled, inner, named
 from skmlp.kernels.math import (
     erf_value,
@@ -25,8 +23,6 @@ from skmlp.kernels.math import (
     log1p_value,
     tanh_value,
 )
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Constants of `skmlp.model.activations`; a test compares both.
 LEAK = 0.01

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
+from skmlp.arrays import Array
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, store, yield_core
 from skmlp.kernels.jit import by_address, entry, named, while_compiling
@@ -56,8 +57,6 @@ from skmlp.kernels.pointers import (
 )
 from skmlp.kernels.solvers import COUNT, DIVISOR, N_NUMBERS, SHARE, THRESHOLD
 from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What a stage of a step does, as bits: the gradient of each part's rows; the sum over
 #: the parts; the squared norm of the gradient with its penalty; the solver's step. All

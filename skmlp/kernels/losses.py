@@ -15,16 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.activations import logistic_forward
 from skmlp.kernels.jit import compiled, inner, named
 from skmlp.kernels.math import exp_value, expit_value, log1p_value
 from skmlp.kernels.pointers import line
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # -- output activations ----------------------------------------------------------------
 

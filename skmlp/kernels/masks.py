@@ -9,14 +9,11 @@ The masks have the same bits as those of `skmlp.kernels.reference`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled
 from skmlp.kernels.pointers import call_for_number, line, table
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _ROUNDS = 10
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, types
 
+from skmlp.arrays import Array
 from skmlp.kernels import compiled as kernels_by_name
 from skmlp.kernels.atomics import load, pause, replace, yield_core
 from skmlp.kernels.jit import by_address, entry, inner, while_compiling
@@ -37,8 +38,6 @@ from skmlp.kernels.pointers import (
 from skmlp.kernels.products.blas import address_of_gemm, blas_product
 from skmlp.kernels.products.gemm import AB, ABT, ATB, tiled_product
 from skmlp.kernels.sync import DONE, LOOKS
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Places of the kernels' addresses. 0 stands for a kernel that is not needed.
 FORWARD, OF_GRADIENT, PRODUCT, GEMM, OUTPUT, LOSS, OF_KNOWN = range(7)

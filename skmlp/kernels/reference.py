@@ -7,12 +7,11 @@ solvers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 name = "reference"
 

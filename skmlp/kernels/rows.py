@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled
 from skmlp.kernels.reference import CATEGORY, CLIP, RAMP
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Rows that are encoded at once.
 BLOCK = 64

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled, elementwise, inner, named
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Places in a step's `numbers`: what the sums are divided by; the learning rate; the
 #: count of the step from 1; the product of the momenta so far (of NAdam); how far the

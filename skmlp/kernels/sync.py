@@ -22,14 +22,11 @@ and reading acquires it, which holds on processors that reorder memory (ARM, POW
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.atomics import load, pause, replace, swap, yield_core
 from skmlp.kernels.jit import compiled, inner
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Bytes from one counter to the next: two cache lines, since some processors fetch
 #: pairs. A part has two, of which the second one says what is done.

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.training.protocol import Message
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 MAGIC = b"skm1"
 _HEADER = struct.Struct("!4sBBq")

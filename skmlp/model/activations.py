@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.fused import expit, rectified, rectified_backward
 from skmlp.model.special import bounded, erf, softplus
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Slope of leaky_relu below 0 (Maas, Hannun and Ng, 2013, and every library since).
 LEAK = 0.01

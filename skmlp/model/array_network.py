@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.arrays import AnyArray, Arrays, fetch
+from skmlp.arrays import AnyArray, Array, Arrays, fetch
 from skmlp.fused import InPlace, affine, affine_backward, joined, parts, scaled
 from skmlp.model.activations import entry as activation_entry
-from skmlp.model.layout import Array, Views
+from skmlp.model.layout import Views
 from skmlp.model.losses import OUTPUT_ACTIVATIONS, encoded, entry, heads_of, of_known
 from skmlp.model.predict import row_blocks
 from skmlp.model.special import cast, concat

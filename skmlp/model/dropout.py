@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.model.rows import SparseRows
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: A function and its arguments.
 Call = tuple[Any, tuple[Any, ...]]
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.model.activations import entry
 from skmlp.model.layout import Layout
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def uniform(

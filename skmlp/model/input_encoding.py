@@ -14,9 +14,9 @@ import numpy as np
 from scipy import sparse
 
 from skmlp import kernels as kernel_sets
+from skmlp.arrays import Array
 from skmlp.config import get_config
 from skmlp.kernels.reference import CATEGORY, NUMBER, RAMP
-from skmlp.model.layout import Array
 
 NOT_SPARSE = (
     "Sparse data was passed, but input_encoding requires dense data: pass X.toarray()"

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
+
 Views = list[tuple[Array, Array]]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.fused import expit, softmax, times_log
 from skmlp.model.special import (
     bounded,
@@ -28,7 +29,6 @@ from skmlp.model.special import (
     softplus,
 )
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: ``formula(xp, y, raw, settings)`` gives the loss of each number, and its derivative
 #: with respect to the raw prediction; both are new arrays of the shape of `raw`. `y` is
 #: as `encoded` gives it.

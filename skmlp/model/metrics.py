@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.arrays import AnyArray, arrays_of, fetch
+from skmlp.arrays import AnyArray, Array, arrays_of, fetch
 from skmlp.model.losses import entry, split
 from skmlp.model.special import cast
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def n_parts(loss: Any, n_outputs: int) -> int:

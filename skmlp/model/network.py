@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.model.activations import kernels_of
 from skmlp.model.dropout import Dropout
 from skmlp.model.layout import Layout, Views
 from skmlp.model.losses import entry, heads_of, kernel_of, output_of
 from skmlp.model.rows import SparseRows
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: A function and its arguments.
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 

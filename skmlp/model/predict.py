@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from skmlp import kernels as kernel_sets
+from skmlp.arrays import Array
 from skmlp.cores import usable_cores
 from skmlp.model.activations import kernels_of
 from skmlp.model.input_encoding import EncodedRows
@@ -18,7 +19,6 @@ from skmlp.model.losses import OUTPUT_ACTIVATIONS, output_of
 from skmlp.model.network import SMALL_STEP
 from skmlp.threads import blas_threads_allowed, products_limit
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: ``compute(X, out)`` writes the outputs of a block of rows.
 Compute = Callable[[Any, Array], None]
 

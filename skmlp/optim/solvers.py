@@ -20,8 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from skmlp import fused
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 #: ``update(divisor, learning_rate, step)`` takes a step and returns the squared norm of
 #: the penalised parameters before it. `step` is its count, from 1.

@@ -22,13 +22,13 @@ from sklearn.utils import check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from skmlp.arrays import Array
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.estimators.fitting.judge import scorer_of
 from skmlp.estimators.fitting.parameter_checks import CheckedParameters
 from skmlp.estimators.suggestions import SettingWithPointers, pointing
 from skmlp.exceptions import UnusedParameterWarning
-from skmlp.model.layout import Array
 from skmlp.model.predict import rows_of_block, with_block
 from skmlp.tabular import columns
 from skmlp.tabular.beside import Beside

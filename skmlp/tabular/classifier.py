@@ -16,10 +16,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.arrays import Array
 from skmlp.estimators.classifier import MLPClassifier
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.suggestions import pointing
-from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.base import NETWORK, BaseTabularMLP
 from skmlp.tabular.members import Rows

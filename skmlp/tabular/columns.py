@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-from skmlp.model.layout import Array
+from skmlp.arrays import Array
 
 
 @dataclass(frozen=True)

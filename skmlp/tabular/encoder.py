@@ -19,10 +19,10 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skmlp.arrays import Array
 from skmlp.exceptions import ModelQualityWarning
 from skmlp.kernels.reference import RAMP
 from skmlp.model.input_encoding import InputEncoding, category, number
-from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.summary import Summary
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from joblib.parallel import get_active_backend
 
+from skmlp.arrays import Array
 from skmlp.cores import usable_cores
-from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.beside import Beside
 from skmlp.threads import blas_threads_allowed

@@ -14,11 +14,11 @@ from typing import Any
 import dask
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.dask.ingest import collections
 from skmlp.data.frames import as_values
 from skmlp.estimators.fitting import dask_inputs
 from skmlp.estimators.prediction import lazy
-from skmlp.model.layout import Array
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
 from skmlp.tabular.summary import Summary

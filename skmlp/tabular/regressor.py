@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_y, check_is_fitted
 
+from skmlp.arrays import Array
 from skmlp.estimators.fitting.inputs import is_dask
 from skmlp.estimators.regressor import MLPRegressor
 from skmlp.estimators.suggestions import pointing
-from skmlp.model.layout import Array
 from skmlp.tabular.base import NETWORK, BaseTabularMLP
 from skmlp.tabular.members import Rows
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.model.input_encoding import InputEncoding
-from skmlp.model.layout import Array
 
 #: A column that says nothing by itself may say something together with others. This
 #: is through the root of the number of its ramps or categories: the more of them there

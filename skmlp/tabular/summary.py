@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skmlp.model.layout import Array
+from skmlp.arrays import Array
 from skmlp.tabular.columns import Column
 
 #: Numbers of a part of the rows that are kept; of more, so many quantiles.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skmlp.arrays import AnyArray, Arrays, fetch
+from skmlp.arrays import AnyArray, Array, Arrays, fetch
 from skmlp.config import get_config
 from skmlp.fused import joined, parts, plus_first, scaled, squared
 from skmlp.kernels import reference
@@ -24,8 +24,6 @@ from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.training.rank import Rank
 from skmlp.training.steps import Steps
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Bytes of the rows, with their masks, that are taken at once.
 _BYTES = 2**26

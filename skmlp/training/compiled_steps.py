@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.comm.base import Exchange
 from skmlp.kernels.step_threads import StepThreads
 from skmlp.model.activations import ACTIVATIONS
@@ -25,8 +26,6 @@ from skmlp.optim.solvers import SOLVERS, Solver
 from skmlp.plan import Plan
 from skmlp.threads import blas_threads_now, products_limit
 from skmlp.training.rank import LINE, Rank, Shard
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Multiply-adds of a step, those of float64 counted twice, up to which the products of
 #: `skmlp.kernels.products.gemm` on one core win (see docs/decisions).

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels import reference
 from skmlp.model import metrics
 from skmlp.model.losses import kernel_of
 from skmlp.plan import Plan
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: Adds what some targets and weights say to a row of numbers.
 Add = Callable[[Array, Array, Array], None]
 #: ``total(width, add)``: so many numbers, summed over all training rows.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.comm.base import Communicator
 from skmlp.data.sampler import Dataset
 from skmlp.plan import Plan
 from skmlp.training.protocol import Message
 from skmlp.training.rank import CONSTANT, EVALUATE, LOSS, Rank
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Evaluator:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.optim.solvers import Solver
 from skmlp.training.compiled_steps import CompiledSteps
 from skmlp.training.rank import Rank
 from skmlp.training.steps import Steps
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class FusedEpoch(Steps):

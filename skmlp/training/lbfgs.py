@@ -11,14 +11,13 @@ import numpy as np
 import scipy
 from scipy import optimize
 
+from skmlp.arrays import Array
 from skmlp.plan import Plan
 from skmlp.state import Record
 from skmlp.threads import blas_limit
 from skmlp.training.protocol import Message
 from skmlp.training.rank import EVALUATE
 from skmlp.training.supervisor import Supervisor, Watch
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass

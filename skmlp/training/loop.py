@@ -14,10 +14,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.comm.base import Communicator, Exchange
 from skmlp.data.sampler import Dataset
 from skmlp.data.shuffle import Order
@@ -39,8 +39,6 @@ from skmlp.training.rank import CONSTANT, LOSS, PREDICT, TRAIN, Rank, Shard
 from skmlp.training.segments import Segments, n_moments
 from skmlp.training.steps import Steps
 from skmlp.training.validation import Validation
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(eq=False)

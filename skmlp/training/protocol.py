@@ -16,11 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
+from skmlp.arrays import Array
 from skmlp.comm.base import Communicator, Shards
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Ends the service of a rank; every other code belongs to the rank worker.
 CLOSE = 0

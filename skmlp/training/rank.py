@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from skmlp import kernels as kernel_sets
+from skmlp.arrays import Array
 from skmlp.comm.base import Communicator
 from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.model import metrics
@@ -19,8 +20,6 @@ from skmlp.model.network import Network
 from skmlp.plan import Plan
 from skmlp.training import constant
 from skmlp.training.protocol import Message
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 AnyNetwork = Network | ArrayNetwork
 

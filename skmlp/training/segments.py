@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.comm.base import Exchange
 from skmlp.optim.solvers import SOLVERS, Solver, Update
 from skmlp.plan import Plan
 from skmlp.training.rank import Rank
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def n_moments(plan: Plan) -> int:

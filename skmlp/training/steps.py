@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.kernels.step_threads import StepThreads
 from skmlp.model.layout import Views
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Steps(ABC):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
-
+from skmlp.arrays import Array
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.state import RATE_TOO_SMALL, STANDSTILL, TrainState
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def compare(plan: Plan, state: TrainState, loss: float, score: float) -> bool:

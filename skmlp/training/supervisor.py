@@ -21,7 +21,6 @@ from skmlp.training import stopping
 from skmlp.training.protocol import Launcher, Message, RankFailed, RankGroup
 from skmlp.training.rank import CONSTANT, LOSS, TRAIN
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Observe = Callable[[list[Record]], None]
 Score = Callable[[TrainState], float]
 #: Makes an order; it is told whether the group is new and knows no state yet.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from skmlp.arrays import Array
 from skmlp.data.sampler import Dataset, ShardSampler
 from skmlp.kernels.step_threads import StepThreads
 from skmlp.model import metrics
@@ -15,8 +15,6 @@ from skmlp.model.layout import Views
 from skmlp.model.network import Network
 from skmlp.training.protocol import Message
 from skmlp.training.rank import PREDICT, AnyNetwork, Rank
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # What is summed over the validation rows; the score's parts follow.
 _LOSS, _WEIGHT, _PARTS = 0, 1, 2

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from skmlp.arrays import Array
 
 #: Whether this system can read into given memory at a given place of a file.
 AVAILABLE = hasattr(os, "preadv")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from skmlp.arrays import Array
 from skmlp.data.checks import (
     HOW_TO_MASK,
     check_finite,
@@ -33,8 +34,6 @@ from skmlp.data.frames import (
 )
 from skmlp.data.partitions import PartStats, ShardData, training_dtype
 from skmlp.data.store.file_matrix import PIECE_BYTES, FileMatrix
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Piece(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_regressor
 
+from skmlp.arrays import Array
 from skmlp.data.checks import unscaled
 from skmlp.exceptions import ModelQualityWarning
-from skmlp.model.layout import Array
 from skmlp.plan import Plan
 from skmlp.state import DIVERGED, RATE_TOO_SMALL, STANDSTILL
 from skmlp.training.lbfgs import Minimum

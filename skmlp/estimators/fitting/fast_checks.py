@@ -15,11 +15,11 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
 
+from skmlp.arrays import Array
 from skmlp.data.checks import sum_of_squares
 from skmlp.estimators import suggestions
 from skmlp.estimators.advice.quality import check_scale
 from skmlp.estimators.fitting.inputs import dispatched
-from skmlp.model.layout import Array
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import assert_all_finite, check_random_state
 
-from skmlp.arrays import fetch
+from skmlp.arrays import Array, fetch
 from skmlp.data import shuffle as orders
 from skmlp.data.split import split_rows
 from skmlp.estimators.advice.quality import Baseline
 from skmlp.estimators.fitting.hyperparameters import Hyperparameters
 from skmlp.estimators.fitting.resume import Resume, fingerprint, resume_of
 from skmlp.model import initializers
-from skmlp.model.layout import Array, Layout, layout_of
+from skmlp.model.layout import Layout, layout_of
 from skmlp.optim import schedules
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan, Split

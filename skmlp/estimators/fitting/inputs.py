@@ -9,8 +9,7 @@ import numpy as np
 import sklearn
 from scipy import sparse
 
-from skmlp.arrays import Arrays, arrays_of, fetch, is_elsewhere
-from skmlp.model.layout import Array
+from skmlp.arrays import Array, Arrays, arrays_of, fetch, is_elsewhere
 
 
 class Input(NamedTuple):

@@ -13,9 +13,9 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_feature_names
 
+from skmlp.arrays import Array
 from skmlp.estimators import array_support, suggestions
 from skmlp.estimators.targets.real import table
-from skmlp.model.layout import Array
 from skmlp.plan import Plan
 from skmlp.state import TrainState
 from skmlp.training.protocol import Message

@@ -7,8 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from skmlp.arrays import fetch
-from skmlp.model.layout import Array
+from skmlp.arrays import Array, fetch
 from skmlp.rng_state import State
 
 

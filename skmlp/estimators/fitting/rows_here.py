@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight
 
-from skmlp.arrays import dtype_of
+from skmlp.arrays import Array, dtype_of
 from skmlp.comm.base import Shards
 from skmlp.config import get_config
 from skmlp.data.sampler import SharedDataset
@@ -32,7 +32,6 @@ from skmlp.estimators.targets.target import Target
 from skmlp.launch.in_process import InProcessGroup
 from skmlp.launch.local_launcher import LocalLauncher
 from skmlp.launch.policy import Place
-from skmlp.model.layout import Array
 from skmlp.plan import Plan
 from skmlp.training import build
 from skmlp.training.protocol import Launcher, RankGroup

@@ -18,6 +18,7 @@ from sklearn.base import is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
 
+from skmlp.arrays import Array
 from skmlp.config import get_config
 from skmlp.dask.demands import demands_of
 from skmlp.dask.ingest import collections
@@ -46,7 +47,7 @@ from skmlp.estimators.targets import class_weights
 from skmlp.estimators.targets.target import Target
 from skmlp.launch import policy
 from skmlp.launch.policy import Place
-from skmlp.model.layout import Array, Layout
+from skmlp.model.layout import Layout
 from skmlp.optim.solvers import SOLVERS
 from skmlp.plan import Plan
 from skmlp.training import build

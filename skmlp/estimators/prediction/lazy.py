@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from skmlp.arrays import Array
 from skmlp.dask.ingest import collections
 from skmlp.dask.ingest.collections import check_shapes
 from skmlp.data.checks import check_finite, known_or_nan
@@ -23,7 +24,6 @@ from skmlp.data.targets import encode
 from skmlp.estimators.fitting import dask_inputs
 from skmlp.estimators.prediction import scores
 from skmlp.estimators.targets.labels import check_number
-from skmlp.model.layout import Array
 from skmlp.model.losses import entry, split
 
 # -- prediction ------------------------------------------------------------------------

@@ -14,11 +14,11 @@ import dask
 import numpy as np
 from sklearn.metrics import d2_pinball_score, mean_pinball_loss
 
+from skmlp.arrays import Array
 from skmlp.data.checks import NOTHING_KNOWN, check_target, known_or_nan
 from skmlp.data.frames import as_values
 from skmlp.estimators.prediction.scores import NO_ROWS, check_lengths
 from skmlp.estimators.targets.real import Real
-from skmlp.model.layout import Array
 
 
 def score(target: Real, raw: Any, y: Any, weights: Any = None) -> float:

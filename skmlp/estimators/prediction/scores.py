@@ -10,11 +10,11 @@ from scipy import sparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from skmlp.arrays import Array
 from skmlp.data.checks import NOTHING_KNOWN
 from skmlp.estimators.fitting.inputs import check_weights
 from skmlp.estimators.targets.target import Target
 from skmlp.model import metrics
-from skmlp.model.layout import Array
 from skmlp.model.losses import entry
 from skmlp.model.predict import row_blocks
 

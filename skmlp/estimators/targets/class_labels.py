@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
+from skmlp.arrays import Array
 from skmlp.data.partitions import PartStats
 from skmlp.estimators.fitting.fast_checks import binarizer_of
 from skmlp.estimators.fitting.inputs import is_dask
@@ -26,7 +27,6 @@ from skmlp.estimators.targets.labels import (
     check_number,
     checked_labels,
 )
-from skmlp.model.layout import Array
 
 #: How a call begins: anew, or going on from the fitted model.
 Mode = Literal["fit", "warm_start", "partial_fit"]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
+from skmlp.arrays import Array
 from skmlp.data.partitions import PartStats
 from skmlp.data.targets import class_weights_of
-from skmlp.model.layout import Array
 
 NOT_BALANCED = (
     "class_weight='balanced' is not supported by partial_fit: the rows of one call do "

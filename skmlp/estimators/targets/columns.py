@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from skmlp.arrays import Array
 from skmlp.data.checks import MIXED, check_target, distinct
-from skmlp.model.layout import Array
 
 
 def are_indicators(columns: Sequence[Array]) -> bool:

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_array, column_or_1d
 
-from skmlp.arrays import AnyArray, arrays_of, xp_of
+from skmlp.arrays import AnyArray, Array, arrays_of, xp_of
 from skmlp.data.checks import check_target
 from skmlp.data.frames import as_values, is_frame
 from skmlp.data.partitions import PartStats
@@ -19,7 +19,6 @@ from skmlp.data.targets import are_texts, encode
 from skmlp.estimators.fitting.fast_checks import checked_pair
 from skmlp.estimators.targets import columns as label_columns
 from skmlp.estimators.targets.target import Target
-from skmlp.model.layout import Array
 from skmlp.model.losses import entry, split
 from skmlp.model.metrics import decided, labels_of
 from skmlp.model.predict import row_blocks

@@ -15,14 +15,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skmlp.arrays import dtype_of
+from skmlp.arrays import Array, dtype_of
 from skmlp.data.checks import HOW_TO_MASK, NOTHING_KNOWN
 from skmlp.data.partitions import PartStats
 from skmlp.data.targets import encode
 from skmlp.estimators.advice.quality import check_scale
 from skmlp.estimators.fitting.fast_checks import checked_pair, float_dtypes
 from skmlp.estimators.targets.target import Target
-from skmlp.model.layout import Array
 from skmlp.model.losses import entry
 
 _X = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from skmlp.arrays import Array
 from skmlp.data.partitions import PartStats
-from skmlp.model.layout import Array
 
 
 class Target(ABC):

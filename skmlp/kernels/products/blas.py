@@ -11,7 +11,6 @@ ours, in rows, are their transposes, and ``(A B)^T = B^T A^T``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -19,10 +18,9 @@ from numba import types
 from numba.extending import get_cython_function_address, intrinsic
 from numba.np.arrayobj import make_array
 
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled
 from skmlp.kernels.products.gemm import AB, ABT, ATB
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: The letters by which the BLAS is told to transpose a matrix, or not.
 _PLAIN, _TRANSPOSED = ord("N"), ord("T")

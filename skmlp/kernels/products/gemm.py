@@ -12,15 +12,10 @@ the order of the inner dimension, whatever the tiles.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
+from skmlp.arrays import Array
 from skmlp.kernels.jit import compiled, inner
 from skmlp.kernels.pointers import pointer, table
 from skmlp.kernels.products.tiles import VECTOR, tile
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What a product does with its factors: ``A @ B``, ``A.T @ B`` or ``A @ B.T``.
 AB, ATB, ABT = range(3)
