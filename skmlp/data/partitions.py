@@ -31,8 +31,8 @@ class PartStats:
         Whether X is a sparse matrix.
     columns : tuple of str
         Their names, if X is a data frame.
-    weight_sum, weight_min : float
-        Sum and minimum of the weights; the number of rows and 1 without weights.
+    weight_sum : float
+        Of the rows; their number without weights.
     y_shape : tuple of int
         Shape of the target of one row: () or (n_outputs,).
     y_dtype : str
@@ -55,7 +55,6 @@ class PartStats:
     sparse: bool = False
     columns: tuple[str, ...] = ()
     weight_sum: float = 0.0
-    weight_min: float = math.inf
     y_shape: tuple[int, ...] = ()
     y_dtype: str = "float64"
     y_min: float = math.nan
@@ -116,7 +115,6 @@ def merge(parts: Sequence[PartStats]) -> PartStats:
         sparse=first.sparse,
         columns=next((part.columns for part in full if part.columns), ()),
         weight_sum=math.fsum(part.weight_sum for part in parts),
-        weight_min=min(part.weight_min for part in parts),
         y_shape=first.y_shape,
         y_dtype=first.y_dtype,
         y_min=min(part.y_min for part in full),

@@ -176,7 +176,6 @@ class ShardStore:
             sparse=sparse.issparse(X),
             columns=tuple(map(str, X.columns)) if is_frame(X) else (),
             weight_sum=float(w.sum(dtype=np.float64)) if weighted else X.shape[0],
-            weight_min=float(w.min(initial=np.inf)) if weighted else 1.0,
             y_shape=y.shape[1:],
             y_dtype=y.dtype.str,
             y_min=y_min,
