@@ -45,12 +45,12 @@ class DaskLauncher(Launcher):
     """
 
     def __init__(
-        self, build: Build, plan: Any, data: LoadedRows, limits: Limits | None = None
+        self, build: Build, plan: Any, data: LoadedRows, limits: Limits
     ) -> None:
         self._build = build
         self._plan = plan
         self._data = data
-        self._limits = Limits() if limits is None else limits
+        self._limits = limits
         self._looked = time.monotonic()
         #: Workers that could not take up the fit when they were asked to, with the
         #: server ids of these processes.

@@ -56,8 +56,6 @@ class DaskGroup(RankGroup):
         The rows; they say which worker is which rank. They outlive the group.
     generation : int
         The count of the fit's groups before this one.
-    blas_threads : int, optional
-        BLAS threads of each rank; by default as many as the workers have threads.
     limits : Limits, optional
         How long to wait for what.
     keeps_locks : bool, default=False
@@ -81,7 +79,6 @@ class DaskGroup(RankGroup):
         data: LoadedRows,
         *,
         generation: int = 0,
-        blas_threads: int | None = None,
         limits: Limits | None = None,
         keeps_locks: bool = False,
     ) -> None:
@@ -97,7 +94,7 @@ class DaskGroup(RankGroup):
         self._closed = False
         self._over = ""
         try:
-            self._rpc.run(self._start(build, plan, blas_threads))
+            self._rpc.run(self._start(build, plan))
         except BaseException:
             self.close()
             raise
@@ -144,7 +141,7 @@ class DaskGroup(RankGroup):
 
     # -- on the client's event loop ----------------------------------------------------
 
-    async def _start(self, build: Build, plan: Any, blas_threads: int | None) -> None:
+    async def _start(self, build: Build, plan: Any) -> None:
         run, generation, rpc = self._group.run, self._generation, self._rpc
         await self._locks.acquire(self._group, self._limits.lock)
         listening = await self._call_all("listen", CALL_LIMIT_S, ports=ports_setting())
@@ -154,7 +151,7 @@ class DaskGroup(RankGroup):
             run=bytes.fromhex(run),
             shards=self.shards,
             secret=Secret.new(),
-            blas_threads=blas_threads or self._data.threads,
+            blas_threads=self._data.threads,
             limit=self._limits.start,
             step_limit=self._limits.step,
             addresses=tuple((a["host"], a["port"]) for a in listening),

@@ -255,27 +255,22 @@ class ClusterRPC:
             done.pop().result()
 
     async def guard(
-        self,
-        work: Coroutine[Any, Any, T],
-        run: str,
-        addresses: Iterable[str],
-        silence: float | None = None,
+        self, work: Coroutine[Any, Any, T], run: str, addresses: Iterable[str]
     ) -> T:
         """Do `work`, unless a worker is lost meanwhile; for the rest see `watch`."""
-        async with together(work, self.watch(run, addresses, silence)) as tasks:
+        async with together(work, self.watch(run, addresses)) as tasks:
             first, watch = tasks
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
                 watch.result()
             try:
-                result: T = await first
+                return await first
             except RankFailed:
                 # The loss of data may be known before that of its worker.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(2 * LOOK_S):
                         await watch
                 raise
-            return result
 
 
 @contextlib.asynccontextmanager
