@@ -27,7 +27,7 @@ from numba import types
 
 from skmlp.arrays import Array
 from skmlp.kernels import compiled as kernels_by_name
-from skmlp.kernels.atomics import load, pause, replace, store, yield_core
+from skmlp.kernels.atomics import replace, store
 from skmlp.kernels.jit import by_address, entry, named, while_compiling
 from skmlp.kernels.network import (
     ABSOLUTE,
@@ -56,7 +56,7 @@ from skmlp.kernels.pointers import (
     part_of,
 )
 from skmlp.kernels.solvers import COUNT, DIVISOR, N_NUMBERS, SHARE, THRESHOLD
-from skmlp.kernels.sync import COUNTERS, DONE, LOOKS
+from skmlp.kernels.sync import COUNTERS, DONE, wait_for
 
 #: What a stage of a step does, as bits: the gradient of each part's rows; the sum over
 #: the parts; the squared norm of the gradient with its penalty; the solver's step. All
@@ -251,14 +251,7 @@ def _run(
                 if n_parts > 1:
                     store(where + DONE, phase)
             for part in range(n_parts if n_parts > 1 else 0):
-                where = counters + COUNTERS * part + DONE
-                n_looks = 0
-                while load(where) < phase:
-                    n_looks += 1
-                    if n_looks % LOOKS:
-                        pause()
-                    else:
-                        yield_core()
+                wait_for(counters + COUNTERS * part + DONE, phase)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from numba import from_dtype, types
 
 from skmlp.arrays import Array
 from skmlp.kernels import compiled as kernels_by_name
-from skmlp.kernels.atomics import load, pause, replace, yield_core
+from skmlp.kernels.atomics import load, replace
 from skmlp.kernels.jit import by_address, entry, inner, while_compiling
 from skmlp.kernels.pointers import (
     address_of,
@@ -37,7 +37,7 @@ from skmlp.kernels.pointers import (
 )
 from skmlp.kernels.products.blas import address_of_gemm, blas_product
 from skmlp.kernels.products.gemm import AB, ABT, ATB, tiled_product
-from skmlp.kernels.sync import DONE, LOOKS
+from skmlp.kernels.sync import DONE, wait_for
 
 #: Places of the kernels' addresses. 0 stands for a kernel that is not needed.
 FORWARD, OF_GRADIENT, PRODUCT, GEMM, OUTPUT, LOSS, OF_KNOWN = range(7)
@@ -327,13 +327,7 @@ def predict(
             while not replace(counters + DONE, done, done + 1):
                 done = load(counters + DONE)
         block = load(counters)
-    n_looks = 0
-    while load(counters + DONE) < end:
-        n_looks += 1
-        if n_looks % LOOKS:
-            pause()
-        else:
-            yield_core()
+    wait_for(counters + DONE, end)
 
 
 def predictor(

@@ -46,6 +46,18 @@ def counters(number: int) -> Array:
     return room[first : first + number * each]
 
 
+@inner
+def wait_for(counter: int, number: int) -> None:
+    """Wait until a counter has come to a number."""
+    n_looks = 0
+    while load(counter) < number:
+        n_looks += 1
+        if n_looks % LOOKS:
+            pause()
+        else:
+            yield_core()
+
+
 @compiled
 def publish(counter: int, number: int) -> bool:
     """Post a run, larger than all before; whether the helper sleeps and must be woken.
