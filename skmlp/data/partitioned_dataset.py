@@ -73,11 +73,8 @@ class _PartitionedSampler(ShardSampler):
             w = w * of_classes if w.size else of_classes
         n_local = rows.X.shape[0]
         in_batch = 1 if plan.solver == "lbfgs" else plan.batch_size
-        in_block = 1
-        if plan.solver == "lbfgs" or plan.n_validation:
-            in_block = block_rows(plan)
         w = w.astype(rows.X.dtype, copy=False)
-        max_rows = max(1, min(max(in_batch, in_block), n_local))
+        max_rows = max(1, min(max(in_batch, block_rows(plan)), n_local))
         super().__init__(plan, RowTable(plan, rows.X, y, w, max_rows))
         self._ranges = Ranges(rows.ranges, plan.n_rows + plan.n_validation)
         if train is None or validation is None:

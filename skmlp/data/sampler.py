@@ -25,13 +25,14 @@ from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
 from skmlp.model.input_encoding import EncodedRows
-from skmlp.model.metrics import weight_of
 from skmlp.model.rows import SparseRows
 from skmlp.plan import Plan
 
 #: Numbers of rows: all of them, or computed when asked for.
 Numbers = Array | KeyedIndices
 Block = tuple[Any, Array, Array]
+#: Targets and weights of pieces of the rows.
+Targets = Iterator[tuple[Array, Array]]
 Chunk = tuple[Array, Array, Array, Array, Array, Array]
 
 
@@ -59,6 +60,8 @@ def block_rows(plan: Plan) -> int:
     layer of a block has four million numbers: the gradient of each block is added to
     that of all, which takes as long as the product of some hundred rows.
     """
+    if plan.solver != "lbfgs" and not plan.n_validation:
+        return 1  # there are no blocks
     widest = max(plan.units[1:])
     return 512 if widest < 256 else min(max(2**22 // widest, 256), 4096)
 
@@ -107,10 +110,10 @@ class RowTable:
             yield self.rows(rows), self.y[rows], self.w[rows] if self.w.size else self.w
 
     def targets(
-        self, numbers: Numbers | None, first: int, last: int
-    ) -> Iterator[tuple[Array, Array]]:
-        """Targets and weights of rows as in `blocks`, in pieces of bounded size."""
-        for rows in _slices(numbers, first, last, WINDOW):
+        self, numbers: Numbers | None, first: int, last: int, step: int
+    ) -> Targets:
+        """Targets and weights of rows as in `blocks`, in pieces of so many."""
+        for rows in _slices(numbers, first, last, step):
             yield self.y[rows], self.w[rows] if self.w.size else self.w
 
 
@@ -266,13 +269,13 @@ class ShardSampler(ABC):
         """All validation rows of the shard, in blocks of at most `max_rows`."""
         return self._held_out.blocks(*self._validation)
 
-    def training_weight(self, masked: bool) -> float:
-        """Weight of the shard's training rows; see `skmlp.model.metrics.weight_of`."""
-        return sum(weight_of(y, w, masked) for y, w in self.training_targets())
-
-    def training_targets(self) -> Iterator[tuple[Array, Array]]:
+    def training_targets(self) -> Targets:
         """Targets and weights of all training rows, in pieces of bounded size."""
-        return self._table.targets(*self._training)
+        return self._table.targets(*self._training, WINDOW)
+
+    def validation_targets(self) -> Targets:
+        """Targets and weights of all validation rows, as `validation_blocks` cuts."""
+        return self._held_out.targets(*self._validation, self.max_rows)
 
     def numbers(self, batch: int) -> Array:
         """The numbers, among all rows of the fit, of what `take` returned last."""
@@ -318,10 +321,7 @@ class _SharedSampler(ShardSampler):
         in_batch = max(-(-plan.batch_size // plan.n_shards), 1)
         if plan.solver == "lbfgs":
             in_batch = 1
-        in_block = 1
-        if plan.solver == "lbfgs" or plan.n_validation:
-            in_block = block_rows(plan)
-        max_rows = max(in_batch, min(in_block, max(plan.n_rows, 1)))
+        max_rows = max(in_batch, min(block_rows(plan), max(plan.n_rows, 1)))
         rows = source.X, source.y, source.w
         super().__init__(plan, RowTable(plan, *rows, max_rows))
         self._train, self._shard = source.train, shard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from skmlp import kernels as kernel_sets
 from skmlp.arrays import Array
 from skmlp.comm.base import Communicator
-from skmlp.data.sampler import Dataset, ShardSampler
+from skmlp.data.sampler import Dataset, ShardSampler, Targets
 from skmlp.model import metrics
 from skmlp.model.array_network import ArrayNetwork
 from skmlp.model.dropout import Dropout
@@ -153,16 +153,20 @@ class Rank:
             add(shard.rows, table[shard.number])
         return self.comm.all_reduce(table)
 
+    def sum_of_targets(
+        self, pieces: Callable[[ShardSampler], Targets], width: int, add: constant.Add
+    ) -> Array:
+        """Sum what `add` adds to a row of numbers for pieces of targets and weights."""
+
+        def of_shard(rows: ShardSampler, row: Array) -> None:
+            for y, w in pieces(rows):
+                add(y, w, row)
+
+        return self.sum_over_shards(width, of_shard)
+
     def constant(self) -> tuple[Array, float]:
         """The best constant prediction, and its loss as it is reported."""
-
-        def total(width: int, add: constant.Add) -> Array:
-            def of_shard(rows: ShardSampler, row: Array) -> None:
-                for y, w in rows.training_targets():
-                    add(y, w, row)
-
-            return self.sum_over_shards(width, of_shard)
-
+        total = partial(self.sum_of_targets, ShardSampler.training_targets)
         raw, loss = constant.constant(self.plan, total)
         return raw, self._mean_loss(loss)
 
@@ -190,16 +194,15 @@ class Rank:
         if not self.plan.weighted and not masked:
             return 1.0
 
-        def add(rows: ShardSampler, row: Array) -> None:
-            row += rows.training_weight(masked)
+        def add(y: Array, w: Array, row: Array) -> None:
+            row += metrics.weight_of(y, w, masked)
 
-        def add_validation(rows: ShardSampler, row: Array) -> None:
-            for _, y, w in rows.validation_blocks():
-                row += metrics.weight_of(y, w, masked)
+        def positive(pieces: Callable[[ShardSampler], Targets], which: str) -> float:
+            return self._positive(self.sum_of_targets(pieces, 1, add), which)
 
-        total = self._positive(self.sum_over_shards(1, add), "training")
+        total = positive(ShardSampler.training_targets, "training")
         if self.plan.n_validation:
-            self._positive(self.sum_over_shards(1, add_validation), "validation")
+            positive(ShardSampler.validation_targets, "validation")
         return total / self.plan.n_rows
 
     def _positive(self, sums: Array, which: str) -> float:

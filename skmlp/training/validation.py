@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -55,18 +56,17 @@ class Validation:
         if not plan.n_validation or plan.loss_entry.target != "real":
             return np.empty(0)
         width = plan.units[-1]
+        total = partial(self._rank.sum_of_targets, ShardSampler.validation_targets)
 
-        def add_mean(rows: ShardSampler, row: Array) -> None:
-            for _, y, w in rows.validation_blocks():
-                metrics.mean_parts(y, w, row, masked)
+        def add_mean(y: Array, w: Array, row: Array) -> None:
+            metrics.mean_parts(y, w, row, masked)
 
-        mean = metrics.means(self._rank.sum_over_shards(2 * width, add_mean))
+        mean = metrics.means(total(2 * width, add_mean))
 
-        def add_spread(rows: ShardSampler, row: Array) -> None:
-            for _, y, w in rows.validation_blocks():
-                metrics.spread_parts(y, w, mean, row, masked)
+        def add_spread(y: Array, w: Array, row: Array) -> None:
+            metrics.spread_parts(y, w, mean, row, masked)
 
-        return self._rank.sum_over_shards(width, add_spread)
+        return total(width, add_spread)
 
     def add(self, views: Views, parts: Array) -> None:
         """Add what the rows say of a model to the `n_parts` numbers of each shard."""
