@@ -169,15 +169,11 @@ def _raw_columns(X: Any) -> list[Any]:
     """The columns of a frame: pandas' series, or arrays of numpy."""
     if hasattr(X, "iloc"):
         series = [X.iloc[:, j] for j in range(X.shape[1])]
-        return [_of_arrow(s.array) if _is_arrow(s.dtype) else s for s in series]
+        arrow = "pyarrow_dtype"  # of pandas' dtypes that are pyarrow's
+        return [_of_arrow(s.array) if hasattr(s.dtype, arrow) else s for s in series]
     if hasattr(X, "num_rows"):  # pyarrow
         return [_of_arrow(column) for column in X.columns]
     return [_of_polars(X.get_column(name)) for name in X.columns]
-
-
-def _is_arrow(dtype: Any) -> bool:
-    """Whether a dtype of pandas is one of pyarrow's."""
-    return hasattr(dtype, "pyarrow_dtype")
 
 
 def _of_arrow(column: Any) -> Any:

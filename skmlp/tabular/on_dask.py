@@ -18,7 +18,6 @@ from skmlp.arrays import Array
 from skmlp.dask.ingest import collections
 from skmlp.data.frames import as_values
 from skmlp.estimators.fitting import dask_inputs
-from skmlp.estimators.prediction import lazy
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
 from skmlp.tabular.summary import Summary
@@ -181,25 +180,13 @@ def _encoded(part: Any, encoder: TableEncoder, rows: Array) -> Array:
 # -- predictions -----------------------------------------------------------------------
 
 
-def predict(
-    estimator: Any,
-    method: str,
-    X: Any,
-    dtype: Any,
-    n_columns: int | None,
-    **options: Any,
-) -> Any:
-    """Call a method of the estimator on each partition, lazily."""
-    return lazy.predict(estimator, method, X, np.dtype(dtype), n_columns, options)
-
-
 def mean_and_std(estimator: Any, X: Any, n_columns: int | None) -> tuple[Any, Any]:
     """Predictions and the deviations between the networks, of one forward pass.
 
     `n_columns` is None for one dimension.
     """
     k = n_columns or 1
-    both = predict(estimator, "_mean_and_std", X, np.float64, 2 * k)
+    both = estimator._lazy("_mean_and_std", X, np.float64, 2 * k)
     if not columns.is_frame(both):
         halves = (0, 1) if n_columns is None else (slice(k), slice(k, None))
         return both[:, halves[0]], both[:, halves[1]]
@@ -212,7 +199,7 @@ def mean_and_std(estimator: Any, X: Any, n_columns: int | None) -> tuple[Any, An
 def intervals(estimator: Any, X: Any, half: Array, one_column: bool) -> Any:
     """Lower and upper ends; of a frame all beside each other."""
     k = len(half)
-    ends = predict(estimator, "_ends", X, np.float64, 2 * k, half=half)
+    ends = estimator._lazy("_ends", X, np.float64, 2 * k, half=half)
     if columns.is_frame(ends):
         targets = [""] if one_column else [f" {j}" for j in range(k)]
         names = [f"{end}{j}" for j in targets for end in ("lower", "upper")]

@@ -200,7 +200,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
         if is_dask(X):
             n_columns = None if self._one_column else len(self._mean)
             if return_std:
-                return self._on_dask().mean_and_std(self, X, n_columns)
+                from skmlp.tabular import on_dask
+
+                return on_dask.mean_and_std(self, X, n_columns)
             return self._lazy("predict", X, np.float64, n_columns)
         if not return_std:
             return self._shaped(self._finished(X, self._mean_of))
@@ -263,7 +265,9 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             )
         half = self._errors[rank - 1]
         if is_dask(X):
-            return self._on_dask().intervals(self, X, half, self._one_column)
+            from skmlp.tabular import on_dask
+
+            return on_dask.intervals(self, X, half, self._one_column)
         ends = self._ends(X, half)
         return ends if self._one_column else ends.reshape(len(ends), -1, 2)
 
