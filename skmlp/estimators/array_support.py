@@ -80,10 +80,16 @@ def predict(
     return ArrayNetwork(arrays, plan).predict(X, views, *how)
 
 
+def twin(estimator: Any) -> Any:
+    """A copy that shares all attributes: at each epoch none of them is looked at."""
+    found: Any = object.__new__(type(estimator))
+    vars(found).update(vars(estimator))
+    return found
+
+
 def converted(estimator: Any, convert: Callable[[AnyArray], AnyArray]) -> Any:
     """A copy of an estimator whose fitted arrays are converted."""
-    copy = object.__new__(type(estimator))
-    vars(copy).update(vars(estimator))
+    copy = twin(estimator)
     for name in FITTED:
         if hasattr(estimator, name):
             setattr(copy, name, [convert(array) for array in getattr(estimator, name)])

@@ -341,12 +341,10 @@ class BaseMLP(
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__().copy()
-        # The order of the rows is found again from the random state.
-        state.pop("_row_order", None)
-        # These are there while it trains, for callbacks.
-        state.pop("_watch", None)
-        state.pop("_training", None)
-        state.pop("_arrays", None)
+        # The order of the rows is found again from the random state; the others are
+        # there while it trains.
+        for name in ("_row_order", "_watch", "_training", "_arrays"):
+            state.pop(name, None)
         for name in fitted_attributes.CURVES:
             if isinstance(state.get(name), list):
                 # `copy.copy` comes here: what one copy appends is not the other's.

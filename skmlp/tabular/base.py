@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skmlp.arrays import Array
+from skmlp.estimators import array_support
 from skmlp.estimators.base import unchanged_on_error
 from skmlp.estimators.fitting.inputs import Input, check_validation_given, is_dask
 from skmlp.estimators.fitting.judge import scorer_of
@@ -272,8 +273,7 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
 
     def _alone(self, *networks: Any) -> Any:
         """A twin that predicts by a single network; for scorers."""
-        twin: Any = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = array_support.twin(self)
         twin.estimator_weights_ = np.ones(1)
         twin.temperature_ = 1.0
         twin.estimators_ = list(networks)
@@ -357,16 +357,13 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
             found = with_block(found, finish(outputs), slice(start, start + step), n)
         return found
 
-    def _lazy(self, method: str, X: Any, dtype: Any, n_columns: int | None) -> Any:
+    def _lazy(
+        self, method: str, X: Any, dtype: Any, n_columns: int | None, **options: Any
+    ) -> Any:
         """Let a method run on each partition of a Dask collection, later."""
-        return self._on_dask().predict(self, method, X, dtype, n_columns)
+        from skmlp.estimators.prediction import lazy
 
-    @staticmethod
-    def _on_dask() -> Any:
-        """What works on Dask collections; it imports Dask."""
-        from skmlp.tabular import on_dask
-
-        return on_dask
+        return lazy.predict(self, method, X, dtype, n_columns, options)
 
     def _output_of(self, k: int, encoded: Any) -> Array:
         """What network `k` makes of encoded rows."""

@@ -306,7 +306,7 @@ class Watch:
                 self._file = callback.path
                 if os.path.exists(callback.path):
                     _, _, content = persistence.read(callback.path, "checkpoint")
-                    self.found = content["training"]
+                    self.found = {"step_parts": 1, **content["training"]}
                     self.drawn_from = content["drawn_from"]
 
     def resumed(self, state: TrainState) -> tuple[TrainState, list[Record]]:
@@ -339,15 +339,9 @@ def drawn_from(estimator: Any) -> Any:
 
 
 def layout(estimator: Any) -> dict[str, Any] | None:
-    """Fields of the plan of the fit that is gone on with, or None.
+    """What the checkpoint of the fit that is gone on with says of its plan, or None.
 
     With the same shards and parts of a step the bits are the same, whoever holds them.
     """
     watch = vars(estimator).get("_watch")
-    if watch is None or watch.found is None:
-        return None
-    return {
-        "n_shards": watch.found["n_shards"],
-        "blas_threads": watch.found["blas_threads"],
-        "step_parts": watch.found.get("step_parts", 1),
-    }
+    return None if watch is None else watch.found

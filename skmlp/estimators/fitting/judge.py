@@ -259,7 +259,7 @@ def _with_output(model: Any, output: int | None) -> Any:
     """A model of one of the outputs; of all if None."""
     if output is None:
         return model
-    alone = _twin(model)
+    alone = array_support.twin(model)
     alone.coefs_ = [*model.coefs_[:-1], model.coefs_[-1][:, output : output + 1]]
     of_output = model.intercepts_[-1][output : output + 1]
     alone.intercepts_ = [*model.intercepts_[:-1], of_output]
@@ -267,16 +267,9 @@ def _with_output(model: Any, output: int | None) -> Any:
     return alone
 
 
-def _twin(estimator: Any) -> Any:
-    """A copy that shares all attributes: at each epoch none of them is looked at."""
-    twin: Any = object.__new__(type(estimator))
-    vars(twin).update(vars(estimator))
-    return twin
-
-
 def _model_of(estimator: Any, plan: Plan, state: TrainState) -> Any:
     """A fitted copy of the estimator, with the parameters of a state."""
-    model = _twin(estimator)
+    model = array_support.twin(estimator)
     set_network(model, plan, model_of(plan, state))
     return model
 

@@ -25,16 +25,13 @@ def check(class_weight: Any, incremental: bool) -> None:
     each = class_weight if isinstance(class_weight, list) else [class_weight]
     if incremental and any(isinstance(one, str) for one in each):
         raise ValueError(NOT_BALANCED)
-    odd = [one for one in each if not _is_sound(one)]
+    known = None, "balanced"
+    odd = [w for w in each if w not in known and not isinstance(w, dict)]
     if odd:
         raise ValueError(
             "class_weight must be a dict {label: weight}, 'balanced', None, or a list "
             f"with one of these for each column of y; got {odd[0]!r}"
         )
-
-
-def _is_sound(class_weight: Any) -> bool:
-    return class_weight in (None, "balanced") or isinstance(class_weight, dict)
 
 
 def tables(
