@@ -20,38 +20,17 @@ from skmlp.data.split import split_rows
 from skmlp.estimators.callbacks import EPOCH, Callback, training_of
 from skmlp.kernels import step_threads as threads_module
 from skmlp.launch.in_process import InProcessGroup
-from skmlp.model.activations import ACTIVATIONS
-from skmlp.optim.solvers import SOLVERS
+from skmlp.model.activations import ACTIVATIONS as ACTIVATIONS
+from skmlp.optim.solvers import SOLVERS as SOLVERS
 from skmlp.plan import Split
-from skmlp.threads import blas_threads_allowed, blas_threads_now
+from skmlp.threads import blas_threads_allowed
+from skmlp.threads import blas_threads_now as blas_threads_now
 from skmlp.training import build, fused_epoch
-from skmlp.training.protocol import Build, Message, RankFailed, RankGroup, RankWorker
+from skmlp.training.protocol import Build, Message, RankGroup, RankWorker
+from skmlp.training.protocol import RankFailed as RankFailed
 from skmlp.training.rank import TRAIN
-from skmlp.training.supervisor import FAILURES, Supervisor
-
-__all__ = [
-    "ACTIVATIONS",
-    "FAILURES",
-    "SETTINGS",
-    "SOLVERS",
-    "AfterEpoch",
-    "RankFailed",
-    "Request",
-    "around_requests",
-    "blas_threads_now",
-    "cores_taken",
-    "failing_rank",
-    "fused_epochs",
-    "on_start",
-    "real_blas_limits",
-    "settings",
-    "shards_in_this_process",
-    "step_by_step",
-    "step_thread_names",
-    "step_threads",
-    "validation_rows",
-    "worthwhile_ranks",
-]
+from skmlp.training.supervisor import FAILURES as FAILURES
+from skmlp.training.supervisor import Supervisor
 
 #: The settings by name, and where each is read.
 SETTINGS = {

@@ -106,8 +106,17 @@ class _Dialing:
     trouble: str = "it does not answer"
 
 
-class _Rendezvous:
-    """The way from addresses to connections; for the parameters see `meet`."""
+class Rendezvous:
+    """Connects a rank with its partners, by default all others, within `limit` s.
+
+    The driver of a group takes part as rank -1, which all others dial, with addresses
+    without a host. `between` is the limit from one arrival to the next.
+
+    `addresses` are the listeners' ones, by rank; the other ranks must show `hello` too,
+    but for the rank; with `contexts`, all connections are TLS. Strangers are refused
+    and logged; they neither fail nor delay the rendezvous. The sockets, by rank, are
+    ready for `skmlp.comm.mesh`.
+    """
 
     def __init__(
         self,
@@ -116,9 +125,9 @@ class _Rendezvous:
         secret: Secret,
         hello: Hello,
         limit: float,
-        contexts: Contexts | None,
-        between: float | None,
-        partners: Collection[int] | None,
+        contexts: Contexts | None = None,
+        between: float | None = None,
+        partners: Collection[int] | None = None,
     ) -> None:
         self._listener = listener
         self._addresses = addresses
@@ -146,7 +155,19 @@ class _Rendezvous:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> dict[int, socket.socket]:
-        """Meet the other ranks; close every other socket, whatever happens."""
+        """Meet the other ranks; close every other socket, whatever happens.
+
+        Raises
+        ------
+        PeerLost
+            Ranks are missing at the limit; `Unreachable`: one of them can't be reached.
+            The message names them.
+        Refused
+            This rank was turned down for good, or an address belongs to another
+            process.
+        Aborted
+            `Listener.abort` was called for this generation or a later one.
+        """
         try:
             for listening in (self._listener.socket, self._listener.local):
                 if listening is not None:
@@ -364,38 +385,3 @@ class _Rendezvous:
         handshake = acceptor(self._secret, self._expected)
         hello = yield from drive(pending.sock, handshake)
         self._keep(pending, hello.rank)
-
-
-def meet(
-    listener: Listener,
-    addresses: Sequence[Address],
-    secret: Secret,
-    hello: Hello,
-    limit: float,
-    contexts: Contexts | None = None,
-    between: float | None = None,
-    partners: Collection[int] | None = None,
-) -> dict[int, socket.socket]:
-    """Connect this rank with its partners, by default all others, within `limit` s.
-
-    The driver of a group takes part as rank -1, which all others dial, with addresses
-    without a host. `between` is the limit from one arrival to the next.
-
-    `addresses` are the listeners' ones, by rank; the other ranks must show `hello` too,
-    but for the rank; with `contexts`, all connections are TLS. Strangers are refused
-    and logged; they neither fail nor delay the rendezvous. The sockets, by rank, are
-    ready for `skmlp.comm.mesh`.
-
-    Raises
-    ------
-    PeerLost
-        Ranks are missing at the limit; `Unreachable`: one of them can't be reached. The
-        message names them.
-    Refused
-        This rank was turned down for good, or an address belongs to another process.
-    Aborted
-        `Listener.abort` was called for this generation or a later one.
-    """
-    return _Rendezvous(
-        listener, addresses, secret, hello, limit, contexts, between, partners
-    ).run()

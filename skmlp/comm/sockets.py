@@ -24,7 +24,7 @@ from skmlp.comm.ordered_sum import (
     sum_calls,
     sum_table,
 )
-from skmlp.comm.rendezvous import Contexts, meet
+from skmlp.comm.rendezvous import Contexts, Rendezvous
 
 __all__ = ["Listener", "SocketCommunicator", "connect"]
 
@@ -121,7 +121,7 @@ def connect(
     time to meet and the default of `step_limit`. With `ssl_contexts`, of the accepting
     and of the dialing side, all connections are TLS. The listener stays open. Without
     a `kind`, the number of shards decides which one it is. For the exceptions see
-    `skmlp.comm.rendezvous.meet`.
+    `skmlp.comm.rendezvous.Rendezvous`.
     """
     if len(addresses) != shards.n_ranks:
         raise ValueError(
@@ -130,7 +130,7 @@ def connect(
     if kind is None:
         many = is_tree(shards.n_shards)
         kind = HalvingCommunicator if many else SocketCommunicator
-    sockets = meet(
+    sockets = Rendezvous(
         listener,
         addresses,
         secret,
@@ -138,7 +138,7 @@ def connect(
         limit,
         ssl_contexts,
         partners=kind.partners(rank, shards),
-    )
+    ).run()
     return kind(
         rank,
         shards,

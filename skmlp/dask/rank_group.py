@@ -22,7 +22,6 @@ from distributed.protocol.pickle import dumps
 from skmlp.comm.handshake import Secret
 from skmlp.dask.errors import WorkerLost
 from skmlp.dask.graph import rank_key, submit_to_each
-from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.dask.ingest.loaded_rows import LoadedRows
 from skmlp.dask.ports import is_encrypted, ports_setting
 from skmlp.dask.rpc import results, together
@@ -32,8 +31,6 @@ from skmlp.dask.worker_group import CALL_LIMIT_S, Limits
 from skmlp.launch import framing
 from skmlp.launch.framing import Kind
 from skmlp.training.protocol import GRACE_S, Build, Message, RankFailed, RankGroup
-
-__all__ = ["DaskGroup", "Limits", "load_rows"]
 
 logger = logging.getLogger(__name__)
 

@@ -43,16 +43,8 @@ class Layout:
 
     def views(self, flat: Array) -> Views:
         """The pairs ``(W, b)`` of all layers, as views of `flat`."""
-        weights, biases = [], []
-        start = 0
-        for shape in self.shapes:
-            stop = start + shape[0] * shape[1]
-            weights.append(flat[start:stop].reshape(shape))
-            start = stop
-        for width in self.units[1:]:
-            biases.append(flat[start : start + width])
-            start += width
-        return list(zip(weights, biases, strict=True))
+        pairs = zip(self.slices(), self.shapes, strict=True)
+        return [(flat[W].reshape(shape), flat[b]) for (W, b), shape in pairs]
 
     def slices(self) -> list[tuple[slice, slice]]:
         """Where the weights and the biases of each layer stand."""

@@ -54,7 +54,7 @@ def name(address):
 def meet_ranks(listener, **options):
     hello = Hello(RUN, GENERATION, -1, PRINT)
     addresses = [("", 0)] * 2
-    return rendezvous.meet(listener, addresses, SECRET, hello, **options)
+    return rendezvous.Rendezvous(listener, addresses, SECRET, hello, **options).run()
 
 
 def call_driver(listener, rank):
@@ -105,7 +105,9 @@ def test_ranks_of_one_host_talk_without_tcp_where_they_can(pool, gone):
     def met(rank):
         hello = Hello(RUN, GENERATION, rank, PRINT)
         addresses = addresses_of(listeners)
-        return rendezvous.meet(listeners[rank], addresses, SECRET, hello, LIMIT)
+        return rendezvous.Rendezvous(
+            listeners[rank], addresses, SECRET, hello, LIMIT
+        ).run()
 
     sockets = [
         coming.result(LIMIT) for coming in [pool.submit(met, k) for k in (0, 1, 2)]

@@ -18,7 +18,8 @@ from distributed import Client
 from skmlp.dask import rpc
 from skmlp.dask import workers as dask_workers
 from skmlp.dask.errors import WorkerLost, WorkerSilent
-from skmlp.dask.rank_group import Limits, load_rows
+from skmlp.dask.ingest.load_rows import load_rows
+from skmlp.dask.worker_group import Limits
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
 from tests.launch.dask_clusters import (
@@ -227,7 +228,8 @@ def test_a_worker_without_skmlp_is_named_and_lives_on(mortals, tmp_path):
 DRIVER = """
 from distributed import Client
 from skmlp.training.protocol import Message
-from skmlp.dask.rank_group import DaskGroup, load_rows
+from skmlp.dask.rank_group import DaskGroup
+from skmlp.dask.ingest.load_rows import load_rows
 from tests.launch import servants
 from tests.launch.dask_servants import X, Y, gang_on
 

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from distributed import Client, MultiLock
 
+from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.dask.ingest.tasks import put_part
-from skmlp.dask.rank_group import DaskGroup, Limits, load_rows
+from skmlp.dask.rank_group import DaskGroup
 from skmlp.dask.worker.tasks import serve_rank
+from skmlp.dask.worker_group import Limits
 from skmlp.training.protocol import Message, RankFailed
 from tests.launch import servants
 from tests.launch.dask_clusters import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import skmlp
-from skmlp.dask.rank_group import load_rows
+from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.training.protocol import RankFailed
 from tests.launch.dask_doors import added, undisturbed
 from tests.launch.dask_servants import X, Y, gang_on

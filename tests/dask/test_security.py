@@ -13,8 +13,8 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 import skmlp
+from skmlp.dask.ingest.load_rows import load_rows
 from skmlp.dask.ports import is_encrypted
-from skmlp.dask.rank_group import load_rows
 from tests.comm.gangs import dial, make_certificate
 from tests.launch.dask_clusters import cluster, left_behind, until
 from tests.launch.dask_doors import added, held_up, undisturbed

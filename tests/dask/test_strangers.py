@@ -16,7 +16,7 @@ import pytest
 from skmlp.comm import rendezvous
 from skmlp.comm.base import CommError
 from skmlp.comm.handshake import Hello, Secret, send_hello
-from skmlp.dask.rank_group import load_rows
+from skmlp.dask.ingest.load_rows import load_rows
 from tests.comm.gangs import dial, read_to_the_end
 from tests.launch.dask_clusters import until
 from tests.launch.dask_doors import added, door_here, held_up, undisturbed

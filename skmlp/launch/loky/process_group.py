@@ -22,7 +22,7 @@ from joblib.parallel import ParallelBackendBase
 from skmlp.comm.base import Aborted, PeerLost, Shards
 from skmlp.comm.handshake import Hello, Secret
 from skmlp.comm.listener import Listener
-from skmlp.comm.rendezvous import meet
+from skmlp.comm.rendezvous import Rendezvous
 from skmlp.launch.framing import Kind
 from skmlp.launch.loky.background_parallel import (
     BackgroundParallel,
@@ -255,7 +255,7 @@ class LokyGroup(RankGroup):
         spec, n_ranks = self._spec, self.shards.n_ranks
         hello = Hello(spec.run, GENERATION, _DRIVER, own_fingerprint())
         try:
-            sockets = meet(
+            sockets = Rendezvous(
                 listener,
                 [("", 0)] * n_ranks,
                 spec.secret,
@@ -263,7 +263,7 @@ class LokyGroup(RankGroup):
                 start_limit,
                 # Once a rank is there, the pool works, and the arrays are written.
                 between=spec.limit,
-            )
+            ).run()
         except Aborted as error:
             raise Broken(f"{error} without reaching {listener.address}") from None
         except PeerLost as error:
