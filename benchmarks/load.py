@@ -190,7 +190,7 @@ def uneven(quick):
 
         def bring():
             with load_rows(client, X, y, labels=True) as data:
-                shares[:] = [sum(s.rows for s in own) for own in data.spans]
+                shares[:] = [sum(s.rows for s in own) for own in data.sources[0].spans]
 
         start = time.perf_counter()
         grown = growth_together(client, bring)

@@ -46,13 +46,8 @@ class Locks:
     def __init__(self) -> None:
         self._count = 0
         #: The workers of each request that the scheduler may know of, by its name.
-        self._requests: dict[str, tuple[str, ...]] = {}
+        self.requests: dict[str, tuple[str, ...]] = {}
         self._held: set[str] = set()
-
-    @property
-    def asked(self) -> bool:
-        """Whether the scheduler may know of a request."""
-        return bool(self._requests)
 
     async def acquire(self, group: WorkerGroup, limit: float | None) -> None:
         """Have the locks of all workers of the fit, waiting for them in one request.
@@ -81,14 +76,14 @@ class Locks:
 
     async def release(self, group: WorkerGroup, worker: str | None = None) -> None:
         """Give locks back: all, or those that were asked for with a worker's."""
-        over = [n for n, of in self._requests.items() if worker in (None, *of)]
+        over = [n for n, of in self.requests.items() if worker in (None, *of)]
         if over:
             # Else the scheduler is gone, and its locks with it.
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CALL_LIMIT_S):
                     await free_locks(group.rpc.client.scheduler, over)
         for name in over:
-            self._held.difference_update(self._requests.pop(name))
+            self._held.difference_update(self.requests.pop(name))
         await self._tell(group)
 
     async def _request(
@@ -99,7 +94,7 @@ class Locks:
         self._count += 1
         # The workers know of the request before it is made: were the driver to die
         # right after, they would take it back.
-        self._requests[name] = tuple(workers)
+        self.requests[name] = tuple(workers)
         await self._tell(group)
         request = group.rpc.scheduler(
             "multi_lock_acquire",
@@ -117,18 +112,18 @@ class Locks:
         if had:
             self._held.update(workers)
         else:
-            del self._requests[name]
+            del self.requests[name]
         return had
 
     async def _tell(self, group: WorkerGroup) -> None:
         """Tell the workers who they are, and what to release should we die."""
-        names, members = list(self._requests), list(group.workers)
+        names, members = list(self.requests), list(group.workers)
         await group.call_living("locks", names=names, members=members)
 
 
 def _name(group: WorkerGroup) -> str:
     """A fit, for people: its requests have this name."""
-    return f"fit {group.run[:8]} of {group.rpc.owner}"
+    return f"fit {group.run[:8]} of {group.rpc.client.id}"
 
 
 def _holders(names: Sequence[str], dask_scheduler: Any) -> dict[str, Any]:

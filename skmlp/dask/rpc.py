@@ -72,11 +72,6 @@ class ClusterRPC:
         refuse_event_loop(client)
         self.client = client
 
-    @property
-    def owner(self) -> str:
-        """Whose calls these are: for people."""
-        return str(self.client.id)
-
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the client's event loop and wait for it, open to Ctrl-C.
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from skmlp.arrays import Array, Arrays, arrays_of
+from skmlp.arrays import Array, arrays_of
 from skmlp.comm.base import cut
 from skmlp.data.feistel import KeyedIndices
 from skmlp.data.shuffle import Order, order_of
@@ -80,13 +80,10 @@ class RowTable:
             self.X = EncodedRows(X, plan.encoding, plan.kernels)
         self.arrays = arrays_of(X)
         self._sparse = (X.data, X.indices, X.indptr) if sparse.issparse(X) else None
+        #: Whether the rows are an array's, in memory or in a file.
+        self.dense = self._sparse is None
         # One buffer, made at the first use: rows in their own order need none.
         self._buffer: Array | None = None
-
-    @property
-    def dense(self) -> bool:
-        """Whether the rows are an array's, in memory or in a file."""
-        return self._sparse is None
 
     def rows(self, rows: Array | slice) -> Any:
         """Some rows of X: a view for a slice, else a copy in the buffer."""
@@ -136,6 +133,10 @@ class ShardSampler(ABC):
 
     def __init__(self, plan: Plan, table: RowTable) -> None:
         self._plan, self._table = plan, table
+        #: The most rows that a minibatch or block brings.
+        self.max_rows = table.max_rows
+        #: Whether the rows are an array's, and where they lie if it is none of numpy.
+        self.dense, self.arrays = table.dense, table.arrays
         self._held_out = table
         # What an epoch, or a window of its minibatches, takes: numbers in order (None
         # for all rows as they are), where each minibatch ends among them, the number of
@@ -146,21 +147,6 @@ class ShardSampler(ABC):
         self._epoch_y, self._epoch_w = table.y, table.w
         # Room for the rows of several minibatches, made at the first use.
         self._chunk: Array | None = None
-
-    @property
-    def max_rows(self) -> int:
-        """The most rows that a minibatch or block brings."""
-        return self._table.max_rows
-
-    @property
-    def dense(self) -> bool:
-        """Whether the rows are an array's, in memory or in a file."""
-        return self._table.dense
-
-    @property
-    def arrays(self) -> Arrays | None:
-        """Where the rows lie, if they are no arrays of numpy."""
-        return self._table.arrays
 
     @abstractmethod
     def begin_epoch(self, order: Numbers | None) -> None:

@@ -27,14 +27,12 @@ PIECE = 2**16
 class Order(ABC):
     """The order of the rows in each epoch."""
 
+    #: The twister's state after all draws up to now.
+    rng: State
+
     @abstractmethod
     def seek(self, shuffles: int) -> Array | KeyedIndices:
         """The rows in the order after so many shuffles: that of an epoch, from 1."""
-
-    @property
-    @abstractmethod
-    def rng(self) -> State:
-        """The twister's state after all draws up to now."""
 
 
 class RowOrder(Order):
@@ -58,7 +56,7 @@ class RowOrder(Order):
         self._rewind()
 
     def _rewind(self) -> None:
-        self._now, self._done = self._start, 0
+        self.rng, self._done = self._start, 0
         if self.base is None:
             for at in range(0, len(self._order), PIECE):
                 piece = self._order[at : at + PIECE]
@@ -84,16 +82,11 @@ class RowOrder(Order):
         while self._done < shuffles:
             # In place: the draws don't look at what they move, so it is the same as
             # scikit-learn's taking by a shuffled index, in a fourth of the memory.
-            rng = twister_at(self._now)
+            rng = twister_at(self.rng)
             done, self._done = self._done, _IN_BETWEEN
             rng.shuffle(self._order)
-            self._now, self._done = twister_state(rng), done + 1
+            self.rng, self._done = twister_state(rng), done + 1
         return self._order
-
-    @property
-    def rng(self) -> State:
-        """The twister's state after the last shuffle."""
-        return self._now
 
 
 class KeyedOrder(Order):
@@ -109,18 +102,13 @@ class KeyedOrder(Order):
         self.base = KeyedIndices(n_rows) if base is None else base
         rng = twister_at(start)
         self._key = rng.bytes(16)
-        self._after = twister_state(rng)
+        self.rng = twister_state(rng)
 
     def seek(self, shuffles: int) -> KeyedIndices:
         """The rows in the order of an epoch, from 1; 0 for the order of the split."""
         if shuffles == 0:
             return self.base
         return self.base.shuffled(Bijection(len(self.base), self._key, shuffles))
-
-    @property
-    def rng(self) -> State:
-        """The twister's state after the draw of the key."""
-        return self._after
 
 
 def order_of(

@@ -99,7 +99,7 @@ class Supervisor:
     def _ready(self) -> RankGroup:
         """The group, started if there is none."""
         if self._group is not None and self._launcher.could_grow():
-            self._end()
+            self.close()
             self._launcher.grow()
             self._note("workers have joined")
         if self._group is not None:
@@ -113,7 +113,7 @@ class Supervisor:
 
     def _replace(self, failure: RankFailed) -> None:
         """Make ready for the next group, or raise the first cause."""
-        self._end()
+        self.close()
         self._failures.append(failure)
         first = self._failures[0]
         if len(self._failures) < self._patience:
@@ -134,7 +134,8 @@ class Supervisor:
         if self._tell is not None:
             self._tell(f"Going on with other ranks: {reason}")
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the group."""
         interrupt: KeyboardInterrupt | None = None
         try:
             for _ in range(CLOSINGS):
@@ -173,10 +174,6 @@ class Supervisor:
             return None if self._group is None else self._group.finish_epoch()
         except KeyboardInterrupt:
             return None
-
-    def close(self) -> None:
-        """End the group."""
-        self._end()
 
     def __enter__(self) -> Supervisor:
         while True:

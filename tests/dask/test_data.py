@@ -118,7 +118,7 @@ def test_every_kind_of_rows_arrives(clean, kind):
 def test_large_arrays_travel_in_pieces(clean, monkeypatch):
     monkeypatch.setattr(array_source, "PIECE_BYTES", 10 * X[0].nbytes)
     with load_rows(clean, X, Y, W) as data, gang_on(data) as gang:
-        assert sum(map(len, data.spans)) == 15
+        assert sum(map(len, data.sources[0].spans)) == 15
         np.testing.assert_array_equal(ask(gang, COUNT), 1)
 
 
@@ -152,7 +152,7 @@ def test_persisted_parts_stay_where_they_are(client):
     given = da.concatenate(delayed)
     scaled = given - given.mean(axis=0).persist()
     with load_rows(client, scaled, np.zeros(600)) as data:
-        parts = [[span.part for span in spans] for spans in data.spans]
+        parts = [[span.part for span in spans] for spans in data.sources[0].spans]
     assert parts == [[0, 3], [1, 4], [2, 5]]
 
 

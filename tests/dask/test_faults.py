@@ -277,7 +277,10 @@ def turning(client: Client) -> int:
         service = dask_worker.plugins.get("skmlp")
         fits = [] if service is None else service._fits.values()
         mailboxes = [fit.mailbox for fit in fits]
-        return sum(mailbox is not None and mailbox.busy for mailbox in mailboxes)
+        return sum(
+            mailbox is not None and mailbox.begun and not mailbox._answer.done()
+            for mailbox in mailboxes
+        )
 
     return sum(client.run(count).values())
 

@@ -178,7 +178,8 @@ def test_files_end_where_others_take_rows(tiny):
     """One partition is too much for a worker, and half of it is not."""
     X = da.ones((10_000, 10), chunks=(10_000, 10))
     with load_rows(tiny, X, X[:, 0]) as data:
-        assert [sum(span.rows for span in own) for own in data.spans] == [5000, 5000]
+        spans = data.sources[0].spans
+        assert [sum(span.rows for span in own) for own in spans] == [5000, 5000]
         assert_files(tiny, 0)
     until(lambda: not left_behind(tiny), "a clean cluster")
 

@@ -72,17 +72,13 @@ class CollectionSource:
         self._names = X.names, y.names
         #: The keys of the parts of X, y and, if there are any, weights.
         self._graph, self._columns, self._futures = graph_of(given)
+        self.keys = self._columns[0]
         self._annotations = annotated(one.data for one in given)
         self._held: list[Future[Any]] = []
         self.spans: list[list[Span]] = []
         self.held_bytes: list[int] = []
         #: The shard on whose worker each part is computed.
         self._readers: dict[int, int] = {}
-
-    @property
-    def keys(self) -> list[Any]:
-        """The keys of the parts of X."""
-        return self._columns[0]
 
     def _lazy(self) -> list[Any]:
         """The keys of all inputs' parts that are yet to be computed."""

@@ -26,7 +26,7 @@ from skmlp.dask.worker.mailbox import Answer
 from skmlp.dask.worker.tasks import begin_lease
 from skmlp.dask.worker_group import WorkerGroup
 from skmlp.dask.workers import refuse_differences, told_by
-from skmlp.data.assignment import Span, join_ranges
+from skmlp.data.assignment import join_ranges
 from skmlp.data.partitions import PartStats, merge, training_dtype
 from skmlp.training.protocol import RankFailed
 
@@ -90,11 +90,6 @@ class LoadedRows:
         self._homes: dict[int, str] = {}
         #: Held as long as the fit: the workers take their end for the fit's end.
         self._leases: dict[str, Future[Any]] = {}
-
-    @property
-    def spans(self) -> list[list[Span]]:
-        """The training rows of each shard."""
-        return self.sources[0].spans
 
     # -- on the client's event loop ----------------------------------------------------
 
@@ -267,7 +262,7 @@ class LoadedRows:
         """Whether each row has the last label, of several: a bit a row comes here."""
         found = np.zeros(self.stats.rows, bool)
         bits = self.group.rpc.run(self.group.guard(self._last_label()))
-        for spans, packed in zip(self.spans, bits, strict=True):
+        for spans, packed in zip(self.sources[0].spans, bits, strict=True):
             at = 0
             rows = np.unpackbits(np.frombuffer(packed, np.uint8)).view(bool)
             for _, start, n in spans:
@@ -280,7 +275,7 @@ class LoadedRows:
         for source in self.sources:
             source.release()
         leases, self._leases = list(self._leases.values()), {}
-        if not leases and not self.locks.asked:
+        if not leases and not self.locks.requests:
             return
         try:
             if self.group.rpc.open:

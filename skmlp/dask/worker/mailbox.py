@@ -74,11 +74,6 @@ class DaskMailbox(RankMailbox):
         #: Why the rank serves no more.
         self._end: Answer | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether the rank is at work."""
-        return self.begun and not self._answer.done()
-
     # -- calls of the driver, on the event loop ----------------------------------------
 
     async def on_spec(self, spec: bytes) -> Answer:

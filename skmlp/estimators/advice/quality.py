@@ -71,19 +71,15 @@ class Baseline:
         return self._supervisor.request(lambda fresh: Message(op, arrays)).arrays
 
     @cached_property
-    def _constant(self) -> tuple[Array, float]:
+    def constant(self) -> tuple[Array, float]:
+        """Its raw prediction, of shape (n_outputs,), and its loss."""
         raw, (loss,) = self._ask(CONSTANT)
         return raw, float(loss)
 
     @property
-    def raw(self) -> Array:
-        """Its raw prediction: ndarray of shape (n_outputs,)."""
-        return self._constant[0]
-
-    @property
     def loss(self) -> float:
         """Its mean loss on the training rows."""
-        return self._constant[1]
+        return self.constant[1]
 
     @property
     def unit(self) -> float:

@@ -296,7 +296,7 @@ def put_constant(
     wanted = own or asked.output_bias_init == "mean"
     if not (start.first and wanted) or (given is not None and given[-1] is not None):
         return
-    raw, bias = baseline.raw, plan.layout.views(start.params)[-1][1]
+    raw, bias = baseline.constant[0], plan.layout.views(start.params)[-1][1]
     if plan.loss_entry.target != "real":
         least = np.log(2 * plan.n_rows)
         raw = np.clip(raw, -least, least)

@@ -108,7 +108,8 @@ class BackgroundParallel:
     ) -> None:
         self.error: BaseException | None = None
         self._parallel = parallel
-        self._over = threading.Event()
+        #: Whether the call is over.
+        self.over = threading.Event()
         self._thread = _Helper(
             target=self._run, args=(tasks, at_end), name=name, daemon=True
         )
@@ -124,7 +125,7 @@ class BackgroundParallel:
         except BaseException as error:
             self.error = error
         finally:
-            self._over.set()
+            self.over.set()
             at_end()
 
     @staticmethod
@@ -134,14 +135,9 @@ class BackgroundParallel:
             function, arguments = tasks.pop(0)
             yield function, arguments, {}
 
-    @property
-    def over(self) -> bool:
-        """Whether the call is over."""
-        return self._over.is_set()
-
     def wait(self, limit: float) -> bool:
         """Wait until the call is over and its thread gone, at most `limit` seconds."""
-        if not self._over.wait(limit):
+        if not self.over.wait(limit):
             return False
         self._thread.join(limit)
         return not self._thread.is_alive()

@@ -193,14 +193,14 @@ class ControlChannel:
         up, at the end.
         """
         deadline = time.monotonic() + CAUSE_LIMIT_S
-        while not call.over and (left := deadline - time.monotonic()) > 0:
+        while not call.over.is_set() and (left := deadline - time.monotonic()) > 0:
             self._read(left)
-        if not call.over:
+        if not call.over.is_set():
             # A rank is dead or stuck, and joblib does not know.
             call.give_up()
         while self._read(0):
             pass
-        error = call.error if call.over else None
+        error = call.error if call.over.is_set() else None
         told: dict[Kind, list[str]] = {}
         for rank, (kind, text) in self._told.items():
             told.setdefault(kind, []).append(f"{self._name(rank)}: {text}")
