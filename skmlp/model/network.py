@@ -12,17 +12,17 @@ activation. Backward, with ``d_i`` the gradient of the summed loss by ``z_i``:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from skmlp import kernels as kernel_sets
 from skmlp.arrays import Array
 from skmlp.model.activations import kernels_of
 from skmlp.model.dropout import Dropout
-from skmlp.model.layout import Layout, Views
+from skmlp.model.layout import Views
 from skmlp.model.losses import entry, heads_of, kernel_of, output_of
 from skmlp.model.rows import SparseRows
 
@@ -41,40 +41,34 @@ SMALL_STEP = 6.5e6
 class Network:
     """The computations of a multi-layer perceptron on one shard.
 
-    `activations` and `loss` are names or users' objects; `max_rows` is the most that a
-    call brings. Dropout concerns the minibatches of a bound function, not `forward`.
-    Weights of `frozen` layers get no gradient, and the pass goes back no further than
-    to the lowest of the others. ``dot(A, B, out)`` multiplies where there is only a
-    forward pass.
+    `plan` is a `skmlp.plan.Plan`, or has its fields; `max_rows` is the most that a call
+    brings. Dropout concerns the minibatches of a bound function, not `forward`. Weights
+    of frozen layers get no gradient, and the pass goes back no further than to the
+    lowest of the others. ``dot(A, B, out)`` multiplies where there is only a forward
+    pass.
     """
 
     def __init__(
         self,
-        layout: Layout,
-        activations: Sequence[Any],
-        loss: Any,
-        kernels: ModuleType,
-        dtype: np.dtype[Any],
+        plan: Any,
         max_rows: int,
         dropout: Dropout | None = None,
-        loss_settings: Sequence[float] = (),
-        masked: bool = False,
-        frozen: Sequence[int] = (),
         dot: Callable[[Array, Array, Array], Any] = np.dot,
     ) -> None:
-        self.layout, self._dot = layout, dot
-        n_layers = len(layout.units) - 1
-        self._trained = [i for i in range(n_layers) if i not in frozen]
-        self._dropout = dropout
-        hidden = [kernels_of(activation, kernels) for activation in activations]
-        output = output_of(entry(loss).output, heads_of(loss, loss_settings), kernels)
+        self.layout, self._dropout, self._dot = plan.layout, dropout, dot
+        loss, settings = plan.loss, plan.loss_settings
+        kernels, dtype = kernel_sets.load(plan.kernels), np.dtype(plan.dtype)
+        n_layers = len(plan.units) - 1
+        self._trained = [i for i in range(n_layers) if i not in plan.frozen]
+        hidden = [kernels_of(activation, kernels) for activation in plan.activation]
+        output = output_of(entry(loss).output, heads_of(loss, settings), kernels)
         self._forward = [*(forward for forward, _, _ in hidden), output]
         self._deriving = [deriving for _, deriving, _ in hidden]
         self._backward = [backward for _, _, backward in hidden]
-        self._loss = kernel_of(loss, loss_settings, kernels, masked)
+        self._loss = kernel_of(loss, settings, kernels, plan.masked)
         self._csr_dot = kernels.csr_dot
         self._csr_transposed_dot = kernels.csr_transposed_dot
-        widths = layout.units[1:]
+        widths = plan.units[1:]
         self._layers = [np.empty((max_rows, width), dtype) for width in widths]
         self._deltas = [np.empty((max_rows, width), dtype) for width in widths[:-1]]
         # Kept where the derivative does not follow from the value.

@@ -125,9 +125,7 @@ class Rank:
             from skmlp.kernels.products.blas import dot_of
 
             dot = dot_of(plan.dtype)
-        of_fit = plan.layout, plan.activation, plan.loss, self.kernels, self.dtype
-        more = dropout, plan.loss_settings, plan.masked, plan.frozen
-        return Network(*of_fit, max_rows, *more, dot)
+        return Network(plan, max_rows, dropout, dot)
 
     def divisor(self, rows: int) -> float:
         """What sums over `rows` rows are divided by: their expected weight."""

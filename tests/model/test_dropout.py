@@ -14,6 +14,7 @@ from skmlp.model.dropout import Dropout
 from skmlp.model.initializers import uniform
 from skmlp.model.layout import Layout
 from skmlp.model.network import Network, SparseRows
+from tests.model.plans import plan_of
 
 KERNELS = pytest.mark.parametrize("kernels", [compiled, reference])
 FLOAT64 = np.dtype(np.float64)
@@ -103,11 +104,11 @@ def test_stored_elements_are_dropped_like_features(kernels):
 @pytest.mark.parametrize("kernels", ["reference", "compiled"])
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
 def test_gradient_is_numeric_gradient(activation, kernels):
-    kernels = kernel_sets.load(kernels)
     rates, units = (0.3, 0.0, 0.5), (6, 5, 8, 3)
     layout, hidden = Layout(units), (activation,) * 2
-    dropout = Dropout(rates, units[:-1], KEY, kernels, FLOAT64, 20)
-    net = Network(layout, hidden, "squared_error", kernels, FLOAT64, 20, dropout)
+    loaded = kernel_sets.load(kernels)
+    dropout = Dropout(rates, units[:-1], KEY, loaded, FLOAT64, 20)
+    net = Network(plan_of(layout, hidden, kernels=kernels), 20, dropout)
     params = uniform(layout, hidden, np.random.RandomState(0), FLOAT64)
     rng = np.random.default_rng(2)
     X, y, w = rng.normal(size=(20, 6)), rng.normal(size=(20, 3)), rng.uniform(0, 2, 20)

@@ -13,6 +13,7 @@ from skmlp.model.initializers import uniform
 from skmlp.model.layout import Layout
 from skmlp.model.losses import LOSSES
 from skmlp.model.network import Network, SparseRows, multiplications
+from tests.model.plans import plan_of
 
 ROWS, FEATURES, OUTPUTS = 11, 6, 4
 FLOAT64 = np.dtype(np.float64)
@@ -44,18 +45,11 @@ SETTINGS = {
 }
 
 
-def make(
-    hidden=(5, 3),
-    activation="tanh",
-    loss="squared_error",
-    kernels="compiled",
-    **options,
-):
+def make(hidden=(5, 3), activation="tanh", loss="squared_error", **fields):
     layout = Layout((FEATURES, *hidden, OUTPUTS))
     activations = (activation,) * len(hidden)
-    kernels = kernel_sets.load(kernels)
-    options["loss_settings"] = SETTINGS.get(loss, ())
-    net = Network(layout, activations, loss, kernels, FLOAT64, ROWS, **options)
+    fields["loss_settings"] = SETTINGS.get(loss, ())
+    net = Network(plan_of(layout, activations, loss, **fields), ROWS)
     params = uniform(layout, activations, np.random.RandomState(0), FLOAT64)
     return net, layout, params
 
@@ -65,7 +59,7 @@ def make(
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 3)])
 def test_gradient_is_numeric_gradient(hidden, activation, loss, kernels):
-    net, layout, params = make(hidden, activation, loss, kernels)
+    net, layout, params = make(hidden, activation, loss, kernels=kernels)
     rng = np.random.default_rng(2)
     X, y, w = rng.normal(size=(ROWS, FEATURES)), targets(loss), rng.uniform(0, 2, ROWS)
     gradient = np.empty_like(params)
@@ -150,8 +144,7 @@ def test_every_layer_has_its_own_activation():
         a = a @ W
         of_name(name)(a, b)
     for kernels in ("reference", "compiled"):
-        kernels = kernel_sets.load(kernels)
-        net = Network(layout, activations, "squared_error", kernels, FLOAT64, ROWS)
+        net = Network(plan_of(layout, activations, kernels=kernels), ROWS)
         assert_allclose(net.forward(views, X), a, rtol=1e-12)
 
 
