@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from distributed.protocol.pickle import loads
 
 from skmlp.training.protocol import RankFailed
@@ -19,11 +17,11 @@ class WorkerLost(RankFailed):
     """
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"Dask worker {address} {reason}")
+        super().__init__(address, reason)
         self.address = address
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _lost, (type(self), self.address, str(self))
+    def __str__(self) -> str:
+        return f"Dask worker {self.address} {self.args[1]}"
 
 
 class DataLost(RankFailed):
@@ -32,13 +30,6 @@ class DataLost(RankFailed):
 
 class WorkerSilent(WorkerLost):
     """A Dask worker does not answer, though the scheduler still knows it."""
-
-
-def _lost(kind: type[WorkerLost], address: str, text: str) -> WorkerLost:
-    """Make a `WorkerLost` again from its pickle."""
-    error = kind(address, "")
-    error.args = (text,)
-    return error
 
 
 def gone(address: str, pickled: bytes) -> WorkerLost:

@@ -93,14 +93,13 @@ class LossCurveDisplay:
             if not np.isnan(values := column(history, name)).all()
         }
         model = network_of(estimator)
-        display = cls(
+        return cls(
             column(history, "loss"),
             estimator_name=type(model).__name__,
             first_epoch=history[0]["epoch"],
             best_epoch=getattr(model, "best_epoch_", None),
             **given,
-        )
-        return display.plot(ax=ax, **kwargs)
+        ).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw.
