@@ -23,26 +23,20 @@ from skmlp.estimators.targets.real import Real
 
 def score(target: Real, raw: Any, y: Any, weights: Any = None) -> float:
     """The mean over the quantiles of D2; the lists are of delayed parts."""
-    levels, masked = target.levels, target.masked
-    targets = [
-        _known(number, masked, *part)
-        for number, part in enumerate(
-            zip(raw, y, *([] if weights is None else [weights]), strict=True)
-        )
+    levels, columns = target.levels, [raw, y] + ([] if weights is None else [weights])
+    parts = [
+        _of_part(number, levels, target.masked, *part)
+        for number, part in enumerate(zip(*columns, strict=True))
     ]
-    losses = [
-        _losses_of(part, known, levels)
-        for part, known in zip(raw, targets, strict=True)
-    ]
-    (found,) = dask.compute(_score(targets, losses, levels))
+    (found,) = dask.compute(_score(parts, levels))
     return float(found)
 
 
 @dask.delayed
-def _known(
-    number: int, masked: bool, raw: Any, y: Any, w: Any = None
-) -> tuple[Array, Array, Array | None, int]:
-    """Which targets of a part are known, these, and their weights or None."""
+def _of_part(
+    number: int, levels: Sequence[float], masked: bool, raw: Any, y: Any, w: Any = None
+) -> tuple[int, Array, Array | None, Array]:
+    """Its rows, known targets, their weights or None, and the sum of each loss."""
     y = as_values(y)
     w = np.empty(0) if w is None else np.asarray(as_values(w), np.float64)
     check_lengths(number, raw, y, w)
@@ -51,36 +45,28 @@ def _known(
     check_target(y, masked)
     y = np.asarray(y, np.float64).reshape(-1)
     check_lengths(number, raw, y, w)
-    known = np.flatnonzero(~np.isnan(y))
-    return known, y[known], w[known] if w.size else None, len(y)
+    known, n_rows = np.flatnonzero(~np.isnan(y)), len(y)
+    y, w = y[known], w[known] if w.size else None
+    losses, weight = np.zeros(len(levels)), len(y) if w is None else w.sum()
+    if len(y) and weight:
+        columns = zip(levels, np.asarray(raw)[known].T, strict=True)
+        losses += [
+            weight * mean_pinball_loss(y, column, sample_weight=w, alpha=level)
+            for level, column in columns
+        ]
+    return n_rows, y, w, losses
 
 
 @dask.delayed
-def _losses_of(raw: Any, target: Any, levels: Sequence[float]) -> Array:
-    """The sum of the weighted pinball losses of a part, for each level."""
-    known, y, w, _ = target
-    if not y.size:
-        return np.zeros(len(levels))
-    weight = y.size if w is None else w.sum()
-    if not weight:
-        return np.zeros(len(levels))
-    columns = np.asarray(raw)[known].T
-    losses = [
-        mean_pinball_loss(y, column, sample_weight=w, alpha=level)
-        for level, column in zip(levels, columns, strict=True)
-    ]
-    return np.asarray(weight * np.array(losses))
-
-
-@dask.delayed
-def _score(targets: Any, losses: Any, levels: Sequence[float]) -> float:
-    if not sum(n_rows for *_, n_rows in targets):
+def _score(parts: Any, levels: Sequence[float]) -> float:
+    counts, targets, weights, losses = zip(*parts, strict=True)
+    if not sum(counts):
         raise ValueError(NO_ROWS)
-    y = np.concatenate([part for _, part, _, _ in targets])
+    y = np.concatenate(targets)
     if not y.size:
         raise ValueError(NOTHING_KNOWN)
-    parts = [w for _, part, w, _ in targets if part.size]
-    w = None if parts[0] is None else np.concatenate(parts)
+    known = [w for w in weights if w is not None]
+    w = np.concatenate(known) if known else None
     found = np.sum(losses, axis=0) / (y.size if w is None else w.sum())
     spreads = y.min() < y.max()
     scores = []
