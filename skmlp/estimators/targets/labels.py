@@ -60,9 +60,15 @@ class Labels(Target):
         """Those of each class, in an array or in one for each column."""
         return raw
 
-    @abstractmethod
     def check_known(self, columns: Sequence[Array]) -> None:
         """ValueError if validation targets have labels that the training has not."""
+        known = self.labels[0]
+        for labels in columns:
+            unknown = np.setdiff1d(labels, known)
+            if unknown.size:
+                raise ValueError(
+                    f"y_val has labels that y has not: {unknown}; y has {known}"
+                )
 
     def check_stats(self, stats: PartStats) -> None:
         """See `check_known`."""
@@ -121,11 +127,6 @@ class Classes(Labels):
         self.check_known([y])
         return X, self.encode(y)
 
-    def check_known(self, columns: Sequence[Array]) -> None:
-        """Compare with the classes."""
-        for labels in columns:
-            _check_known(labels, self._classes)
-
     def compared(self, raw: Array, y: Array) -> tuple[Array, Array]:
         """Encode labels."""
         y, classes = y.reshape(-1), self._classes
@@ -174,11 +175,6 @@ class Indicator(Labels):
             raise ValueError(_OTHER_KIND.format(self._binarizer.y_type_))
         self.check_known([y.data if sparse.issparse(y) else y])
         return X, self.encode(y)
-
-    def check_known(self, columns: Sequence[Array]) -> None:
-        """Only 0 and 1 are known."""
-        for labels in columns:
-            _check_known(labels, [0, 1])
 
     def scored(self, y: Any, n_outputs: int) -> Any:
         """As they are; by scikit-learn if it should have a word on them."""
@@ -298,12 +294,6 @@ def _smoothed(loss: str, smoothing: float) -> tuple[str, tuple[float, ...]]:
 
 
 _OTHER_KIND = "y_val is not of the kind of y, which is {}"
-
-
-def _check_known(labels: Array, classes: Any) -> None:
-    unknown = np.setdiff1d(labels, classes)
-    if unknown.size:
-        raise ValueError(f"y_val has labels that y has not: {unknown}; y has {classes}")
 
 
 def check_number(n_heads: int, n_columns: int) -> None:
