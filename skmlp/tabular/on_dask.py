@@ -18,6 +18,7 @@ from skmlp.arrays import Array
 from skmlp.dask.ingest import collections
 from skmlp.data.frames import as_values
 from skmlp.estimators.fitting import dask_inputs
+from skmlp.estimators.prediction.scores import NO_ROWS
 from skmlp.tabular import columns
 from skmlp.tabular.encoder import TableEncoder
 from skmlp.tabular.summary import Summary
@@ -123,9 +124,7 @@ def taken(
     if fit:
         summaries = [one[1] for one in found if one[0]]
         if not summaries:
-            raise ValueError(
-                "Found array with 0 sample(s) while a minimum of 1 is required."
-            )
+            raise ValueError(NO_ROWS)
         encoder.learn([_joined(each) for each in zip(*summaries, strict=True)])
         tool = dask.delayed(encoder, pure=False)
     y, *weights = (

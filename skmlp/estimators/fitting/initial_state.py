@@ -344,7 +344,13 @@ def _go_on_stepping(resume: Resume, plan: Plan, state: TrainState) -> None:
     dtype = state.params.dtype
     state.moments = tuple(m.astype(dtype, copy=False) for m in moments)
     if plan.average is not None:
-        _go_on_averaging(resume, state)
+        # From what was averaged, or from the user's weights if these are new.
+        *own, mean = state.moments
+        raw = resume.get("raw_params")
+        if raw is not None and np.array_equal(state.params, mean):
+            state.params = raw.astype(dtype, copy=False)
+        else:
+            state.moments = (*own, state.params.copy())
     state.step = resume["step"]
     rate = plan.learning_rate_init
     if resume["learning_rate_init"] == rate:
@@ -363,13 +369,3 @@ def _first_moments(plan: Plan, params: Array) -> tuple[Array, ...]:
     if plan.average is not None:
         np.copyto(moments[-1], params)
     return tuple(moments)
-
-
-def _go_on_averaging(resume: Resume, state: TrainState) -> None:
-    """Go on from what was averaged, or from the user's weights if these are new."""
-    *moments, mean = state.moments
-    raw = resume.get("raw_params")
-    if raw is not None and np.array_equal(state.params, mean):
-        state.params = raw.astype(mean.dtype, copy=False)
-    else:
-        state.moments = (*moments, state.params.copy())

@@ -33,7 +33,6 @@ class _Known:
 
     init: Any
     constraints: dict[str, Any]
-    names: list[str]
     defaults: dict[str, Any]
     compiled: dict[str, list[Any]]
 
@@ -70,7 +69,7 @@ def _find_out(cls: Any) -> _Known:
             compiled.get(name), default
         )
         defaults[name] = default if valid else _CHECK_IT
-    return _Known(cls.__init__, constraints, names, defaults, compiled)
+    return _Known(cls.__init__, constraints, defaults, compiled)
 
 
 def _satisfied(constraints: Sequence[Any] | None, value: Any) -> bool:
@@ -88,7 +87,7 @@ class CheckedParameters(BaseEstimator):
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        return list(_of(cls).names)
+        return list(_of(cls).defaults)
 
     def _set_among(self, names: Iterable[str]) -> list[str]:
         """Those of some parameters that have another value than their default."""
@@ -106,17 +105,13 @@ class CheckedParameters(BaseEstimator):
             return
         for name, default in known.defaults.items():
             value = getattr(self, name)
-            if _same(value, default):
+            if _same(value, default) or _satisfied(known.compiled.get(name), value):
                 continue
-            if not _satisfied(known.compiled.get(name), value):
-                # For the message.
-                try:
-                    validate_parameter_constraints(
-                        known.constraints, {name: value}, type(self).__name__
-                    )
-                except ValueError as error:
-                    options = suggestions.options_of(known.compiled[name])
-                    suggestions.point(
-                        error, suggestions.for_option(name, value, options)
-                    )
-                    raise
+            try:  # for the message
+                validate_parameter_constraints(
+                    known.constraints, {name: value}, type(self).__name__
+                )
+            except ValueError as error:
+                options = suggestions.options_of(known.compiled[name])
+                suggestions.point(error, suggestions.for_option(name, value, options))
+                raise
