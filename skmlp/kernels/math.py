@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
 _OPTIONS: Any = {
     "no_cfunc_wrapper": True,
@@ -29,10 +29,9 @@ _OPTIONS: Any = {
 }
 
 
-def _exp64(x):
-    top, low = 709.782712893384, -745.2
-    c = x if x > low else low  # also of NaN, of which there is no integer
-    c = c if c < top else top
+@register_jitable(**_OPTIONS)
+def _reduced64(c):
+    """The whole number n and the small one v of ``exp(c) = 2^n (1 + v)``."""
     n = np.floor(1.4426950408889634 * c + 0.5)
     r = c - n * 6.93145751953125e-1
     r -= n * 1.42860682030941723212e-6
@@ -45,7 +44,29 @@ def _exp64(x):
         (3.00198505138664455042e-6 * s + 2.52448340349684104192e-3) * s
         + 2.27265548208155028766e-1
     ) * s + 2.00000000000000000005
-    value = 1.0 + 2.0 * (p / (q - p))
+    return n, 2.0 * (p / (q - p))
+
+
+@register_jitable(**_OPTIONS)
+def _reduced32(c):
+    """As `_reduced64`."""
+    f = np.float32
+    n = np.floor(f(1.44269504088896341) * c + f(0.5))
+    r = c - n * f(0.693359375)
+    r -= n * f(-2.12194440e-4)
+    p = f(1.9875691500e-4) * r + f(1.3981999507e-3)
+    p = p * r + f(8.3334519073e-3)
+    p = p * r + f(4.1665795894e-2)
+    p = p * r + f(1.6666665459e-1)
+    p = p * r + f(5.0000001201e-1)
+    return n, p * (r * r) + r
+
+
+def _exp64(x):
+    top, low = 709.782712893384, -745.2
+    c = x if x > low else low  # also of NaN, of which there is no integer
+    n, value = _reduced64(c if c < top else top)
+    value += 1.0
     # 2^n in two factors, so that neither overflows at the ends of the range.
     half = np.int64(n) >> 1
     rest = np.int64(n) - half
@@ -60,16 +81,8 @@ def _exp32(x):
     f = np.float32
     top, low = f(88.72283), f(-103.972)
     c = x if x > low else low  # also of NaN, of which there is no integer
-    c = c if c < top else top
-    n = np.floor(f(1.44269504088896341) * c + f(0.5))
-    r = c - n * f(0.693359375)
-    r -= n * f(-2.12194440e-4)
-    p = f(1.9875691500e-4) * r + f(1.3981999507e-3)
-    p = p * r + f(8.3334519073e-3)
-    p = p * r + f(4.1665795894e-2)
-    p = p * r + f(1.6666665459e-1)
-    p = p * r + f(5.0000001201e-1)
-    value = p * (r * r) + r + f(1.0)
+    n, value = _reduced32(c if c < top else top)
+    value += f(1.0)
     half = np.int32(np.int32(n) >> np.int32(1))
     rest = np.int32(np.int32(n) - half)
     value *= np.int32((half + np.int32(127)) << np.int32(23)).view(np.float32)
@@ -138,21 +151,8 @@ def _tanh_value(x):
 
 
 def _expm1_64(x):
-    # As `_exp64`, but 1 is taken off before it swallows the last bits.
-    c = x if x > -745.2 else -745.2
-    n = np.floor(1.4426950408889634 * c + 0.5)
-    r = c - n * 6.93145751953125e-1
-    r -= n * 1.42860682030941723212e-6
-    s = r * r
-    p = r * (
-        (1.26177193074810590878e-4 * s + 3.02994407707441961300e-2) * s
-        + 9.99999999999999999910e-1
-    )
-    q = (
-        (3.00198505138664455042e-6 * s + 2.52448340349684104192e-3) * s
-        + 2.27265548208155028766e-1
-    ) * s + 2.00000000000000000005
-    value = 2.0 * (p / (q - p))
+    # As `_exp64`, but without a 1 that swallows the last bits.
+    n, value = _reduced64(x if x > -745.2 else -745.2)
     # Below -1022 the scale is 0, of which nothing is seen beside 1.
     power = np.int64(n if n > -1023.0 else -1023.0)
     scale = np.int64((power + 1023) << 52).view(np.float64)
@@ -162,16 +162,7 @@ def _expm1_64(x):
 
 def _expm1_32(x):
     f = np.float32
-    c = x if x > f(-103.972) else f(-103.972)
-    n = np.floor(f(1.44269504088896341) * c + f(0.5))
-    r = c - n * f(0.693359375)
-    r -= n * f(-2.12194440e-4)
-    p = f(1.9875691500e-4) * r + f(1.3981999507e-3)
-    p = p * r + f(8.3334519073e-3)
-    p = p * r + f(4.1665795894e-2)
-    p = p * r + f(1.6666665459e-1)
-    p = p * r + f(5.0000001201e-1)
-    value = p * (r * r) + r
+    n, value = _reduced32(x if x > f(-103.972) else f(-103.972))
     power = np.int32(n if n > f(-127.0) else f(-127.0))
     scale = np.int32((power + np.int32(127)) << np.int32(23)).view(np.float32)
     value = scale * value + (scale - f(1.0))
