@@ -276,7 +276,7 @@ def test_a_request_that_was_never_made_is_taken_back(
     """As of a fit that loses a worker before the request goes out."""
     monkeypatch.setattr(clean.cluster.scheduler, "blocked_handlers", blocked)
     with load_rows(clean, X, Y) as data, gang_on(data, keeps_locks=True):
-        data.locks._requests["never made"] = data.group.workers
+        data.locks.requests["never made"] = data.group.workers
         logger = logging.getLogger("distributed")
         logger.addHandler(caplog.handler)
         data.group.rpc.run(data.locks.release(data.group))
