@@ -180,7 +180,7 @@ def partitions(quick):
 
 def uneven(quick):
     """Lazy partitions of unknown sizes: a quarter of them has nearly all rows."""
-    n_rows, n_workers = (400_000, 2) if quick else (4_000_000, 4)
+    n_rows, n_workers = (100_000, 2) if quick else (4_000_000, 4)
     numbers = da.arange(4 * n_rows, chunks=n_rows // 100)
     kept = (numbers < 0.94 * n_rows) | (numbers % 51 == 0)
     with cluster(n_workers) as client:
