@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -9,8 +10,12 @@ import sys
 def pytest_configure():
     """Heed SIGINT again, which jobs in the background (``nohup``) ignore.
 
-    Tests send it to this process, and to children, which inherit what is ignored.
+    Tests send it to this process, and to children, which inherit what is ignored. Nor
+    shall hundreds of children compile the same modules, where Python is told to keep no
+    bytecode: it lies where numba keeps its own code.
     """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
