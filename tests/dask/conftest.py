@@ -1,4 +1,4 @@
-"""A Dask cluster for the tests of a module."""
+"""A Dask cluster for the tests of a folder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 @pytest.fixture(scope="module")
 def client():
     """Of a cluster of three workers with a thread each."""
-    from tests.launch.dask_clusters import cluster
+    from tests.launch.dask_clusters import shared
 
-    with cluster(3) as client:
+    with shared(3) as client:
         yield client
 
 

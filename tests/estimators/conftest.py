@@ -1,4 +1,4 @@
-"""A Dask cluster for the tests of a module."""
+"""Dask clusters for the tests of a folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ def client(request):
 
     Each has a thread, or as many as the module's `THREADS`.
     """
-    from tests.launch.dask_clusters import cluster, left_behind, until
+    from tests.launch.dask_clusters import shared
 
-    with cluster(2, threads=getattr(request.module, "THREADS", 1)) as client:
+    with shared(2, threads=getattr(request.module, "THREADS", 1)) as client:
         yield client
-        until(lambda: not left_behind(client), "a clean cluster")

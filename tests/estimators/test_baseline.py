@@ -190,15 +190,6 @@ def test_unscaled_features_of_several_kinds():
         assert told(lambda a=usual: MLPClassifier(5, max_iter=3).fit(a, LABELS)) == []
 
 
-@pytest.fixture(scope="module")
-def client():
-    from tests.launch.dask_clusters import cluster, left_behind, until
-
-    with cluster(2) as client:
-        yield client
-        until(lambda: not left_behind(client), "a clean cluster")
-
-
 @pytest.mark.timeout(240)
 def test_on_dask(client):
     """The same warnings, bias and error."""

@@ -20,26 +20,62 @@ from tests.limits import HANG_S
 ROOT = Path(__file__).parents[2]
 
 
+#: Dask's own settings in tests. 15 s after a worker was lost, a LocalCluster closes its
+#: nanny for good if the worker that the nanny has started is not there at that moment:
+#: because it was killed, too, by the next test. And processes that look at themselves
+#: every few milliseconds take cores from those that train.
+CALM = {
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
+
+
 @contextlib.contextmanager
 def cluster(n_workers: int, threads: int = 1, **kwargs) -> Iterator[Client]:
-    """A client of a fresh cluster.
-
-    15 s after a worker was lost, a LocalCluster closes its nanny for good if the worker
-    that the nanny has started is not there at that moment: because it was killed, too,
-    by the next test.
-    """
-    keep_nannies = {"distributed.deploy.lost-worker-timeout": "1 hour"}
+    """A client of a fresh cluster."""
     with (
-        dask.config.set(keep_nannies),
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=threads,
-            dashboard_address=":0",
-            **kwargs,
-        ) as local,
+        dask.config.set(CALM),
+        _start(n_workers, threads, **kwargs) as local,
         Client(local) as client,
     ):
         yield client
+
+
+def _start(n_workers: int, threads: int, **kwargs) -> LocalCluster:
+    return LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=threads,
+        dashboard_address=":0",
+        **kwargs,
+    )
+
+
+#: Clusters that the next module may have, by their workers and threads.
+_idle: dict[tuple[int, int], LocalCluster] = {}
+
+
+@contextlib.contextmanager
+def shared(n_workers: int, threads: int = 1) -> Iterator[Client]:
+    """A client of a cluster that other modules had, or will have.
+
+    It must be clean, with all of its workers, when this one ends.
+    """
+    with dask.config.set(CALM), contextlib.ExitStack() as stack:
+        local = _idle.pop((n_workers, threads), None) or _start(n_workers, threads)
+        stack.callback(local.close)
+        with Client(local) as client:
+            yield client
+            until(lambda: not left_behind(client), "a clean cluster")
+            until(lambda: len(addresses(client)) == n_workers, "all of its workers")
+        stack.pop_all()
+        _idle[n_workers, threads] = local
+
+
+def close_idle_clusters() -> None:
+    """End those that no module has."""
+    while _idle:
+        _idle.popitem()[1].close()
 
 
 #: The start of a process that lacks skmlp, or has another version: ``sitecustomize``.
@@ -72,7 +108,9 @@ def process(module: str, *options: str, python_path: str = "") -> subprocess.Pop
     paths = [python_path, str(ROOT), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", f"distributed.cli.{module}", *options],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        | {"DASK_" + name.upper().replace(".", "__"): str(CALM[name]) for name in CALM},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
