@@ -27,7 +27,8 @@ _local = threading.local()
 def _settings() -> dict[str, Any]:
     if not hasattr(_local, "settings"):
         _local.settings = dict(_DEFAULTS)
-    return _local.settings
+    settings: dict[str, Any] = _local.settings
+    return settings
 
 
 def get_config() -> dict[str, Any]:

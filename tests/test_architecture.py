@@ -61,7 +61,7 @@ MOST_FILES_OF_A_FOLDER = 15
 #: Lines of code in ``skmlp/`` (without blank lines, comments and docstrings), and all
 #: lines, by what they are for. A feature may add a row, once.
 LINES = {
-    "the house": (16_789, 26_355),
+    "the house": (16_835, 26_390),
     "types of the estimators, assignments in constructors": (390, 390),
     "errors that point to what was meant, what a fit tells": (200, 380),
     "estimators of raw tables": (1_215, 2_130),

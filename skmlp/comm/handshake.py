@@ -284,7 +284,8 @@ def drive(sock: socket.socket, protocol: Protocol[T]) -> Generator[int, None, T]
                     wanted = wanted[sent:]
                 wanted = next(protocol)
     except StopIteration as done:
-        return done.value
+        result: T = done.value
+        return result
     finally:
         protocol.close()
 
@@ -321,7 +322,8 @@ def run_protocol(sock: socket.socket, protocol: Protocol[T], limit: float) -> T:
                 if left <= 0 or not selector.select(left):
                     raise PeerLost(f"the handshake took longer than {limit:g} s")
     except StopIteration as done:
-        return done.value
+        result: T = done.value
+        return result
     except OSError as error:
         raise PeerLost(f"the connection broke in the handshake: {error}") from error
     finally:

@@ -73,7 +73,8 @@ def sum_table(table: Array, order: Additions) -> Array:
     rows = table.copy()
     for k, other in order:
         rows[k] += rows[other]
-    return rows[0].copy()
+    total: Array = rows[0].copy()
+    return total
 
 
 def check_buffers(parts: Sequence[Array], flat: Array, n_own: int) -> None:

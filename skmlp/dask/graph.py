@@ -34,7 +34,8 @@ _SPAN = {"name": ("skmlp",), "ids": ("skmlp",)}
 
 def task_span() -> dict[str, tuple[str, ...]]:
     """The annotation ``span`` of tasks that are submitted now: the user's, or ours."""
-    return dask.get_annotations().get("span", _SPAN)
+    users: dict[str, tuple[str, ...]] = dask.get_annotations().get("span", _SPAN)
+    return users
 
 
 def lease_key(run: str, stamp: str, number: int) -> str:
@@ -128,4 +129,5 @@ def submit_to_each(
         layer.annotations |= annotations
     graph = HighLevelGraph(layers, {name: set() for name in layers})
     keys = [key for key, _, _ in calls.values()]
-    return client.get(graph, keys, sync=False)
+    futures: list[Future[Any]] = client.get(graph, keys, sync=False)
+    return futures

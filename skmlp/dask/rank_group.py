@@ -182,7 +182,8 @@ class DaskGroup(RankGroup):
                     raise WorkerLost(
                         self._group.workers[rank], f"ended its rank at once: {text}"
                     )
-            return ready.result()
+            answer: Answer = ready.result()
+            return answer
 
     async def _call_all(
         self, verb: str, limit: float | None = None, /, **facts: Any

@@ -183,7 +183,8 @@ class ClusterRPC:
             raise WorkerSilent(address, f"gave no answer within {limit:g} s") from None
         if isinstance(answers[address], bytes):
             raise gone(address, answers[address])
-        return answers[address]
+        answer: Answer = answers[address]
+        return answer
 
     async def on_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function on the scheduler, with its object as the last argument.
@@ -259,7 +260,8 @@ class ClusterRPC:
             if not first.done():
                 watch.result()
             try:
-                return await first
+                result: T = await first
+                return result
             except RankFailed:
                 # The loss of data may be known before that of its worker.
                 with contextlib.suppress(TimeoutError):

@@ -377,7 +377,8 @@ class MLPRegressor(ScoreMixin, RegressorMixin, BaseMLP):
     def _check_targets(
         self, X: Any, y: Any, mode: Mode, *, reset: bool
     ) -> tuple[Any, Array]:
-        return self._target.check(self, X, y, reset=reset)
+        checked: tuple[Any, Array] = self._target.check(self, X, y, reset=reset)
+        return checked
 
     def _check_stats(self, stats: PartStats, mode: Mode) -> None:
         self._target.check_stats(stats)

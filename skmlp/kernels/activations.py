@@ -39,7 +39,8 @@ def _forward(value: Callable[..., float]) -> Callable[[Array, Array], None]:
             for j in range(z.shape[1]):
                 z[i, j] = value(z, z[i, j] + b[j])
 
-    return compiled(named(forward, value))
+    kernel: Callable[[Array, Array], None] = compiled(named(forward, value))
+    return kernel
 
 
 def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
@@ -50,7 +51,8 @@ def _deriving(both: Callable[..., tuple[float, float]]) -> Callable[..., None]:
             for j in range(z.shape[1]):
                 z[i, j], d[i, j] = both(z, z[i, j] + b[j])
 
-    return compiled(named(deriving, both))
+    kernel: Callable[..., None] = compiled(named(deriving, both))
+    return kernel
 
 
 def _backward(product: Callable[..., float]) -> Callable[..., None]:
@@ -67,7 +69,8 @@ def _backward(product: Callable[..., float]) -> Callable[..., None]:
                 delta[i, j] = d
                 grad_b[j] += d
 
-    return compiled(named(backward, product))
+    kernel: Callable[..., None] = compiled(named(backward, product))
+    return kernel
 
 
 # -- the value ------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def _of_numbers(both: Callable[..., tuple[float, float]]) -> Callable[..., float
         _weigh(z, w, grad_b)
         return total
 
-    return compiled(named(loss, both))
+    kernel: Callable[..., float] = compiled(named(loss, both))
+    return kernel
 
 
 # -- losses of classes -----------------------------------------------------------------

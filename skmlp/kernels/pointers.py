@@ -146,7 +146,8 @@ def _calling(result: Any) -> Callable[..., Any]:
 
         return result(types.intp, types.Tuple(kinds)), codegen
 
-    return call
+    function: Callable[..., Any] = call
+    return function
 
 
 #: ``f(address, arguments)`` calls a compiled function at an address of `address_of`,
@@ -161,4 +162,5 @@ def address_of(kernel: Any, signature: Any) -> int:
     """
     compiled = kernel.get_compile_result(signature)
     name = compiled.fndesc.llvm_cfunc_wrapper_name
-    return compiled.library.get_pointer_to_function(name)
+    address: int = compiled.library.get_pointer_to_function(name)
+    return address

@@ -108,7 +108,8 @@ def _words(rows: Array, units: Array, stream: Array, layer: int) -> Array:
         key0,
         key1,
     )
-    return np.choose((unit & np.uint64(3)).astype(np.intp), blocks)
+    chosen: Array = np.choose((unit & np.uint64(3)).astype(np.intp), blocks)
+    return chosen
 
 
 def dropout_mask(

@@ -79,7 +79,10 @@ def _step_of(
             params[i] += rule(c, total[i] * d, first, second, i)
         return norm
 
-    return elementwise(named(step, rule, "_decays" if decays else ""))
+    kernel: Callable[..., float] = elementwise(
+        named(step, rule, "_decays" if decays else "")
+    )
+    return kernel
 
 
 @inner

@@ -92,4 +92,5 @@ def attend(counter: int, number: int, patience: int) -> bool:
                 return False
             pause()
         yield_core()
-    return fall_asleep(counter, number)
+    asleep: bool = fall_asleep(counter, number)
+    return asleep

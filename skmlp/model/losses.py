@@ -296,14 +296,18 @@ def kernel_of(
         compiled, numbers = kernels.LOSS[loss], np.array(settings, np.float64)
 
         def kernel(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
-            return compiled(z, b, y, w, grad_b, numbers)
+            value: float = compiled(z, b, y, w, grad_b, numbers)
+            return value
 
         def masking(z: Array, b: Array, y: Array, w: Array, grad_b: Array) -> float:
             from skmlp.kernels.network import address_of_loss
 
             room = np.empty(3 * z.size + 2 * b.size, z.dtype)
             address = address_of_loss(compiled, z, y)
-            return kernels.loss_of_known(address, z, b, y, w, grad_b, numbers, room)
+            value: float = kernels.loss_of_known(
+                address, z, b, y, w, grad_b, numbers, room
+            )
+            return value
 
         return masking if masked else kernel
     found = entry(loss)

@@ -187,7 +187,10 @@ class Solver(ABC):
 
         def update(divisor: float, rate: float, step: int) -> float:
             numbers[:4] = divisor, rate, step, self.product(step)
-            return kernel(params, total, first, second, n_penalised, numbers, settings)
+            norm: float = kernel(
+                params, total, first, second, n_penalised, numbers, settings
+            )
+            return norm
 
         return update
 
@@ -254,7 +257,8 @@ class Adam(Solver):
 
     def step(self, xp: Any, x: Any, gradient: Any, moments: Any, *rates: Any) -> Moved:
         """See `Solver.step`."""
-        return fused.adam(xp, x, gradient, moments, *rates, *self._own[:3])
+        moved: Moved = fused.adam(xp, x, gradient, moments, *rates, *self._own[:3])
+        return moved
 
     def reach(self, learning_rate: float, step: int) -> float:
         """See `Solver.reach`."""

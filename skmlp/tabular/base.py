@@ -294,7 +294,8 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         rows = Rows.joined(held_out)
 
         def mean(share: float) -> Array:
-            return share * with_ramps + (1 - share) * without
+            found: Array = share * with_ramps + (1 - share) * without
+            return found
 
         def loss(share: float) -> float:
             return self._loss_of(mean(share), rows)
@@ -370,7 +371,8 @@ class BaseTabularMLP(SettingWithPointers, CheckedParameters, ABC):
         network = self.estimators_[k]
         if isinstance(encoded, np.ndarray):
             return _output(self._output, network, encoded)
-        return encoded.map(_output, self._output, network)
+        found: Array = encoded.map(_output, self._output, network)
+        return found
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

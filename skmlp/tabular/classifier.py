@@ -34,7 +34,8 @@ TINY = 1e-30
 def _sharpened(shares: Array, temperature: float) -> Array:
     """Probabilities at a temperature: their logarithms divided by it."""
     powers = shares ** (1 / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
+    found: Array = powers / powers.sum(axis=1, keepdims=True)
+    return found
 
 
 class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
@@ -158,7 +159,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         y = self._labels(y)
         self._encoder = LabelEncoder().fit(y)
         self.classes_ = self._encoder.classes_
-        return self._encoder.transform(y)
+        codes: Array = self._encoder.transform(y)
+        return codes
 
     def _labels(self, y: Any, name: str = "y") -> Any:
         values = np.asarray(y).ravel()
@@ -186,7 +188,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
             raise ValueError(
                 f"y_val has labels that y has not: {unknown}; y has {known}"
             )
-        return self._encoder.transform(labels)
+        codes: Array = self._encoder.transform(labels)
+        return codes
 
     def _row_weights(self, y: Any, weights: Array | None) -> Array | None:
         if self.class_weight is None:
@@ -205,7 +208,8 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         return {"classes": np.arange(len(self.classes_))}
 
     def _decoded(self, y: Array) -> Array:
-        return self.classes_[y]
+        labels: Array = self.classes_[y]
+        return labels
 
     def _as_numbers(self, y: Array) -> Array:
         return np.eye(len(self.classes_))[y]
@@ -269,4 +273,5 @@ class TabularMLPClassifier(ClassifierMixin, BaseTabularMLP):
         if is_dask(X):
             return self._lazy("predict", X, self.classes_.dtype, None)
         codes = self._finished(X, lambda outputs: self._shares(outputs).argmax(axis=1))
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels

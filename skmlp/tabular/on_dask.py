@@ -88,7 +88,8 @@ class Partitioned:
         """The sum over the partitions of what a function makes of them."""
         add = dask.delayed(function, pure=False)
         pairs = zip(self.delayed(), self.split(values) or [], strict=True)
-        return sum(dask.compute(*[add(*pair) for pair in pairs]))
+        found: Array = sum(dask.compute(*[add(*pair) for pair in pairs]))
+        return found
 
 
 def taken(

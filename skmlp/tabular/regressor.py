@@ -168,7 +168,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
 
     def _mean_of(self, outputs: Array) -> Array:
         values = self._values(outputs)
-        return np.average(values, axis=0, weights=self.estimator_weights_)
+        mean: Array = np.average(values, axis=0, weights=self.estimator_weights_)
+        return mean
 
     def _values(self, outputs: Array) -> Array:
         """What the outputs of networks predict."""
@@ -216,7 +217,8 @@ class TabularMLPRegressor(RegressorMixin, BaseTabularMLP):
             deviation = self._values(outputs).std(axis=0)
             return np.concatenate([self._mean_of(outputs), deviation], axis=1)
 
-        return self._finished(X, both)
+        found: Array = self._finished(X, both)
+        return found
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Any:
         """Intervals that hold a new target with a given probability.

@@ -97,11 +97,13 @@ class Summary:
     def quantiles(self, levels: Sequence[float] | Array) -> Array:
         """Those of the numbers, between them on a line."""
         if (self.weights == 1).all():
-            return np.quantile(self.values, levels)
+            exact: Array = np.quantile(self.values, levels)
+            return exact
         ends = np.cumsum(self.weights)
         # Of the rows that a number stands for, it is the one in the middle.
         at = (ends - self.weights / 2 - 0.5) / max(ends[-1] - 1, 1)
-        return np.interp(levels, at, self.values)
+        found: Array = np.interp(levels, at, self.values)
+        return found
 
     def categories(self, least: int, rare: str) -> list[str | None]:
         """Those of at least so many rows, and `rare` if there are others."""

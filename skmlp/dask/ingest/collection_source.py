@@ -108,7 +108,8 @@ class CollectionSource:
         rpc: ClusterRPC, layers: Mapping[str, Any], keys: Sequence[str]
     ) -> list[Future[Any]]:
         graph = HighLevelGraph(layers, {name: set() for name in layers})
-        return rpc.client.get(graph, list(keys), sync=False)
+        futures: list[Future[Any]] = rpc.client.get(graph, list(keys), sync=False)
+        return futures
 
     async def holders(self, rpc: ClusterRPC) -> list[tuple[Collection[str], int]]:
         """For each part, the workers where its rows lie now, and how many they are.

@@ -185,7 +185,8 @@ class WorkerService(WorkerPlugin):  # type: ignore[misc]  # an untyped base
             if fit is None:
                 return GONE
             if generation is None:
-                return await getattr(self, f"_on_{verb}")(fit, **facts)
+                answer: Answer = await getattr(self, f"_on_{verb}")(fit, **facts)
+                return answer
             if verb == "listen":
                 return self._listen(fit, generation, **facts)
             mailbox = mailbox_of(fit, generation)

@@ -153,7 +153,8 @@ class RowsHere(Rows):
 def _weights(given: Any, X: Any) -> Array:
     """Weights of the rows, checked; in numpy, wherever X lies."""
     like = X if isinstance(X, np.ndarray) else np.empty((X.shape[0], 0), dtype_of(X))
-    return _check_sample_weight(given, like)
+    checked: Array = _check_sample_weight(given, like)
+    return checked
 
 
 def _is_named(data: Any) -> bool:

@@ -29,7 +29,8 @@ _PLAIN, _TRANSPOSED = ord("N"), ord("T")
 def address_of_gemm(dtype: str) -> int:
     """Where the product of this process's SciPy is; another one in each process."""
     name = "sgemm" if dtype == "float32" else "dgemm"
-    return get_cython_function_address("scipy.linalg.cython_blas", name)
+    address: int = get_cython_function_address("scipy.linalg.cython_blas", name)
+    return address
 
 
 def dot_of(dtype: str) -> Callable[[Array, Array, Array], None]:

@@ -51,7 +51,8 @@ def tile(rows: int, vectors: int, n_bytes: int) -> Callable[..., None]:
 
         return signature, codegen
 
-    return compute
+    function: Callable[..., None] = compute
+    return function
 
 
 class _Tile:
