@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pytest
 
 #: Files whose modules use the same clusters, one after the other.
-ON_ONE_CLUSTER = ("tests/dask/*.py", "tests/estimators/test_dask*.py")
+ON_ONE_CLUSTER = ("tests/dask/*.py", "tests/estimators/*.py")
 
 
 def pytest_configure():

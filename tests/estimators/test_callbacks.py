@@ -18,7 +18,6 @@ from sklearn.preprocessing import StandardScaler
 import skmlp
 from skmlp.estimators import callbacks
 from skmlp.estimators.fitting.callback_support import _PlainSupport
-from tests.launch.dask_clusters import cluster
 from tests.laws.places import (
     HERE,
     Place,
@@ -123,10 +122,9 @@ def test_on_processes():
     check_watched_fit(processes(2))
 
 
-def test_on_a_cluster():
-    with cluster(2) as client:
-        check_watched_fit(on_dask(client, 2, 2))
-        check_watched_fit(dask_arrays(client, 2, "even"))
+def test_on_a_cluster(client):
+    check_watched_fit(on_dask(client, 2, 2))
+    check_watched_fit(dask_arrays(client, 2, "even"))
 
 
 @pytest.mark.parametrize("params", [{}, {"solver": "lbfgs"}], ids=str)

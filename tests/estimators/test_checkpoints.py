@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skmlp
-from tests.launch.dask_clusters import cluster
 from tests.laws.places import (
     HERE,
     Place,
@@ -130,14 +129,13 @@ def test_a_fit_goes_on_in_processes(tmp_path):
     check_resumed(tmp_path / "model", processes(2), HERE)
 
 
-def test_a_fit_goes_on_with_fewer_workers(tmp_path):
-    with cluster(2) as client:
-        check_resumed(tmp_path / "a", on_dask(client, 2, 3), on_dask(client, 2, 2))
-        check_resumed(
-            tmp_path / "b",
-            dask_arrays(client, 2, "even"),
-            replace(dask_arrays(client, 2, "even"), n_jobs=1),
-        )
+def test_a_fit_goes_on_with_fewer_workers(client, tmp_path):
+    check_resumed(tmp_path / "a", on_dask(client, 2, 3), on_dask(client, 2, 2))
+    check_resumed(
+        tmp_path / "b",
+        dask_arrays(client, 2, "even"),
+        replace(dask_arrays(client, 2, "even"), n_jobs=1),
+    )
 
 
 def fit(path: Any, rows: int = 40, **params: Any) -> Any:
