@@ -100,12 +100,9 @@ class Hosts:
             rate = MBIT * what.pop("mbit")
             what["rate"] = rate
             burst = max(int(BURST_S * rate), LEAST_BURST)
-            device = ("dev", f"{DEVICE}{number}", "root")
-            shaped = ("tbf", "rate", f"{rate:.0f}bps", "burst", str(burst))
-            call(
-                *("tc", "-n", self.namespace(number), "qdisc", "replace", *device),
-                *(*shaped, "latency", "500ms"),
-            )
+            where = f"-n {self.namespace(number)} qdisc replace dev {DEVICE}{number}"
+            queue = f"root tbf rate {rate:.0f}bps burst {burst} latency 500ms"
+            call("tc", *where.split(), *queue.split())
         if "latency" in what:
             what["latency"] *= 1e-3
         self.tell(link=number, **what)

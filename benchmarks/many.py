@@ -47,7 +47,6 @@ LONG = 200
 CALM = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
-    "distributed.admin.tick.limit": "60s",
 }
 
 
