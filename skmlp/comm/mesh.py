@@ -365,6 +365,7 @@ class MeshCommunicator(Communicator):
     whatever one of them does alone between two steps. `addresses` are for messages.
     """
 
+    #: The kind of exchange that ranks with these partners make.
     _exchange: type[MeshExchange]
 
     def __init__(
